@@ -1,0 +1,235 @@
+"""The config: checked in the user's terms, and turned into what each product is made from.
+
+A study is a set of statistics and figures over some models and one stimulus set. A statistic
+reads activations (`sites`, `layers`), the token table (`tokens: true`) or other statistics
+(`reads`); a figure reads statistics. Any further key of either is an option of its script.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from microtome.architectures import SITES
+from microtome.errors import MicrotomeError, nearest
+from microtome.sources import Folder, Untrained, parse_source
+from microtome.stimuli import read_stimuli
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A statistic or a figure, as the config asks for it.
+
+    Attributes:
+        study: the study it belongs to.
+        name: its own name.
+        script: the name of its script.
+        sites: sites whose activations it reads; none if it reads no activations.
+        layers: the layers it reads them from; None is every layer of the model.
+        tokens: whether it reads the token table.
+        reads: the statistics it reads.
+        options: what remains, passed to the script.
+        of_model: whether it depends on a model at all.
+    """
+
+    study: str
+    name: str
+    script: str
+    sites: tuple[str, ...]
+    layers: tuple[int, ...] | None
+    tokens: bool
+    reads: tuple[str, ...]
+    options: dict[str, Any]
+    of_model: bool
+
+
+def statistics(config: Config, study: str) -> dict[str, Product]:
+    """The statistics of a study, by name, in the order of the config."""
+    entries = config["studies"][study]["statistics"]
+
+    def of_model(name: str) -> bool:
+        entry = entries[name]
+        return bool(
+            entry.get("sites") or entry.get("tokens") or any(map(of_model, entry.get("reads", [])))
+        )
+
+    return {name: _product(study, name, entry, of_model(name)) for name, entry in entries.items()}
+
+
+def figures(config: Config, study: str) -> dict[str, Product]:
+    """The figures of a study, by name, in the order of the config."""
+    made = statistics(config, study)
+    return {
+        name: _product(study, name, entry, any(made[read].of_model for read in entry["reads"]))
+        for name, entry in config["studies"][study]["figures"].items()
+    }
+
+
+def _product(study: str, name: str, entry: Config, of_model: bool) -> Product:
+    layers = entry.get("layers", "all")
+    reserved = {"script", "sites", "layers", "tokens", "reads"}
+    return Product(
+        study=study,
+        name=name,
+        script=entry.get("script", name),
+        sites=tuple(entry.get("sites", ())),
+        layers=None if layers == "all" else tuple(sorted(set(layers))),
+        tokens=entry.get("tokens", False),
+        reads=tuple(entry.get("reads", ())),
+        options={key: entry[key] for key in sorted(set(entry) - reserved)},
+        of_model=of_model,
+    )
+
+
+def product_layers(config: Config, product: Product, model: str) -> list[int]:
+    """The layers of a model that a product reads, ascending."""
+    if product.layers is None:
+        return list(range(config["models"][model]["n_layers"]))
+    return list(product.layers)
+
+
+def sweeps(config: Config) -> dict[tuple[str, str], tuple[list[str], list[int]]]:
+    """What the studies together want of each model and stimulus set.
+
+    Returns:
+        (model, stimuli): (sites, layers), in the order of computation.
+    """
+    wanted: dict[tuple[str, str], tuple[set[str], set[int]]] = {}
+    for study, entry in config["studies"].items():
+        for model in entry["models"]:
+            for product in statistics(config, study).values():
+                if product.sites:
+                    sites, layers = wanted.setdefault((model, entry["stimuli"]), (set(), set()))
+                    sites.update(product.sites)
+                    layers.update(product_layers(config, product, model))
+    return {
+        key: ([site for site in SITES if site in sites], sorted(layers))
+        for key, (sites, layers) in wanted.items()
+    }
+
+
+def check(config: Config, schema: Path, files: Sequence[Path], base: Path) -> None:
+    """Refuse a config that cannot be right, before any work starts.
+
+    Args:
+        config: the merged config.
+        schema: the JSON schema.
+        files: the config files it was merged from, the last one winning.
+        base: the folder that relative stimulus paths start from.
+
+    Raises:
+        MicrotomeError: the first fault, with the file and the key it stands under.
+    """
+    fault = next(_faults(config, schema, base), None)
+    if fault:
+        path, message = fault
+        where = next((str(f) for f in reversed(files) if _holds(f, path)), "config")
+        raise MicrotomeError(f"{where}: {'.'.join(map(str, path)) or 'config'}: {message}")
+
+
+Fault = tuple[tuple[str | int, ...], str]
+
+
+def _faults(config: Config, schema: Path, base: Path) -> Iterator[Fault]:
+    yield from _schema_faults(config, schema)
+    yield from _model_faults(config["models"])
+    for name, file in config["stimuli"].items():
+        try:
+            read_stimuli(base / file)
+        except MicrotomeError as error:
+            yield ("stimuli", name), str(error)
+    for study in config["studies"]:
+        yield from _study_faults(config, study)
+
+
+def _schema_faults(config: Config, schema: Path) -> Iterator[Fault]:
+    from jsonschema import Draft202012Validator
+
+    validator = Draft202012Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
+    for error in sorted(validator.iter_errors(config), key=lambda error: len(error.path)):
+        path = tuple(error.path)
+        if error.validator == "additionalProperties":
+            known = list(error.schema["properties"])
+            key = next(key for key in error.instance if key not in known)
+            yield (*path, key), f"unknown key; {nearest(str(key), known)}"
+        elif error.validator == "pattern" and error.schema.get("title") == "name":
+            yield path, f"{error.instance!r} is no name: {error.schema['description']}"
+        elif error.validator == "required":
+            key = next(key for key in error.validator_value if key not in error.instance)
+            yield path, f"the key {key!r} is missing"
+        else:
+            yield path, error.schema.get("description", error.message)
+
+
+def _model_faults(models: Config) -> Iterator[Fault]:
+    for name, model in models.items():
+        path = ("models", name, "source")
+        try:
+            source = parse_source(
+                model["source"], allow_unpinned=model.get("allow_unpinned", False)
+            )
+        except MicrotomeError as error:
+            yield path, str(error)
+            continue
+        if isinstance(source, Untrained):
+            if source.model not in models:
+                yield path, f"no model {source.model!r}; {nearest(source.model, list(models))}"
+            elif source.model == name or models[source.model]["source"].startswith("untrained:"):
+                yield path, f"{source.model!r} is untrained itself; name the model it copies"
+        elif isinstance(source, Folder) and not source.path.is_dir():
+            yield path, f"{source.path}: no such folder"
+
+
+def _study_faults(config: Config, study: str) -> Iterator[Fault]:
+    entry = config["studies"][study]
+    here = ("studies", study)
+    for number, model in enumerate(entry["models"]):
+        if model not in config["models"]:
+            known = list(config["models"])
+            yield (*here, "models", number), f"no model {model!r}; {nearest(model, known)}"
+    if entry["stimuli"] not in config["stimuli"]:
+        known = list(config["stimuli"])
+        yield (
+            (*here, "stimuli"),
+            f"no stimuli {entry['stimuli']!r}; {nearest(entry['stimuli'], known)}",
+        )
+    names = list(entry["statistics"])
+    for kind in ("statistics", "figures"):
+        for name, product in entry[kind].items():
+            place = (*here, kind, name)
+            for site in product.get("sites", ()):
+                if site not in SITES:
+                    yield (*place, "sites"), f"no site {site!r}; {nearest(site, list(SITES))}"
+            for read in product.get("reads", ()):
+                if read not in names:
+                    yield (*place, "reads"), f"no statistic {read!r}; {nearest(read, names)}"
+                elif kind == "statistics" and names.index(read) >= names.index(name):
+                    yield (*place, "reads"), f"{read!r} must stand before {name!r}"
+            yield from _layer_faults(config, entry["models"], place, product)
+
+
+def _layer_faults(
+    config: Config, models: Sequence[str], place: tuple[str, ...], product: Config
+) -> Iterator[Fault]:
+    for key in ("layer", "layers"):
+        value = product.get(key, [])
+        for layer in [] if value == "all" else [value] if isinstance(value, int) else value:
+            for model in models:
+                n_layers = config["models"].get(model, {}).get("n_layers", layer + 1)
+                if not 0 <= layer < n_layers:
+                    yield (*place, key), f"no layer {layer} in {model}, it has 0 to {n_layers - 1}"
+
+
+def _holds(file: Path, path: tuple[str | int, ...]) -> bool:
+    """Whether a config file has something at a path."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for key in path:
+        try:
+            content = content[key]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True

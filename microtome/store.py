@@ -1,0 +1,168 @@
+"""The store: one HDF5 file per layer, and labelled datasets for everything else.
+
+Every file opens as it stands with `xarray.open_dataset(path, engine="h5netcdf")`. A file is
+written under a temporary name, flushed to disk and renamed: what carries its final name is
+whole. Chunks carry Fletcher-32 checksums, so that a damaged one cannot be read. Nothing in a
+file depends on the time or the place of its making.
+"""
+
+import os
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+
+import h5netcdf
+import h5py
+import numpy as np
+import xarray as xr
+
+from microtome.architectures import SITES
+from microtome.errors import MicrotomeError
+
+#: Bytes per chunk aimed at: whole rows, so that one token or one sequence is a short read.
+CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; flush and rename it when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.partial")
+    try:
+        yield unfinished
+        with unfinished.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
+    """Write a labelled dataset (a token table, a statistic) as a product."""
+    plain = dataset.copy()
+    for variable in plain.variables.values():
+        variable.encoding = {}
+    with replacing(Path(path)) as unfinished:
+        plain.to_netcdf(unfinished, engine="h5netcdf")
+
+
+def read_dataset(path: str | Path) -> xr.Dataset:
+    """Read a product of `write_dataset` into memory.
+
+    Raises:
+        MicrotomeError: the file is missing or damaged.
+    """
+    with _readable(Path(path)), xr.open_dataset(path, engine="h5netcdf") as dataset:
+        return dataset.load()
+
+
+def open_layer(path: str | Path) -> xr.Dataset:
+    """Open one layer's activations; values are read when they are used.
+
+    Returns:
+        A dataset with one variable per site, (`token`, …) as in `SITES`, float32, the token
+        coordinates, and the attribute `layer`.
+
+    Raises:
+        MicrotomeError: the file is missing or damaged.
+    """
+    with _readable(Path(path)):
+        return xr.open_dataset(path, engine="h5netcdf")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise MicrotomeError(f"{path}: missing; run the workflow again to make it") from None
+    except OSError as error:
+        raise MicrotomeError(
+            f"{path}: damaged ({str(error).splitlines()[0]}); delete it and run again"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one batch shows of one layer.
+
+    Attributes:
+        layer: the block's index.
+        rows: the rows of the token table, ascending, shape (n,).
+        values: for each site, an array (n, …) with the dimensions of `SITES`.
+    """
+
+    layer: int
+    rows: np.ndarray
+    values: Mapping[str, np.ndarray]
+
+
+def write_layers(
+    sections: Iterable[Section],
+    table: xr.Dataset,
+    paths: Mapping[int, str | Path],
+    attributes: Mapping[str, str],
+) -> None:
+    """Write sections into one file per layer, each complete before the next is begun.
+
+    Args:
+        sections: layer by layer, as the sweep yields them.
+        table: the token table; its coordinates are repeated in every file.
+        paths: the file of each layer.
+        attributes: attributes of every file; `layer` is added.
+
+    Raises:
+        MicrotomeError: a value is NaN or infinite.
+    """
+    for layer, group in groupby(sections, key=attrgetter("layer")):
+        path = Path(paths[layer])
+        with replacing(path) as unfinished, h5netcdf.File(unfinished, "w") as file:
+            file.attrs.update(attributes, layer=layer)
+            _write_coordinates(file, table)
+            missing = np.ones(table.sizes["token"], dtype=bool)
+            for section in group:
+                for site, values in section.values.items():
+                    if not np.isfinite(values).all():
+                        raise MicrotomeError(
+                            f"layer {layer}, site {site}: NaN or infinite activations; "
+                            "check the checkpoint's weights and the compute dtype"
+                        )
+                    if site not in file.variables:
+                        _create_site(file, site, values.shape[1:], tuple(table.coords))
+                    _write_rows(file[site], section.rows, values)
+                missing[section.rows] = False
+            if missing.any():
+                raise ValueError(f"{path}: {missing.sum()} rows were never written")
+
+
+def _write_coordinates(file: h5netcdf.File, table: xr.Dataset) -> None:
+    file.dimensions["token"] = table.sizes["token"]
+    for name, coordinate in table.coords.items():
+        text = coordinate.dtype.kind not in "bif"
+        dtype = h5py.string_dtype() if text else coordinate.dtype
+        file.create_variable(name, ("token",), dtype)[:] = coordinate.values
+
+
+def _create_site(
+    file: h5netcdf.File, site: str, shape: tuple[int, ...], coordinates: tuple[Hashable, ...]
+) -> None:
+    for dimension, size in zip(SITES[site], shape, strict=True):
+        if dimension not in file.dimensions:
+            file.dimensions[dimension] = size
+    n_tokens = file.dimensions["token"].size
+    rows = max(1, min(n_tokens, CHUNK_BYTES // (4 * int(np.prod(shape)))))
+    variable = file.create_variable(
+        site, ("token", *SITES[site]), np.float32, chunks=(rows, *shape), fletcher32=True
+    )
+    variable.attrs["coordinates"] = " ".join(map(str, coordinates))
+
+
+def _write_rows(variable: h5netcdf.Variable, rows: np.ndarray, values: np.ndarray) -> None:
+    """Write consecutive rows at once: HDF5 is slow with scattered ones."""
+    gaps = np.flatnonzero(np.diff(rows) != 1) + 1
+    for run, part in zip(np.split(rows, gaps), np.split(values, gaps), strict=True):
+        variable[run[0] : run[-1] + 1] = part

@@ -1,0 +1,88 @@
+"""Token tables: the rows of every activation array.
+
+Row i of the table is row i of every activation array of the same model and stimulus set:
+sequences one after another in the order of the stimulus file, no padding.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from microtome.errors import MicrotomeError
+from microtome.stimuli import Stimulus
+
+#: Token coordinates every table has; stimuli from a template add `word`, `category`, `in_word`.
+COLUMNS = ("sequence", "position", "token_id", "text")
+
+
+def token_table(stimuli: Sequence[Stimulus], checkpoint: Path) -> xr.Dataset:
+    """Tokenise stimuli as the model's own tokenizer does, special tokens included.
+
+    Args:
+        stimuli: the texts, in order.
+        checkpoint: the checkpoint folder that holds the tokenizer.
+
+    Returns:
+        A dataset of coordinates along `token`: `sequence` (number of the text), `position`
+        (in its text), `token_id`, `text` (the token decoded on its own), and for words in a
+        template `word`, `category` and `in_word` (whether the token overlaps the word, which
+        may be several tokens long).
+
+    Raises:
+        MicrotomeError: a text longer than the model's context, or one without any token.
+    """
+    from transformers import AutoTokenizer
+
+    from microtome.checkpoint import read_config, sizes
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        checkpoint, local_files_only=True, trust_remote_code=False
+    )
+    if not tokenizer.is_fast:
+        raise MicrotomeError(f"{checkpoint}: the tokenizer has no tokenizer.json (a fast one)")
+    n_context = sizes(read_config(checkpoint))["n_context"]
+    labelled = stimuli[0].word is not None
+    columns: dict[str, list] = {name: [] for name in COLUMNS}
+    if labelled:
+        columns |= {"word": [], "category": [], "in_word": []}
+    for number, stimulus in enumerate(stimuli):
+        encoded = tokenizer(stimulus.text, return_offsets_mapping=True, verbose=False)
+        ids = encoded["input_ids"]
+        if not 0 < len(ids) <= n_context:
+            raise MicrotomeError(
+                f"stimulus {number} ({stimulus.text[:40]!r}…) is {len(ids)} tokens long; "
+                f"the model takes 1 to {n_context}"
+            )
+        columns["sequence"] += [number] * len(ids)
+        columns["position"] += range(len(ids))
+        columns["token_id"] += ids
+        columns["text"] += [tokenizer.decode([token]) for token in ids]
+        if labelled:
+            first, last = stimulus.span
+            columns["word"] += [stimulus.word] * len(ids)
+            columns["category"] += [stimulus.category] * len(ids)
+            columns["in_word"] += [
+                start < last and first < end for start, end in encoded["offset_mapping"]
+            ]
+    return xr.Dataset(coords={name: ("token", column(values)) for name, values in columns.items()})
+
+
+def column(values: Sequence) -> np.ndarray:
+    """A token column in the dtype it is stored in: int32, int8 for flags, or text."""
+    array = np.asarray(values)
+    match array.dtype.kind:
+        case "b":
+            return array.astype(np.int8)
+        case "i":
+            return array.astype(np.int32)
+        case _:
+            return np.asarray(values, dtype=object)
+
+
+def sequences(table: xr.Dataset) -> list[np.ndarray]:
+    """The token ids of each sequence of a token table, in order."""
+    number = table["sequence"].values
+    starts = np.flatnonzero(np.diff(number, prepend=-1))
+    return np.split(table["token_id"].values, starts[1:])
