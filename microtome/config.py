@@ -112,6 +112,12 @@ def sweeps(config: Config) -> dict[tuple[str, str], tuple[list[str], list[int]]]
     }
 
 
+def stimulus_file(config: Config, stimuli: str, base: Path) -> Path:
+    """The file of a stimulus set: below the working directory, or else below `base`."""
+    file = Path(config["stimuli"][stimuli]).expanduser()
+    return file if file.exists() else base / file
+
+
 def check(config: Config, schema: Path, files: Sequence[Path], base: Path) -> None:
     """Refuse a config that cannot be right, before any work starts.
 
@@ -119,7 +125,7 @@ def check(config: Config, schema: Path, files: Sequence[Path], base: Path) -> No
         config: the merged config.
         schema: the JSON schema.
         files: the config files it was merged from, the last one winning.
-        base: the folder that relative stimulus paths start from.
+        base: the workflow's folder, where stimulus files lie that the working directory lacks.
 
     Raises:
         MicrotomeError: the first fault, with the file and the key it stands under.
@@ -137,9 +143,9 @@ Fault = tuple[tuple[str | int, ...], str]
 def _faults(config: Config, schema: Path, base: Path) -> Iterator[Fault]:
     yield from _schema_faults(config, schema)
     yield from _model_faults(config["models"])
-    for name, file in config["stimuli"].items():
+    for name in config["stimuli"]:
         try:
-            read_stimuli(base / file)
+            read_stimuli(stimulus_file(config, name, base))
         except MicrotomeError as error:
             yield ("stimuli", name), str(error)
     for study in config["studies"]:

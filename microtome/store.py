@@ -74,6 +74,11 @@ def open_layer(path: str | Path) -> xr.Dataset:
         return xr.open_dataset(path, engine="h5netcdf")
 
 
+def layer_of(path: str | Path) -> int:
+    """The layer that a file name such as `layer-06.h5` names."""
+    return int(Path(path).stem.removeprefix("layer-"))
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:

@@ -22,11 +22,24 @@ from microtome.mapped import Call, MappedModel
 from microtome.store import Section
 
 
-@dataclass
-class _Batch:
-    """Sequences of one length, on their way through the model."""
+@dataclass(frozen=True)
+class Batch:
+    """Sequences of one length.
 
-    rows: np.ndarray  # of the token table, (batch * position,)
+    Attributes:
+        rows: their rows of the token table, (batch * position,).
+        ids: their token ids, (batch, position).
+    """
+
+    rows: np.ndarray
+    ids: np.ndarray
+
+
+@dataclass
+class _Passage:
+    """A batch on its way through the model."""
+
+    rows: np.ndarray
     hidden: Tensor  # entering the next block, (batch, position, d_model)
     calls: list[Call]  # of every block
 
@@ -35,26 +48,38 @@ class _Enough(Exception):
     """Leaves the deepest block when its last site has been read."""
 
 
+def batched(sequences: Sequence[np.ndarray], batch_size: int) -> list[Batch]:
+    """Group sequences into batches of one length each, so that none is padded.
+
+    Args:
+        sequences: the token ids of each sequence, (position,) each, in the token table's order.
+        batch_size: sequences per batch, at most.
+    """
+    lengths = np.array([len(ids) for ids in sequences])
+    starts = np.cumsum(lengths) - lengths
+    batches = []
+    for length in np.unique(lengths):
+        members = np.flatnonzero(lengths == length)
+        for chosen in np.split(members, range(batch_size, len(members), batch_size)):
+            rows = (starts[chosen, None] + np.arange(length)).ravel()
+            batches.append(Batch(rows, np.stack([sequences[number] for number in chosen])))
+    return batches
+
+
 @torch.no_grad()
 def sweep(
-    checkpoint: Path,
-    sequences: Sequence[np.ndarray],
-    sites: Sequence[str],
-    layers: Sequence[int],
-    *,
-    batch_size: int = 32,
+    checkpoint: Path, batches: Sequence[Batch], sites: Sequence[str], layers: Sequence[int]
 ) -> Iterator[Section]:
-    """Run sequences through a model and yield the activations at some sites of some layers.
+    """Run batches through a model and yield the activations at some sites of some layers.
 
-    Sequences of equal length share a batch, so that none is padded. The sweep ends in the
-    deepest layer asked for, after the last site there. Computed in float32 on the CPU.
+    The sweep ends in the deepest layer asked for, after the last site there. It computes in
+    float32 on the CPU.
 
     Args:
         checkpoint: a checkpoint folder as `microtome.checkpoint.fetch` makes it.
-        sequences: the token ids of each sequence, (position,) each.
+        batches: what `batched` returned.
         sites: names of `microtome.architectures.SITES`.
         layers: indices of blocks.
-        batch_size: sequences per batch, at most.
 
     Yields:
         Layer by layer in ascending order, and batch by batch within a layer, the rows of the
@@ -70,37 +95,25 @@ def sweep(
         if not 0 <= layer < n_layers:
             raise MicrotomeError(f"layer {layer}: the model has layers 0 to {n_layers - 1}")
     deepest = max(layers)
-    batches = [
-        _Batch(rows, *model.record(ids, deepest + 1))
-        for rows, ids in _batches(sequences, batch_size)
+    passages = [
+        _Passage(batch.rows, *model.record(torch.from_numpy(batch.ids).long(), deepest + 1))
+        for batch in batches
     ]
     for layer in range(deepest + 1):
         weights = model.block_weights(layer)
         read = sites if layer in layers else ()
         inside = {site: tapped[site] for site in read if site in tapped}
         leave = layer == deepest and "resid_post" not in sites
-        for batch in batches:
-            values = {"resid_pre": batch.hidden}
+        for passage in passages:
+            values = {"resid_pre": passage.hidden}
             with suppress(_Enough), _reading(model.blocks[layer], inside, values, leave):
-                batch.hidden = model.run_block(layer, weights, batch.hidden, batch.calls[layer])
-            values["resid_post"] = batch.hidden
+                passage.hidden = model.run_block(
+                    layer, weights, passage.hidden, passage.calls[layer]
+                )
+            values["resid_post"] = passage.hidden
             if read:
                 shaped = {s: _shaped(s, values[s], tapped.get(s), model.sizes) for s in read}
-                yield Section(layer, batch.rows, shaped)
-
-
-def _batches(
-    sequences: Sequence[np.ndarray], batch_size: int
-) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Group sequences of one length; rows (batch * position,) and ids (batch, position)."""
-    lengths = np.array([len(ids) for ids in sequences])
-    starts = np.cumsum(lengths) - lengths
-    for length in np.unique(lengths):
-        members = np.flatnonzero(lengths == length)
-        for chosen in np.split(members, range(batch_size, len(members), batch_size)):
-            rows = (starts[chosen, None] + np.arange(length)).ravel()
-            ids = np.stack([sequences[number] for number in chosen])
-            yield rows, torch.from_numpy(ids).long()
+                yield Section(layer, passage.rows, shaped)
 
 
 @contextmanager

@@ -1,0 +1,24 @@
+# Microtome: thin sections through language models.
+# Every figure of every study in the config; see README.md.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: workflow.source_path("config.yaml")
+
+
+include: "rules/common.smk"
+
+
+rule all:
+    localrule: True
+    input:
+        all_figures(),
+
+
+include: "rules/models.smk"
+include: "rules/stimuli.smk"
+include: "rules/activations.smk"
+include: "rules/statistics.smk"
+include: "rules/figures.smk"

@@ -1,0 +1,1 @@
+"""Figures: one style for all, and the panels that several of them share."""

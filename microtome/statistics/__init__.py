@@ -1,0 +1,1 @@
+"""Statistics: functions from labelled datasets to labelled datasets, one module per idea."""

@@ -1,0 +1,26 @@
+# The sweep: one job per model and stimulus set, one file per layer, whatever the studies ask of
+# them together. Batch size and threads do not change a result, so they are no params.
+
+for (model, stimuli), (sites, layers) in settings.sweeps(config).items():
+
+    rule:
+        name:
+            f"activations_{model}_{stimuli}"
+        input:
+            manifest=f"results/models/{model}/manifest.json",
+            checkpoint=ancient(f"results/models/{model}/checkpoint"),
+            tokens=f"results/tokens/{model}/{stimuli}.h5",
+        output:
+            [layer_file(model, stimuli, layer) for layer in layers],
+        log:
+            f"results/logs/activations/{model}/{stimuli}.log",
+        benchmark:
+            f"results/benchmarks/activations/{model}/{stimuli}.tsv"
+        threads: config["sweep"]["threads"]
+        resources:
+            batch_size=config["sweep"]["batch_size"],
+        params:
+            code=code("activations.py"),
+            sites=sites,
+        script:
+            "../scripts/activations.py"

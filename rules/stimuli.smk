@@ -1,0 +1,16 @@
+# Token tables: the rows of every activation array of a model and stimulus set.
+
+
+rule token_table:
+    input:
+        manifest="results/models/{model}/manifest.json",
+        checkpoint=ancient("results/models/{model}/checkpoint"),
+        stimuli=lambda wildcards: settings.stimulus_file(config, wildcards.stimuli, ROOT),
+    output:
+        "results/tokens/{model}/{stimuli}.h5",
+    log:
+        "results/logs/token_table/{model}/{stimuli}.log",
+    params:
+        code=code("token_table.py"),
+    script:
+        "../scripts/token_table.py"

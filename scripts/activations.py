@@ -1,0 +1,32 @@
+"""Sweep a model over a token table and keep each layer's activations."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from microtome.errors import job_log
+from microtome.store import layer_of, read_dataset, write_layers
+from microtome.sweep import batched, sweep
+from microtome.tokens import sequences
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]) as log:
+        torch.set_num_threads(snakemake.threads)
+        manifest = json.loads(Path(snakemake.input.manifest).read_text(encoding="utf-8"))
+        table = read_dataset(snakemake.input.tokens)
+        paths = {layer_of(path): path for path in snakemake.output}
+        batches = batched(sequences(table), snakemake.resources.batch_size)
+        sections = sweep(
+            Path(snakemake.input.checkpoint), batches, snakemake.params.sites, list(paths)
+        )
+        attributes = {key: manifest[key] for key in ("model", "source", "revision")} | {
+            "dtype": "float32",
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+        }
+        total = len(paths) * len(batches)
+        progress = tqdm(sections, total=total, unit="batch", desc="layers × batches", file=log)
+        write_layers(progress, table, paths, attributes)

@@ -1,0 +1,47 @@
+"""Make a model's checkpoint folder and manifest from its source, and check what it promises."""
+
+import json
+from pathlib import Path
+
+from microtome.checkpoint import fetch, manifest
+from microtome.errors import MicrotomeError, job_log
+from microtome.sources import parse_source
+
+
+def main(
+    name: str,
+    model: dict,
+    reference: Path | None,
+    checkpoint: Path,
+    manifest_file: Path,
+) -> None:
+    """Fetch one model; see `microtome.checkpoint`.
+
+    Args:
+        name: the model's name in the config.
+        model: its entry there.
+        reference: the checkpoint folder an untrained model copies its architecture from.
+        checkpoint: the folder to make.
+        manifest_file: the manifest to write.
+    """
+    source = parse_source(model["source"], allow_unpinned=model.get("allow_unpinned", False))
+    revision = fetch(source, checkpoint, reference=reference)
+    found = manifest(checkpoint, name=name, source=model["source"], revision=revision)
+    if found["n_layers"] != model["n_layers"]:
+        raise MicrotomeError(
+            f"models.{name}.n_layers: the config says {model['n_layers']}, the checkpoint has "
+            f"{found['n_layers']}; correct the config"
+        )
+    manifest_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        reference = snakemake.input.get("reference")
+        main(
+            snakemake.wildcards.model,
+            snakemake.params.model,
+            Path(reference).with_name("checkpoint") if reference else None,
+            Path(snakemake.output.checkpoint),
+            Path(snakemake.output.manifest),
+        )

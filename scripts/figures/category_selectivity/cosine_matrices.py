@@ -1,0 +1,40 @@
+"""Cosine similarity of all words at Q, K and V of one layer."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from microtome.errors import job_log
+from microtome.figures.style import save, style
+from microtome.store import read_dataset
+
+
+def draw(similarities: xr.Dataset, *, layer: int, limits: tuple[float, float]) -> Figure:
+    """Draw the matrices of `cosine_similarities` at a layer; source: project 38, part 3.
+
+    Args:
+        similarities: the statistic.
+        layer: the layer.
+        limits: the similarities at the ends of the colour scale.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    category = similarities["category"].values
+    borders = np.flatnonzero(category[1:] != category[:-1]) + 0.5
+    sites = similarities["site"].values
+    for axes, site, letter in zip(figure.subplots(1, len(sites)), sites, "ABC", strict=True):
+        matrix = similarities["cosine"].sel(layer=layer, site=site).values
+        image = axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="magma")
+        for border in borders:
+            axes.axhline(border, color="w", linestyle="--", linewidth=0.5)
+            axes.axvline(border, color="w", linestyle="--", linewidth=0.5)
+        axes.set(xticks=[], title=f"{letter}) {site.upper()} cosine similarities")
+        axes.set(xlabel="Words", ylabel="Words")
+        extend = ("min" if matrix.min() < limits[0] else "neither")
+        figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.8, extend=extend)
+    return figure
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+        figure = draw(read_dataset(snakemake.input.cosine_similarities), **snakemake.params.options)
+        save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

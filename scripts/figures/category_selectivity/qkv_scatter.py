@@ -1,0 +1,35 @@
+"""Activations of Q, K and V against each other, at one layer and token."""
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from microtome.errors import job_log
+from microtome.figures.panels import dots
+from microtome.figures.style import FILLS, save, style
+from microtome.store import read_dataset
+
+
+def draw(points: xr.Dataset) -> Figure:
+    """Draw one scatter per pair of `qkv_points`; source: project 38, part 2."""
+    figure = Figure(figsize=(12, 3.5), layout="tight")
+    pairs = points["pair"].values
+    for axes, pair, fill in zip(figure.subplots(1, len(pairs)), pairs, FILLS, strict=True):
+        x, y = points[pair].values
+        first, second = pair.upper().split("-")
+        r = points["r"].sel(pair=pair).item()
+        dots(
+            axes,
+            x,
+            y,
+            fill,
+            xlabel=f"{first} activations",
+            ylabel=f"{second} activations",
+            title=f"{first} by {second} (r = {r:.3f})",
+        )
+    return figure
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+        figure = draw(read_dataset(snakemake.input.qkv_points), **snakemake.params.options)
+        save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

@@ -1,0 +1,47 @@
+"""The words' similarities at Q, K and V against each other, at one layer."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from microtome.errors import job_log
+from microtome.figures.panels import dots
+from microtome.figures.style import FILLS, save, style
+from microtome.store import read_dataset
+
+
+def draw(similarities: xr.Dataset, rsa: xr.Dataset, *, layer: int) -> Figure:
+    """Draw each pair of words once per pair of sites; source: project 38, part 3.
+
+    Args:
+        similarities: the statistic `cosine_similarities`.
+        rsa: the statistic of that name, whose scores are in the titles.
+        layer: the layer.
+    """
+    figure = Figure(figsize=(10, 3), layout="tight")
+    upper = np.triu_indices(similarities.sizes["word"], 1)
+    cosine = similarities["cosine"].sel(layer=layer)
+    pairs = rsa["pair"].values
+    for axes, pair, fill in zip(figure.subplots(1, len(pairs)), pairs, FILLS, strict=True):
+        first, second = pair.split("-")
+        r = rsa["r"].sel(layer=layer, pair=pair).item()
+        dots(
+            axes,
+            cosine.sel(site=first).values[upper],
+            cosine.sel(site=second).values[upper],
+            fill,
+            xlabel=f"{first.upper()} cossim",
+            ylabel=f"{second.upper()} cossim",
+            title=f"{first.upper()} and {second.upper()} (r = {r:.3f})",
+        )
+    return figure
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+        figure = draw(
+            read_dataset(snakemake.input.cosine_similarities),
+            read_dataset(snakemake.input.rsa),
+            **snakemake.params.options,
+        )
+        save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

@@ -1,0 +1,40 @@
+"""Distributions of similarities within and across categories, at one layer."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from microtome.errors import job_log
+from microtome.figures.style import save, style
+from microtome.store import read_dataset
+
+
+def draw(distributions: xr.Dataset) -> Figure:
+    """Draw both histograms of each site; source: project 38, part 5."""
+    figure = Figure(figsize=(12, 3.4), layout="tight")
+    sites = distributions["site"].values
+    for axes, site, letter in zip(figure.subplots(1, len(sites)), sites, "ABC", strict=True):
+        for pairs in distributions["pairs"].values:
+            histogram = distributions.sel(site=site, pairs=pairs)
+            bins = np.isfinite(histogram["density"].values)
+            axes.plot(
+                histogram["left_edge"].values[bins],
+                histogram["density"].values[bins],
+                linewidth=2,
+                label=pairs.capitalize(),
+            )
+        t = distributions["t"].sel(site=site).item()
+        axes.set(xlabel="Cosine similarity", ylabel="Density", ylim=(0, None))
+        axes.set(title=f"{letter}) {site.upper()} (t = {t:.2f})")
+        axes.legend()
+    layer = int(distributions["layer"])
+    title = f"Category-specific similarity distributions, layer {layer}"
+    figure.suptitle(title, fontsize=15, fontweight="bold")
+    return figure
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+        distributions = read_dataset(snakemake.input.similarity_distributions)
+        figure = draw(distributions, **snakemake.params.options)
+        save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

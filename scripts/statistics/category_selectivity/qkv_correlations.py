@@ -1,0 +1,15 @@
+"""Correlation of each two sites at one token, for every layer."""
+
+from microtome.errors import job_log
+from microtome.statistics.correlation import correlations
+from microtome.statistics.layers import by_layer, distinct
+from microtome.store import write_dataset
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        token, sites = snakemake.params.options["token"], snakemake.params.sites
+        profile = by_layer(
+            snakemake.input.layers,
+            lambda section: correlations(distinct(section, token), sites),
+        )
+        write_dataset(profile, snakemake.output[0])
