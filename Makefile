@@ -1,9 +1,9 @@
-# make figures: everything from an empty folder. make test: what CI runs first.
+# make figures: everything, from an empty folder. make test: the tests. make lint: style.
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures test check clean
+.PHONY: figures test lint
 
 figures: .venv/installed
 	$(BIN)/snakemake
@@ -12,6 +12,14 @@ figures: .venv/installed
 
 test: .venv/tested
 	$(BIN)/pytest
+
+# The one lint not heeded: all rules share one environment, that of requirements.lock.
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep --quiet 'conda environment or container'
+	! $(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep -v 'conda environment or container'
 
 # Torch goes first and with its own dependencies, which differ by platform; all else is locked.
 .venv/installed: requirements.lock pyproject.toml

@@ -12,9 +12,9 @@ include: "rules/common.smk"
 
 
 rule all:
-    localrule: True
     input:
         all_figures(),
+    localrule: True
 
 
 include: "rules/models.smk"

@@ -56,9 +56,7 @@ class MappedModel:
             )
         prefix = "" if self._base is model else f"{model.base_model_prefix}."
         self._keys = {
-            name.removeprefix(prefix): key
-            for name, key in found.items()
-            if name.startswith(prefix)
+            name.removeprefix(prefix): key for name, key in found.items() if name.startswith(prefix)
         }
         self._blocks_path = _blocks_path(self._base, self.sizes["n_layers"])
         self.blocks = self._base.get_submodule(self._blocks_path)

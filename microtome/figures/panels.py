@@ -19,9 +19,7 @@ def laminar_profile(
         series: label: values, (layer,).
         ylabel: what the values are.
     """
-    for (label, values), (colour, marker), fill in zip(
-        series.items(), LINES, FILLS, strict=False
-    ):
+    for (label, values), (colour, marker), fill in zip(series.items(), LINES, FILLS, strict=False):
         axes.plot(
             layers,
             values,
@@ -33,7 +31,8 @@ def laminar_profile(
         )
     axes.set(xlabel="Transformer layer", ylabel=ylabel)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
+    axes.margins(x=0.02)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 
 
 def dots(
@@ -48,7 +47,7 @@ def dots(
         markersize=8,
         markeredgewidth=0.4,
         markeredgecolor=ink(),
-        markerfacecolor=(*fill, 0.5),
+        markerfacecolor=(*fill, 0.8),
         rasterized=len(x) > 2000,
     )
     axes.set(**labels)

@@ -69,9 +69,7 @@ def distinct(section: xr.Dataset, position: int) -> xr.Dataset:
     ids = section["token_id"].values
     contexts = [
         ids[(number == sequence) & (place <= last)].tobytes()
-        for sequence, last in zip(
-            chosen["sequence"].values, chosen["position"].values, strict=True
-        )
+        for sequence, last in zip(chosen["sequence"].values, chosen["position"].values, strict=True)
     ]
     first = [i for i, context in enumerate(contexts) if context not in contexts[:i]]
     return chosen.isel(sequence=first)

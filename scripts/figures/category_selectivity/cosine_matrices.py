@@ -29,7 +29,7 @@ def draw(similarities: xr.Dataset, *, layer: int, limits: tuple[float, float]) -
             axes.axvline(border, color="w", linestyle="--", linewidth=0.5)
         axes.set(xticks=[], title=f"{letter}) {site.upper()} cosine similarities")
         axes.set(xlabel="Words", ylabel="Words")
-        extend = ("min" if matrix.min() < limits[0] else "neither")
+        extend = "min" if matrix.min() < limits[0] else "neither"
         figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.8, extend=extend)
     return figure
 
