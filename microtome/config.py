@@ -7,6 +7,7 @@ reads activations (`sites`, `layers`), the token table (`tokens: true`) or other
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -213,9 +214,12 @@ def _study_faults(config: Config, study: str) -> Iterator[Fault]:
             for read in product.get("reads", ()):
                 if read not in names:
                     yield (*place, "reads"), f"no statistic {read!r}; {nearest(read, names)}"
-                elif kind == "statistics" and names.index(read) >= names.index(name):
-                    yield (*place, "reads"), f"{read!r} must stand before {name!r}"
             yield from _layer_faults(config, entry["models"], place, product)
+    graph = {name: product.get("reads", ()) for name, product in entry["statistics"].items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield (*here, "statistics"), f"these read each other: {', '.join(error.args[1][1:])}"
 
 
 def _layer_faults(

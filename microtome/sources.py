@@ -6,6 +6,7 @@ untrained://model?seed=0           another model's architecture, fresh random we
 /path/to/folder                    a checkpoint folder as save_pretrained or the hub leaves it
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +61,11 @@ def parse_source(uri: str, *, allow_unpinned: bool = False) -> Source:
         MicrotomeError: no such form, or a revision that is no commit.
     """
     scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return Folder(Path(uri).expanduser())
+    if uri and not separator:
+        return Folder(Path(os.path.expanduser(uri)))  # an unknown ~user stays, and is missing
     if scheme == "hf":
-        match = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", rest)
-        if match:
+        match = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([\w.-]+(?:/[\w.-]+)*))?", rest)
+        if match and ".." not in rest:
             repository, revision = match[1], match[2] or ""
             if not re.fullmatch(r"[0-9a-f]{40}", revision) and not allow_unpinned:
                 said = f"{revision!r} is no commit" if revision else "the revision is missing"
@@ -78,7 +79,7 @@ def parse_source(uri: str, *, allow_unpinned: bool = False) -> Source:
         if match and ".." not in match[2].split("/"):
             return Package(match[1], match[2])
     elif scheme == "untrained":
-        match = re.fullmatch(r"([\w.-]+)\?seed=(\d+)", rest)
-        if match:
+        match = re.fullmatch(r"([\w.-]+)\?seed=([0-9]{1,20})", rest)
+        if match and int(match[2]) < 2**64:  # what torch takes
             return Untrained(match[1], int(match[2]))
     raise MicrotomeError(f"source {uri!r} is none of {_FORMS}")

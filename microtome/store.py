@@ -60,18 +60,19 @@ def read_dataset(path: str | Path) -> xr.Dataset:
         return dataset.load()
 
 
-def open_layer(path: str | Path) -> xr.Dataset:
+@contextmanager
+def open_layer(path: str | Path) -> Iterator[xr.Dataset]:
     """Open one layer's activations; values are read when they are used.
 
-    Returns:
+    Yields:
         A dataset with one variable per site, (`token`, …) as in `SITES`, float32, the token
         coordinates, and the attribute `layer`.
 
     Raises:
-        MicrotomeError: the file is missing or damaged.
+        MicrotomeError: the file is missing or damaged, at opening or at reading.
     """
-    with _readable(Path(path)):
-        return xr.open_dataset(path, engine="h5netcdf")
+    with _readable(Path(path)), xr.open_dataset(path, engine="h5netcdf") as section:
+        yield section
 
 
 def layer_of(path: str | Path) -> int:

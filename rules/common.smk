@@ -11,7 +11,9 @@ from microtome.sources import Folder, Untrained, parse_source
 ROOT = Path(workflow.basedir)
 
 try:
-    settings.check(config, ROOT / "config.schema.yaml", workflow.configfiles, ROOT)
+    overlays = workflow.overwrite_configfiles
+    files = [file for file in workflow.configfiles if file not in overlays] + overlays
+    settings.check(config, ROOT / "config.schema.yaml", list(map(Path, files)), ROOT)
 except MicrotomeError as error:
     sys.exit(f"microtome: {error}")
 

@@ -1,0 +1,318 @@
+"""What reading Q, K and V of every block costs: Microtome's sweep beside a hooked model.
+
+    python benchmarks/extraction.py [--folder SCRATCH] [--pairs 3] [--write FILE]
+
+Both ways read the same 34 prompts of 5 tokens from checkpoints of GPT-2 XL's true shape with
+random weights, kept in the scratch folder (9.4 GB, built on the first run). Every measurement is
+a fresh process, in interleaved pairs; every array of both ways has to be equal to the last bit.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import runpy
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a measured process imports only what its own way of extraction needs
+    import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+N_PROMPTS, N_TOKENS = 34, 5
+SHAPE = {"n_layer": 48, "n_embd": 1600, "n_head": 25, "vocab_size": 50257, "n_positions": 1024}
+SITES = ("q", "k", "v")
+CHECKPOINTS = ("float32", "bfloat16")
+
+#: Of each measurement: its heading, unit, decimals, and the most that sweep/hooks may be.
+MEASURES: dict[str, tuple[str, str, int, dict[str, float]]] = {
+    "resident": ("peak resident", "MiB", 0, {"float32": 0.15, "bfloat16": 0.15}),
+    "anonymous": ("peak unreclaimable", "MiB", 0, {"bfloat16": 0.25}),
+    "wall": ("wall, whole process", "s", 1, {"float32": 1.0, "bfloat16": 1.0}),
+    "work": ("wall, after imports", "s", 1, {}),
+}
+
+TEXT = f"""# What extraction costs
+
+Made by `python benchmarks/extraction.py --write docs/benchmarks.md`.
+
+Q, K and V of all {SHAPE["n_layer"]} blocks for {N_PROMPTS} prompts of {N_TOKENS} tokens, computed
+in float32 on the CPU, from checkpoints of GPT-2 XL's shape with random weights (time and memory do
+not depend on the weights' values):
+
+- **sweep**: `scripts/activations.py`, from the checkpoint to one HDF5 file per layer, flushed to
+  disk. Snakemake's own start is not part of it.
+- **hooks**: `AutoModelForCausalLM.from_pretrained`, a forward hook on every `attn.c_attn`, one
+  forward of the batch without gradients; the arrays stay in memory and nothing is written.
+
+Each figure is the median over fresh processes, run in interleaved pairs with the checkpoint in
+the page cache. In every pair, all {SHAPE["n_layer"] * len(SITES)} arrays were equal bit for bit.
+
+How to read the memory:
+
+- *Peak resident* is the kernel's high-water mark (`VmHWM`). It counts pages of mapped files.
+- *Peak unreclaimable* is anonymous memory (`RssAnon`), sampled from outside about every 10 ms: what
+  the kernel cannot drop under pressure, and so what decides whether a job with a memory limit
+  survives.
+- transformers maps float32 weights instead of copying them. For a float32 checkpoint, most of what
+  the hooked model holds is therefore page cache, which the kernel may take back: the two ways
+  differ much in resident and little in unreclaimable memory.
+- A bfloat16 checkpoint, as nearly all recent models ship, has to be converted. The hooked model
+  then holds all of its weights in float32; the sweep holds one block's.
+
+*Wall* runs from the start of the process until the last array is there (the sweep: on disk), and
+*after imports* leaves out Python's start and the imports. The sweep stops after the last array that
+is asked for; the hooked model, as its users run it, goes on through the last block and the head.
+"""
+
+
+def prepare(scratch: Path) -> None:
+    """Build what the scratch folder lacks: checkpoints, their manifests, and the token table."""
+    import torch
+    import xarray as xr
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from microtome.store import write_dataset
+    from microtome.tokens import column
+
+    ids = prompts()
+    columns = {
+        "sequence": [prompt for prompt in range(N_PROMPTS) for _ in range(N_TOKENS)],
+        "position": list(range(N_TOKENS)) * N_PROMPTS,
+        "token_id": ids.ravel().tolist(),
+        "text": [f" token {token}" for token in ids.ravel()],
+        "word": [f"word {prompt}" for prompt in range(N_PROMPTS) for _ in range(N_TOKENS)],
+        "category": [f"half {2 * row // ids.size}" for row in range(ids.size)],
+        "in_word": [position == N_TOKENS - 1 for position in range(N_TOKENS)] * N_PROMPTS,
+    }
+    table = xr.Dataset(coords={name: ("token", column(v)) for name, v in columns.items()})
+    write_dataset(table, scratch / "tokens.h5")
+
+    missing = [name for name in CHECKPOINTS if not (scratch / name).exists()]
+    if missing:
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(GPT2Config(**SHAPE))
+        for name in CHECKPOINTS:  # in this order: the rounded model takes the exact one's place
+            model.to(getattr(torch, name))
+            if name in missing:
+                model.save_pretrained(scratch / f"{name}.partial")
+                manifest = {"model": "gpt2-xl", "source": "random weights", "revision": "seed 0"}
+                (scratch / f"{name}.partial" / "manifest.json").write_text(json.dumps(manifest))
+                (scratch / f"{name}.partial").rename(scratch / name)
+    os.sync()  # what was just written would slow the first sweep's flushes down
+
+
+def warm(checkpoint: Path) -> None:
+    """Read a checkpoint into the page cache, so that the disk's speed decides nothing."""
+    buffer = bytearray(1 << 24)
+    for file in checkpoint.glob("*.safetensors"):
+        with file.open("rb", buffering=0) as stream:
+            while stream.readinto(buffer):
+                pass
+
+
+def prompts() -> "np.ndarray":
+    """The token ids, (prompt, position)."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(SHAPE["vocab_size"], size=(N_PROMPTS, N_TOKENS))
+
+
+def sweep(checkpoint: Path) -> None:
+    """Run the workflow's own script as Snakemake would."""
+    import torch
+    import tqdm  # noqa: F401
+    import transformers.models.gpt2.modeling_gpt2  # noqa: F401
+
+    import microtome.store
+    import microtome.sweep
+    import microtome.tokens
+
+    imported = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
+        paths = [Path(folder, f"layer-{layer:02}.h5") for layer in range(SHAPE["n_layer"])]
+        job = SimpleNamespace(
+            input=SimpleNamespace(
+                checkpoint=str(checkpoint),
+                manifest=str(checkpoint / "manifest.json"),
+                tokens=str(checkpoint.parent / "tokens.h5"),
+            ),
+            output=[str(path) for path in paths],
+            log=[str(checkpoint.parent / "activations.log")],
+            params=SimpleNamespace(sites=list(SITES)),
+            resources=SimpleNamespace(batch_size=N_PROMPTS),
+            threads=torch.get_num_threads(),
+        )
+        script = REPOSITORY / "scripts" / "activations.py"
+        runpy.run_path(str(script), init_globals={"snakemake": job}, run_name="__main__")
+        report(imported)
+        layers = map(microtome.store.read_dataset, paths)
+        report_digests(
+            ((layer, site), dataset[site].values)
+            for layer, dataset in enumerate(layers)
+            for site in SITES
+        )
+
+
+def hooks(checkpoint: Path) -> None:
+    """Load the model, hook it, run it: what a notebook does."""
+    import torch
+    import transformers.models.gpt2.modeling_gpt2  # noqa: F401
+    from transformers import AutoModelForCausalLM
+
+    imported = time.perf_counter()
+    activations = {}
+
+    def keep(layer):
+        def hook(module, args, output):
+            parts = output.split(SHAPE["n_embd"], dim=-1)
+            for site, part in zip(SITES, parts, strict=True):
+                activations[layer, site] = part.numpy()
+
+        return hook
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    for layer, block in enumerate(model.transformer.h):
+        block.attn.c_attn.register_forward_hook(keep(layer))
+    with torch.no_grad():
+        model(torch.from_numpy(prompts()))
+    report(imported)
+    report_digests(activations.items())
+
+
+def report(imported: float) -> None:
+    """End what is measured: tell the parent the time since the imports and the memory's peak."""
+    work = time.perf_counter() - imported
+    print(json.dumps({"work": work, "resident": _mebibytes("self", "VmHWM")}), flush=True)
+
+
+def report_digests(arrays: "Iterator[tuple[tuple[int, str], np.ndarray]]") -> None:
+    """Tell the parent what every array holds."""
+    digests = {f"{layer} {site}": _sha256(array) for (layer, site), array in arrays}
+    print(json.dumps(digests), flush=True)
+
+
+def _sha256(array: "np.ndarray") -> str:
+    # One way keeps (prompt, position, width), the other (token, heads, width of a head): the
+    # same numbers in the same order.
+    return hashlib.sha256(array.astype("<f4", copy=False).tobytes()).hexdigest()
+
+
+def _mebibytes(process: str | int, field: str) -> float:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    return 0.0  # a process that is about to end has no memory any more
+
+
+def measure(way: str, checkpoint: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """Run one way in a fresh process.
+
+    Returns:
+        The measurements, by the keys of `MEASURES`, and the digest of every array.
+    """
+    command = [sys.executable, __file__, "--child", way, str(checkpoint)]
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        anonymous = 0.0
+        while not select.select([process.stdout], [], [], 0.01)[0]:
+            with suppress(ProcessLookupError):
+                anonymous = max(anonymous, _mebibytes(process.pid, "RssAnon"))
+        first_line = process.stdout.readline()
+        wall = time.perf_counter() - start
+        second_line, errors = process.communicate()
+    if process.returncode:
+        sys.exit(f"{way}, {checkpoint.name}: failed\n{errors.decode()}")
+    measured = json.loads(first_line) | {"anonymous": anonymous, "wall": wall}
+    return measured, json.loads(second_line)
+
+
+def compare(checkpoint: Path, n_pairs: int) -> dict[str, list[dict[str, float]]]:
+    """Measure both ways alternately, each in turn going first, and check that they agree."""
+    measured: dict[str, list[dict[str, float]]] = {"sweep": [], "hooks": []}
+    for pair in range(n_pairs):
+        digests = {}
+        for way in sorted(measured, reverse=pair % 2 == 0):
+            warm(checkpoint)
+            result, digests[way] = measure(way, checkpoint)
+            measured[way].append(result)
+            figures = (
+                f"{heading} {result[m]:.{d}f} {u}" for m, (heading, u, d, _) in MEASURES.items()
+            )
+            print(f"{checkpoint.name} {way}: {', '.join(figures)}", file=sys.stderr, flush=True)
+        if len(digests["sweep"]) != SHAPE["n_layer"] * len(SITES):
+            sys.exit(f"{checkpoint.name}: {len(digests['sweep'])} arrays")
+        differing = [
+            key for key, digest in digests["sweep"].items() if digests["hooks"][key] != digest
+        ]
+        if differing:
+            sys.exit(f"{checkpoint.name}: {len(differing)} arrays differ, first {differing[0]!r}")
+    return measured
+
+
+def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:
+    """The results as a Markdown table, under a line that names the machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    n_pairs = len(next(iter(results.values()))["sweep"])
+    lines = [
+        f"{_cpu()}, {os.cpu_count()} cores, {memory:.0f} GiB; Python {platform.python_version()}, "
+        f"{versions}; {n_pairs} pairs per checkpoint.",
+        "",
+        "| checkpoint | median of | sweep | hooks | sweep/hooks | in single pairs | required |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for checkpoint, measured in results.items():
+        for key, (heading, unit, decimals, bars) in MEASURES.items():
+            values = {way: [run[key] for run in runs] for way, runs in measured.items()}
+            medians = {way: statistics.median(runs) for way, runs in values.items()}
+            ratio = medians["sweep"] / medians["hooks"]
+            pairs = [s / h for s, h in zip(values["sweep"], values["hooks"], strict=True)]
+            bar = f"≤ {bars[checkpoint]:.2f}" if checkpoint in bars else ""
+            lines.append(
+                f"| {checkpoint} | {heading}, {unit} | {medians['sweep']:,.{decimals}f} "
+                f"| {medians['hooks']:,.{decimals}f} | {ratio:.2f} "
+                f"| {min(pairs):.2f}–{max(pairs):.2f} | {bar} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def main() -> None:
+    """Build, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "results" / "benchmark")
+    parser.add_argument("--pairs", type=int, default=3, help="measurements of each way")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="Markdown file to write")
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, __file__, "--child", "prepare", str(folder)], check=True)
+    results = {name: compare(folder / name, options.pairs) for name in CHECKPOINTS}
+    print(table(results))
+    if options.write:
+        options.write.write_text(f"{TEXT}\n{table(results)}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        {"prepare": prepare, "sweep": sweep, "hooks": hooks}[sys.argv[2]](Path(sys.argv[3]))
+    else:
+        main()

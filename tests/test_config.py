@@ -1,0 +1,131 @@
+"""The config: what it means, and how what cannot be right is refused."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from microtome import config as settings
+from microtome.errors import MicrotomeError
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = ROOT / "config.schema.yaml"
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+STUDY = ("studies", "category_selectivity")
+
+
+def changed(path, value):
+    """The default config with one key set, or removed where the value is None."""
+    config = copy.deepcopy(DEFAULT)
+    *parents, last = path
+    place = config
+    for key in parents:
+        place = place[key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return config
+
+
+def test_the_default_config_is_right():
+    settings.check(DEFAULT, SCHEMA, [ROOT / "config.yaml"], ROOT)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("modles",), {}, "modles: unknown key; did you mean 'models'"),
+        (("models",), None, "'models' is missing"),
+        (("models", "a/b"), {"source": "/", "n_layers": 1}, "'a/b' is no name"),
+        (("models", "a..b"), {"source": "/", "n_layers": 1}, "'a..b' is no name"),
+        (("models", "-a"), {"source": "/", "n_layers": 1}, "'-a' is no name"),
+        (("models", "a b"), {"source": "/", "n_layers": 1}, "'a b' is no name"),
+        (("models", "a"), {"source": "/"}, "models.a: the key 'n_layers' is missing"),
+        (("models", "a"), {"source": "/", "n_layer": 1}, "did you mean 'n_layers'"),
+        (("models", "a"), {"source": "/", "n_layers": "x"}, "wants the number of blocks"),
+        (("models", "a"), {"source": "/none", "n_layers": 1}, "/none: no such folder"),
+        (("models", "a"), {"source": "ftp://x", "n_layers": 1}, "is none of hf://"),
+        (("models", "a"), {"source": "hf://a/b@main", "n_layers": 1}, "'main' is no commit"),
+        (("models", "a"), {"source": "hf://a/b", "n_layers": 1}, "the revision is missing"),
+        (("models", "a"), {"source": "untrained://smolm2-135m?seed=0", "n_layers": 1}, "did you"),
+        (("models", "a"), {"source": "untrained://a?seed=0", "n_layers": 1}, "untrained itself"),
+        (("stimuli", "categories"), "stimuli/none.yaml", "no such stimulus file"),
+        ((*STUDY, "models"), ["smollm2"], "no model 'smollm2'; did you mean 'smollm2-135m'"),
+        ((*STUDY, "stimuli"), "category", "no stimuli 'category'; did you mean 'categories'"),
+        ((*STUDY, "figures", "masks"), {}, "the key 'reads' is missing"),
+        ((*STUDY, "figures", "masks"), {"reads": ["word_pair"]}, "did you mean 'word_pairs'"),
+        ((*STUDY, "figures", "Masks"), {"reads": ["rsa"]}, "'Masks' is no name"),
+        ((*STUDY, "figures", "rsa_scatter", "layer"), 30, "no layer 30 in smollm2-135m"),
+        ((*STUDY, "figures", "rsa_scatter", "layer"), "six", "wants a layer number"),
+        ((*STUDY, "statistics", "qkv_points", "layers"), [-1], "no layer -1 in smollm2-135m"),
+        ((*STUDY, "statistics", "qkv_points", "layers"), "some", "wants `all` or a list"),
+        ((*STUDY, "statistics", "qkv_points", "sites"), ["qq"], "no site 'qq'; did you mean 'q'"),
+        ((*STUDY, "statistics", "rsa", "reads"), ["rsa"], "read each other: rsa"),
+        (("sweep", "batch_size"), 0, "wants a number of texts"),
+        (("style", "theme"), "blue", "wants light or dark"),
+    ],
+)
+def test_bad_configs_are_refused_in_one_line(tmp_path, path, value, message):
+    config = changed(path, value)
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    with pytest.raises(MicrotomeError) as caught:
+        settings.check(config, SCHEMA, [file], ROOT)
+    text = str(caught.value)
+    assert message in text
+    assert "\n" not in text
+    assert text.startswith((str(file), "config:"))
+
+
+def test_the_file_that_holds_the_key_is_named(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    config = changed(("sweep", "batch_size"), -1)
+    first.write_text(yaml.safe_dump(DEFAULT))
+    second.write_text(yaml.safe_dump({"sweep": {"batch_size": -1}}))
+    with pytest.raises(MicrotomeError, match=r"second\.yaml: sweep\.batch_size"):
+        settings.check(config, SCHEMA, [first, second], ROOT)
+
+
+def test_a_sweep_is_the_union_of_what_studies_ask_for():
+    config = copy.deepcopy(DEFAULT)
+    config["models"]["small"] = {"source": "/", "n_layers": 4}
+    config["studies"]["other"] = {
+        "models": ["small", "smollm2-135m"],
+        "stimuli": "categories",
+        "statistics": {
+            "a": {"sites": ["resid_post", "q"], "layers": [2, 0]},
+            "b": {"sites": ["pre"], "layers": [3]},
+        },
+        "figures": {},
+    }
+    assert settings.sweeps(config) == {
+        ("smollm2-135m", "categories"): (["q", "k", "v", "pre", "resid_post"], list(range(30))),
+        ("small", "categories"): (["q", "pre", "resid_post"], [0, 2, 3]),
+    }
+
+
+def test_products_of_no_model_are_told_apart():
+    statistics = settings.statistics(DEFAULT, "category_selectivity")
+    figures = settings.figures(DEFAULT, "category_selectivity")
+    assert [name for name, p in statistics.items() if not p.of_model] == ["fisher_z"]
+    assert [name for name, p in figures.items() if not p.of_model] == ["fisher_z"]
+    assert figures["selectivity_scatter_fisher_z"].script == "selectivity_scatter"
+    assert figures["rsa_scatter"].options == {"layer": 6}
+
+
+def test_every_product_has_its_script():
+    for study in DEFAULT["studies"]:
+        for kind in ("statistics", "figures"):
+            for product in getattr(settings, kind)(DEFAULT, study).values():
+                assert (ROOT / "scripts" / kind / study / f"{product.script}.py").is_file()
+
+
+def test_the_books_models_are_pinned():
+    book = yaml.safe_load((ROOT / "config.book.yaml").read_text(encoding="utf-8"))
+    from snakemake.utils import update_config
+
+    merged = copy.deepcopy(DEFAULT)
+    update_config(merged, book)
+    settings.check(merged, SCHEMA, [ROOT / "config.yaml", ROOT / "config.book.yaml"], ROOT)

@@ -1,0 +1,202 @@
+"""Statistics against plain numpy and scipy, and against tiny cases worked by hand."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+from microtome.errors import MicrotomeError
+from microtome.statistics.correlation import correlations, paired_values, site_pairs
+from microtome.statistics.layers import at_position, by_layer, distinct
+from microtome.statistics.selectivity import selectivity, similarity_distributions
+from microtome.statistics.similarity import (
+    cosine_similarities,
+    fisher_z,
+    fisher_z_demonstration,
+    representational_similarity,
+    word_pairs,
+)
+from microtome.store import Section, write_layers
+
+WORDS = ["sun", "moon", "pear", "lime", "fig"]
+CATEGORY = ["space", "space", "fruit", "fruit", "fruit"]
+LENGTHS = [3, 3, 4, 3, 3]  # "pear" is two tokens long
+IDS = [[7, 8, 20], [7, 8, 21], [7, 8, 22, 23], [7, 8, 24], [7, 9, 25]]
+
+
+def section(layer=0, kv_heads=2):
+    """Random activations of 5 sequences at 4 query heads of 3 dimensions; equal contexts agree."""
+    random = np.random.default_rng(layer)
+    rows = [(i, p) for i, n in enumerate(LENGTHS) for p in range(n)]
+    contexts = [tuple(IDS[i][: p + 1]) for i, p in rows]
+    values = {}
+    for site, heads in (("q", 4), ("k", kv_heads), ("v", kv_heads)):
+        known = {context: random.normal(size=(heads, 3)) for context in dict.fromkeys(contexts)}
+        array = np.array([known[context] for context in contexts], np.float32)
+        values[site] = (("token", "n_heads" if site == "q" else "n_kv_heads", "d_head"), array)
+    coordinates = {
+        "sequence": [i for i, _ in rows],
+        "position": [p for _, p in rows],
+        "token_id": [IDS[i][p] for i, p in rows],
+        "text": ["x"] * len(rows),
+        "word": [WORDS[i] for i, _ in rows],
+        "category": [CATEGORY[i] for i, _ in rows],
+    }
+    coords = {name: ("token", np.array(column)) for name, column in coordinates.items()}
+    return xr.Dataset(values, coords, {"layer": layer})
+
+
+def test_at_position_counts_from_either_end():
+    data = section()
+    last = at_position(data, -1)
+    ends = np.cumsum(LENGTHS) - 1
+    np.testing.assert_array_equal(last["q"].values, data["q"].values[ends])
+    assert last["q"].dims == ("sequence", "n_heads", "d_head")
+    assert list(last["word"].values) == WORDS
+    second = at_position(data, 1)
+    assert list(second["token_id"].values) == [8, 8, 8, 8, 9]
+    assert list(at_position(data, -3)["token_id"].values) == [7, 7, 8, 7, 7]
+
+
+@pytest.mark.parametrize("position", [3, -4])
+def test_a_position_that_a_sequence_lacks_is_an_error(position):
+    with pytest.raises(MicrotomeError, match="sequence 0 has 3 tokens"):
+        at_position(section(), position)
+
+
+def test_distinct_keeps_each_context_once():
+    assert list(distinct(section(), 0)["sequence"].values) == [0]
+    assert list(distinct(section(), 1)["sequence"].values) == [0, 4]
+    assert list(distinct(section(), -1)["sequence"].values) == [0, 1, 2, 3, 4]
+
+
+def test_query_heads_are_paired_with_the_heads_that_serve_them():
+    chosen = at_position(section(), 1)
+    pairs = paired_values(chosen, ["q", "k", "v"])
+    expected = []
+    for i in range(5):
+        for head in range(4):
+            for d in range(3):
+                q = chosen["q"].values[i, head, d]
+                k = chosen["k"].values[i, head // 2, d]
+                expected.append((q, k))
+    np.testing.assert_allclose(pairs["q-k"].values.T, expected)
+    assert pairs["k-v"].sizes["value_k-v"] == 5 * 2 * 3
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_correlations(kv_heads):
+    chosen = at_position(section(kv_heads=kv_heads), 1)
+    r = correlations(chosen, ["q", "k", "v"])["r"]
+    q, k, v = (chosen[site].values for site in "qkv")
+    k4, v4 = (np.repeat(x, 4 // kv_heads, axis=1) for x in (k, v))
+    assert list(r["pair"].values) == site_pairs(["q", "k", "v"]) == ["q-k", "q-v", "k-v"]
+    expected = [stats.pearsonr(a.ravel(), b.ravel())[0] for a, b in ((q, k4), (q, v4), (k, v))]
+    np.testing.assert_allclose(r.values, expected, rtol=1e-5)
+
+
+def test_masks_worked_by_hand():
+    masks = word_pairs(at_position(section(), -1))
+    within = np.zeros((5, 5), int)
+    within[0, 1] = within[2, 3] = within[2, 4] = within[3, 4] = 1
+    across = np.zeros((5, 5), int)
+    across[:2, 2:] = 1
+    np.testing.assert_array_equal(masks["within"], within)
+    np.testing.assert_array_equal(masks["across"], across)
+    np.testing.assert_array_equal(masks["same_category"], within + within.T + np.eye(5))
+    np.testing.assert_array_equal(masks["upper_triangle"], within + across)
+
+
+def cosines():
+    layers = [cosine_similarities(at_position(section(i), -1), ["q", "k", "v"]) for i in range(3)]
+    return xr.concat([c.expand_dims(layer=[i]) for i, c in enumerate(layers)], "layer")
+
+
+def test_cosine_similarities():
+    matrices = cosines()["cosine"]
+    assert matrices.dims == ("layer", "site", "word", "other")
+    for layer in range(3):
+        data = at_position(section(layer), -1)
+        for site in "qkv":
+            for i, a in enumerate(data[site].values.reshape(5, -1).astype(float)):
+                for j, b in enumerate(data[site].values.reshape(5, -1).astype(float)):
+                    expected = a @ b / np.sqrt((a @ a) * (b @ b))
+                    found = matrices.sel(layer=layer, site=site).values[i, j]
+                    assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+def test_rsa():
+    data = cosines()
+    r = representational_similarity(data)["r"]
+    assert r.dims == ("layer", "pair")
+    upper = [(i, j) for i in range(5) for j in range(i + 1, 5)]
+    for layer in range(3):
+        for pair in ("q-k", "q-v", "k-v"):
+            a, b = (
+                [data["cosine"].sel(layer=layer, site=site).values[place] for place in upper]
+                for site in pair.split("-")
+            )
+            expected = stats.pearsonr(a, b)[0]
+            assert r.sel(layer=layer, pair=pair).item() == pytest.approx(expected, rel=1e-10)
+    one = representational_similarity(data.sel(layer=1))["r"]
+    np.testing.assert_allclose(one.values, r.sel(layer=1).values)
+
+
+@pytest.mark.parametrize(("scale", "transform"), [("cosine", np.array), ("fisher_z", np.arctanh)])
+def test_selectivity(scale, transform):
+    data = cosines()
+    found = selectivity(data).sel(scale=scale)
+    for layer in range(3):
+        for site in "qkv":
+            matrix = data["cosine"].sel(layer=layer, site=site).values
+            within = transform([matrix[0, 1], matrix[2, 3], matrix[2, 4], matrix[3, 4]])
+            across = transform([matrix[i, j] for i in (0, 1) for j in (2, 3, 4)])
+            cell = found.sel(layer=layer, site=site)
+            test = stats.ttest_ind(within, across)
+            assert cell["difference"].item() == pytest.approx(np.mean(within) - np.mean(across))
+            assert cell["average"].item() == pytest.approx((np.mean(within) + np.mean(across)) / 2)
+            assert cell["t"].item() == pytest.approx(test.statistic)
+
+
+def test_similarity_distributions():
+    data = cosines().sel(layer=2)
+    found = similarity_distributions(data)
+    for site in "qkv":
+        matrix = data["cosine"].sel(site=site).values
+        across = [matrix[i, j] for i in (0, 1) for j in (2, 3, 4)]
+        density, edges = np.histogram(across, bins="fd", density=True)
+        cell = found.sel(site=site, pairs="across")
+        bins = np.isfinite(cell["density"].values)
+        np.testing.assert_allclose(cell["density"].values[bins], density)
+        np.testing.assert_allclose(cell["left_edge"].values[bins], edges[:-1])
+    np.testing.assert_allclose(found["t"], selectivity(cosines()).sel(scale="cosine", layer=2)["t"])
+
+
+def test_fisher_z():
+    r = np.array([-0.9, 0.0, 0.5])
+    np.testing.assert_allclose(fisher_z(r), 0.5 * np.log((1 + r) / (1 - r)))
+    assert np.isfinite(fisher_z(np.array([-1.0, 1.0, 1 + 1e-12]))).all()
+
+
+def test_fisher_z_demonstration_is_seeded():
+    sample = fisher_z_demonstration(1000, 3)
+    xr.testing.assert_identical(sample, fisher_z_demonstration(1000, 3))
+    assert not sample["r"].equals(fisher_z_demonstration(1000, 4)["r"])
+    np.testing.assert_allclose(np.tanh(sample["z"]), sample["r"])
+    assert sample["count"].sum("bin").values.tolist() == [1000, 1000]
+
+
+def test_by_layer_reads_one_file_after_another(tmp_path):
+    paths = []
+    for layer in (1, 4, 12):
+        data = section(layer)
+        paths.append(tmp_path / f"layer-{layer:02d}.h5")
+        values = {site: data[site].values for site in "qkv"}
+        rows = np.arange(data.sizes["token"])
+        write_layers(
+            [Section(layer, rows, values)], data.drop_vars(["q", "k", "v"]), {layer: paths[-1]}, {}
+        )
+    profile = by_layer(paths, lambda s: correlations(at_position(s, -1), ["q", "k"]))
+    assert list(profile["layer"].values) == [1, 4, 12]
+    expected = correlations(at_position(section(4), -1), ["q", "k"])["r"]
+    np.testing.assert_allclose(profile["r"].sel(layer=4), expected)

@@ -1,0 +1,154 @@
+"""Stimulus files, and the token tables they become."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CONFIGS, build
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from microtome.errors import MicrotomeError
+from microtome.stimuli import Stimulus, read_stimuli
+from microtome.tokens import sequences, token_table
+
+CATEGORIES = Path(__file__).parents[1] / "stimuli" / "categories.yaml"
+
+
+@pytest.fixture(scope="module")
+def gpt2(gpt2_tokenizer, tmp_path_factory):
+    """A tiny GPT-2 with the real tokenizer and a context of 64."""
+    folder = build(tmp_path_factory.mktemp("gpt2"), "gpt2", vocab_size=50257)
+    AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """A tiny Llama that reads letter by letter after a token for the beginning of the text."""
+    folder = build(tmp_path_factory.mktemp("letters"), "llama")
+    vocabulary = {"<s>": 0} | {chr(i): i - 31 for i in range(32, 127)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<s>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
+    return folder
+
+
+def test_the_words_of_project_38():
+    stimuli = read_stimuli(CATEGORIES)
+    assert len(stimuli) == 34
+    assert stimuli[0] == Stimulus("The next word is galaxy", "galaxy", "space", (17, 23))
+    counts = [sum(s.category == c for s in stimuli) for c in ("space", "house", "fruit")]
+    assert counts == [10, 13, 11]
+
+
+def test_texts_and_words_are_read_as_text(tmp_path):
+    file = tmp_path / "texts.yaml"
+    file.write_text("source: x\ntexts:\n- no\n- 'on: 1984'\n- \"a\\nb\"\n", encoding="utf-8")
+    assert read_stimuli(file) == [Stimulus("no"), Stimulus("on: 1984"), Stimulus("a\nb")]
+    file.write_text("source: x\ntemplate: '{word}'\nwords: {a: [no, yes], b: [1e3, ~]}\n")
+    assert [s.text for s in read_stimuli(file)] == ["no", "yes", "1e3", "~"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"source: x\ntexts: [a, '']", "entry 2 is empty"),
+        (b"source: x\ntexts: []", "wants a list of texts"),
+        (b"source: x\ntexts: a", "wants a list of texts"),
+        (b"source: x\ntexts: [[a]]", "entry 1 is empty or no text"),
+        (b"source: x\ntemplate: 'The word'\nwords: {a: [b, c]}", "{word} once"),
+        (b"source: x\ntemplate: '{word} {word}'\nwords: {a: [b, c]}", "{word} once"),
+        (b"source: x\ntemplate: '{word}'\nwords: {a: [b]}", "a: wants a list of two"),
+        (b"source: x\ntemplate: '{word}'\nwords: {a: [b, ' ']}", "a: an entry is empty"),
+        (b"source: x\ntemplate: '{word}'\nwords: {a: [b, b]}", "'b' stands in a and again in a"),
+        (b"source: x\ntemplate: '{word}'\nwords: {a: [b, c], d: [e, c]}", "'c' stands in a and"),
+        (b"source: x\ntemplate: '{word}'\nwords: [b, c]", "wants categories"),
+        (b"source: x\ntemplate: '{word}'", "wants either `texts:`"),
+        (b"source: x\ntemplate: '{word}'\nwords: {a: [b, c]}\ntexts: [d]", "wants either"),
+        (b"source: x\nwrods: {a: [b, c]}", "unknown key 'wrods'; did you mean 'words'"),
+        (b"texts: [a]", "`source:` is missing"),
+        (b"- a\n- b", "wants `source:` with"),
+        (b"source: x\ntexts: [a", "not YAML"),
+        (b"source: x\ntexts: [caf\xe9]", "byte 21 is not UTF-8"),
+    ],
+)
+def test_bad_stimulus_files_are_refused_in_one_line(tmp_path, content, message):
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content)
+    with pytest.raises(MicrotomeError) as caught:
+        read_stimuli(file)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_stimulus_file_is_named(tmp_path):
+    with pytest.raises(MicrotomeError, match="no such stimulus file"):
+        read_stimuli(tmp_path / "none.yaml")
+
+
+def test_rows_are_the_tokenizers_own_tokens(gpt2):
+    stimuli = [Stimulus("The next word is asteroid"), Stimulus("Illés, Metró"), Stimulus("x")]
+    table = token_table(stimuli, gpt2)
+    tokenizer = AutoTokenizer.from_pretrained(gpt2)
+    expected = [tokenizer.encode(s.text) for s in stimuli]
+    rows = [(i, p, token) for i, ids in enumerate(expected) for p, token in enumerate(ids)]
+    columns = [table[name].values for name in ("sequence", "position", "token_id")]
+    assert list(zip(*columns, strict=True)) == rows
+    assert [list(ids) for ids in sequences(table)] == expected
+    assert "".join(table["text"].values[:5]).startswith("The next word is")
+    assert set(table.coords) == {"sequence", "position", "token_id", "text"}
+
+
+@pytest.mark.parametrize("model", ["gpt2", "letters", "smollm2"])
+def test_words_of_any_number_of_tokens_are_marked(model, request):
+    long = Stimulus("Say antidisestablishmentarianism now", "antidis…", "long", (4, 32))
+    stimuli = [*read_stimuli(CATEGORIES), long]
+    table = token_table(stimuli, request.getfixturevalue(model))
+    lengths = set()
+    for number, stimulus in enumerate(stimuli):
+        rows = table.isel(token=table["sequence"].values == number)
+        marked = rows.isel(token=rows["in_word"].values == 1)
+        first, last = stimulus.span
+        joined = "".join(marked["text"].values).replace("<s>", "")
+        assert joined.strip() == stimulus.text[first:last]
+        assert set(rows["category"].values) == {stimulus.category}
+        lengths.add(marked.sizes["token"])
+    assert max(lengths) > 1
+
+
+def test_special_tokens_are_kept_as_the_tokenizer_adds_them(letters):
+    table = token_table([Stimulus("ab", "ab", "x", (0, 2))], letters)
+    assert list(table["token_id"].values) == [0, ord("a") - 31, ord("b") - 31]
+    assert list(table["in_word"].values) == [0, 1, 1]
+
+
+def test_a_text_longer_than_the_context_is_named(letters):
+    with pytest.raises(MicrotomeError, match=r"stimulus 1 \('ababab.*65 tokens.*1 to 64"):
+        token_table([Stimulus("a"), Stimulus("ab" * 32)], letters)
+
+
+@settings(max_examples=40, deadline=None)
+@given(texts=st.lists(st.text(" abcXYZ.,é字😀", min_size=1, max_size=12), min_size=1, max_size=6))
+def test_any_texts_become_consecutive_rows(gpt2, texts):
+    table = token_table([Stimulus(text) for text in texts], gpt2)
+    split = sequences(table)
+    assert len(split) == len(texts)
+    for number, ids in enumerate(split):
+        rows = table.isel(token=table["sequence"].values == number)
+        assert list(rows["position"].values) == list(range(len(ids)))
+    tokenizer = AutoTokenizer.from_pretrained(gpt2)
+    assert [tokenizer.decode(ids) for ids in split] == texts
+    assert np.issubdtype(table["sequence"].dtype, np.int32)
+
+
+def test_every_tiny_configuration_is_an_architecture_of_the_table():
+    from microtome.architectures import ARCHITECTURES
+
+    assert {model_type for model_type, _ in CONFIGS.values()} == set(ARCHITECTURES)

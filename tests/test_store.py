@@ -1,0 +1,144 @@
+"""The store: what is written is read back by xarray, or is refused."""
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from microtome.errors import MicrotomeError
+from microtome.store import (
+    Section,
+    layer_of,
+    open_layer,
+    read_dataset,
+    write_dataset,
+    write_layers,
+)
+
+TABLE = xr.Dataset(
+    coords={
+        "sequence": ("token", np.array([0, 0, 1, 1, 1, 2], np.int32)),
+        "position": ("token", np.array([0, 1, 0, 1, 2, 0], np.int32)),
+        "token_id": ("token", np.array([5, 6, 5, 7, 8, 9], np.int32)),
+        "text": ("token", np.array(["a", " b", "a", "é", "\n", "字"], object)),
+    }
+)
+
+
+def sections(layer=3, poison=np.nan):
+    q = np.arange(6 * 2 * 3, dtype=np.float32).reshape(6, 2, 3)
+    post = -np.arange(6 * 4, dtype=np.float32).reshape(6, 4)
+    if not np.isnan(poison):
+        post[5, 1] = poison
+    for rows in ([0, 1, 5], [2, 3, 4]):
+        yield Section(layer, np.array(rows), {"q": q[rows], "post": post[rows]})
+
+
+def written(tmp_path):
+    path = tmp_path / "layer-03.h5"
+    write_layers(sections(), TABLE, {3: path}, {"model": "m", "revision": "r"})
+    return path
+
+
+def test_a_layer_file_is_a_labelled_dataset(tmp_path):
+    with xr.open_dataset(written(tmp_path), engine="h5netcdf") as dataset:
+        assert dataset["q"].dims == ("token", "n_heads", "d_head")
+        assert dataset["post"].dims == ("token", "d_mlp")
+        assert set(dataset.coords) == {"sequence", "position", "token_id", "text"}
+        assert set(dataset.data_vars) == {"q", "post"}
+        assert dataset.attrs == {"model": "m", "revision": "r", "layer": 3}
+        np.testing.assert_array_equal(
+            dataset["q"].values, np.arange(36, dtype=np.float32).reshape(6, 2, 3)
+        )
+        np.testing.assert_array_equal(dataset["post"].values[:, 1], [-1, -5, -9, -13, -17, -21])
+        assert list(dataset["text"].values) == ["a", " b", "a", "é", "\n", "字"]
+
+
+def test_checksums_and_chunks_and_no_compression(tmp_path):
+    with h5py.File(written(tmp_path)) as file:
+        assert file["q"].fletcher32
+        assert file["q"].compression is None
+        assert file["q"].chunks == (6, 2, 3)
+        assert file["q"].dims[1][0].name == "/n_heads"
+
+
+def test_same_input_same_bytes(tmp_path):
+    (tmp_path / "other").mkdir()
+    first, second = written(tmp_path), written(tmp_path / "other")
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("poison", [np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused_by_layer_and_site(tmp_path, poison):
+    with pytest.raises(MicrotomeError, match="layer 3, site post: NaN or infinite"):
+        write_layers(sections(poison=poison), TABLE, {3: tmp_path / "layer-03.h5"}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    def interrupted():
+        yield from list(sections())[:1]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_layers(interrupted(), TABLE, {3: tmp_path / "layer-03.h5"}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_incomplete_layer_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="3 rows were never written"):
+        write_layers(list(sections())[:1], TABLE, {3: tmp_path / "layer-03.h5"}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_file_survives_a_failed_rewrite(tmp_path):
+    path = written(tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(MicrotomeError):
+        write_layers(sections(poison=np.inf), TABLE, {3: path}, {})
+    assert path.read_bytes() == before
+
+
+def test_a_flipped_bit_in_the_values_is_noticed(tmp_path):
+    path = written(tmp_path)
+    content = bytearray(path.read_bytes())
+    place = content.index(np.arange(6, dtype=np.float32).tobytes())
+    content[place + 5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(MicrotomeError, match=r"layer-03\.h5: damaged"), open_layer(path) as section:
+        _ = section["q"].values
+
+
+@pytest.mark.parametrize("read", [read_dataset, lambda path: open_layer(path).__enter__()])
+def test_missing_and_cut_files_are_named(tmp_path, read):
+    with pytest.raises(MicrotomeError, match=r"layer-09\.h5: missing"):
+        read(tmp_path / "layer-09.h5")
+    path = written(tmp_path)
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(MicrotomeError, match=r"layer-03\.h5: damaged"):
+        read(path)
+
+
+def test_layer_of():
+    assert layer_of("results/x/layer-06.h5") == 6
+    assert layer_of("layer-117.h5") == 117
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    values=hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 5))),
+    names=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))),
+)
+def test_datasets_come_back_as_they_went(tmp_path_factory, values, names):
+    dataset = xr.Dataset(
+        {"x": (("a", "b"), values)}, {"name": ("n", np.array(names, object))}, {"seed": 1}
+    )
+    path = tmp_path_factory.mktemp("round") / "trip.h5"
+    write_dataset(dataset, path)
+    back = read_dataset(path)
+    np.testing.assert_array_equal(back["x"].values, values)
+    assert list(back["name"].values) == names
+    assert back.attrs == {"seed": 1}

@@ -1,0 +1,290 @@
+"""The sweep against full forwards of the Hugging Face model, hooked by hand."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS, build
+from torch.nn.functional import gelu, silu
+from transformers import AutoModelForCausalLM
+
+from microtome.architectures import SITES
+from microtome.checkpoint import fetch
+from microtome.errors import MicrotomeError
+from microtome.sources import Folder
+from microtome.sweep import batched, sweep
+
+#: Texts of unequal length, down to a single token; three share a length.
+LENGTHS = [7, 1, 12, 7, 5, 7, 2]
+SEQUENCES = [np.random.default_rng(i).integers(1, 101, length) for i, length in enumerate(LENGTHS)]
+GATED = {"llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"}
+
+
+def sites_of(name):
+    absent = set() if name in GATED else {"pre_linear"}
+    absent |= {"resid_mid"} if name == "gpt_neox" else set()
+    return [site for site in SITES if site not in absent]
+
+
+def swept(checkpoint, sequences, sites, layers, batch_size=32):
+    """All rows of every layer and site, and the order the sections came in."""
+    n_tokens = sum(map(len, sequences))
+    arrays, order = {}, []
+    for section in sweep(checkpoint, batched(sequences, batch_size), sites, layers):
+        order.append(section.layer)
+        for site, values in section.values.items():
+            whole = arrays.setdefault(
+                (section.layer, site), np.full((n_tokens, *values.shape[1:]), np.nan, np.float32)
+            )
+            whole[section.rows] = values
+    return arrays, order
+
+
+def hooked(model, name, ids):
+    """Every site of every layer from one full forward; the taps are written out by hand.
+
+    Returns (layer, site): array (batch, position, width).
+    """
+    seen = {}
+    handles = []
+
+    def keep(layer, site, part=lambda x: x):
+        def note(value):
+            value = value[0] if isinstance(value, tuple) else value
+            seen[layer, site] = part(value).detach().clone().numpy()
+
+        return note
+
+    def after(module, note):
+        handles.append(module.register_forward_hook(lambda m, args, out: note(out)))
+
+    def before(module, note):
+        handles.append(
+            module.register_forward_pre_hook(
+                lambda m, args, kwargs: note(args[0] if args else kwargs["hidden_states"]),
+                with_kwargs=True,
+            )
+        )
+
+    family = name.split("_sequential")[0]
+    blocks = {
+        "gpt2": lambda: model.transformer.h,
+        "gpt_neo": lambda: model.transformer.h,
+        "gpt_neox": lambda: model.gpt_neox.layers,
+    }.get(family, lambda: model.model.layers)()
+    for i, block in enumerate(blocks):
+        before(block, keep(i, "resid_pre"))
+        after(block, keep(i, "resid_post"))
+        before(block.mlp, keep(i, "ln2_out"))
+        if family == "gpt2":
+            width = model.config.hidden_size
+            for j, site in enumerate("qkv"):
+                cut = slice(j * width, (j + 1) * width)
+                note = keep(i, site, lambda x, cut=cut: x[..., cut])
+                after(block.attn.c_attn, note)
+            before(block.attn.c_proj, keep(i, "z"))
+        elif family == "gpt_neo":
+            attention = block.attn.attention
+            for site in "qkv":
+                after(getattr(attention, f"{site}_proj"), keep(i, site))
+            before(attention.out_proj, keep(i, "z"))
+        if family in ("gpt2", "gpt_neo"):
+            after(block.attn, keep(i, "attn_out"))
+            before(block.ln_2, keep(i, "resid_mid"))
+            after(block.mlp.c_fc, keep(i, "pre"))
+            before(block.mlp.c_proj, keep(i, "post"))
+            after(block.mlp, keep(i, "mlp_out"))
+        elif family == "gpt_neox":
+            heads = model.config.num_attention_heads
+            for j, site in enumerate("qkv"):
+
+                def cut(x, j=j, heads=heads):
+                    per_head = x.chunk(heads, dim=-1)
+                    return torch.cat([head.chunk(3, dim=-1)[j] for head in per_head], dim=-1)
+
+                after(block.attention.query_key_value, keep(i, site, cut))
+            before(block.attention.dense, keep(i, "z"))
+            after(block.attention, keep(i, "attn_out"))
+            before(block.post_attention_layernorm, keep(i, "resid_mid"))
+            after(block.mlp.dense_h_to_4h, keep(i, "pre"))
+            before(block.mlp.dense_4h_to_h, keep(i, "post"))
+            after(block.mlp, keep(i, "mlp_out"))
+        else:
+            for site in "qkv":
+                after(getattr(block.self_attn, f"{site}_proj"), keep(i, site))
+            before(block.self_attn.o_proj, keep(i, "z"))
+            after(block.mlp.gate_proj, keep(i, "pre"))
+            after(block.mlp.up_proj, keep(i, "pre_linear"))
+            before(block.mlp.down_proj, keep(i, "post"))
+            if family.startswith("gemma"):
+                after(block.post_attention_layernorm, keep(i, "attn_out"))
+                before(block.pre_feedforward_layernorm, keep(i, "resid_mid"))
+                after(block.post_feedforward_layernorm, keep(i, "mlp_out"))
+            else:
+                after(block.self_attn, keep(i, "attn_out"))
+                before(block.post_attention_layernorm, keep(i, "resid_mid"))
+                after(block.mlp, keep(i, "mlp_out"))
+    with torch.no_grad():
+        model(torch.as_tensor(np.asarray(ids)))
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def load(checkpoint):
+    return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_equals_the_hooked_full_forward_of_the_same_batch(checkpoints, name):
+    sites = sites_of(name)
+    arrays, order = swept(checkpoints[name], SEQUENCES, sites, [0, 1, 2, 3])
+    assert order == sorted(order)
+    assert set(arrays) == {(layer, site) for layer in range(4) for site in sites}
+    model = load(checkpoints[name])
+    starts = np.cumsum([0, *LENGTHS])
+    for length in sorted(set(LENGTHS)):
+        members = [i for i, n in enumerate(LENGTHS) if n == length]
+        expected = hooked(model, name, [SEQUENCES[i] for i in members])
+        for key, mine in arrays.items():
+            for row, i in enumerate(members):
+                values = mine[starts[i] : starts[i + 1]].reshape(length, -1)
+                np.testing.assert_array_equal(values, expected[key][row], err_msg=str(key))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_sites_are_what_their_names_say(checkpoints, name):
+    """The residual stream adds up, and the MLP's stages follow from each other."""
+    a, _ = swept(checkpoints[name], SEQUENCES, sites_of(name), [0, 1, 2, 3])
+    model = load(checkpoints[name])
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    with torch.no_grad():
+        states = model(torch.tensor(SEQUENCES[2])[None], output_hidden_states=True).hidden_states
+    rows = slice(sum(LENGTHS[:2]), sum(LENGTHS[:3]))
+    for layer in range(4):
+        np.testing.assert_allclose(a[layer, "resid_pre"][rows], states[layer][0], **close)
+        if layer:
+            np.testing.assert_array_equal(a[layer, "resid_pre"], a[layer - 1, "resid_post"])
+        total = a[layer, "resid_pre"] + a[layer, "attn_out"] + a[layer, "mlp_out"]
+        np.testing.assert_allclose(a[layer, "resid_post"], total, **close)
+        if (layer, "resid_mid") in a:
+            mid = a[layer, "resid_pre"] + a[layer, "attn_out"]
+            np.testing.assert_allclose(a[layer, "resid_mid"], mid, **close)
+        pre = torch.tensor(a[layer, "pre"])
+        if name in GATED:
+            act = silu(pre) if not name.startswith("gemma") else gelu(pre, approximate="tanh")
+            post = act * torch.tensor(a[layer, "pre_linear"])
+        else:
+            approximate = "none" if name.startswith("gpt_neox") else "tanh"
+            post = gelu(pre, approximate=approximate)
+        np.testing.assert_allclose(a[layer, "post"], post, **close)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "gpt_neox", "llama", "qwen3", "gemma3"])
+def test_does_not_depend_on_batch_size_nor_on_the_other_texts(checkpoints, name):
+    sites = sites_of(name)
+    together, _ = swept(checkpoints[name], SEQUENCES, sites, [0, 3])
+    one_by_one, _ = swept(checkpoints[name], SEQUENCES, sites, [0, 3], batch_size=1)
+    by_two, _ = swept(checkpoints[name], SEQUENCES, sites, [0, 3], batch_size=2)
+    alone, _ = swept(checkpoints[name], SEQUENCES[3:4], sites, [0, 3])
+    rows = slice(sum(LENGTHS[:3]), sum(LENGTHS[:4]))
+    for key, values in together.items():
+        np.testing.assert_allclose(one_by_one[key], values, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(by_two[key], values, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(alone[key], values[rows], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "gpt_neox", "llama", "qwen3", "gemma3"])
+def test_any_subset_of_layers_and_sites_has_the_same_values(checkpoints, name):
+    everything, _ = swept(checkpoints[name], SEQUENCES, sites_of(name), [0, 1, 2, 3])
+    for sites, layers in (
+        (["k"], [2]),
+        (["v", "q"], [1, 3]),
+        (["resid_post"], [0]),
+        (["resid_pre"], [2]),
+        (["z", "resid_post", "post"], [3, 0]),
+    ):
+        some, order = swept(checkpoints[name], SEQUENCES, sites, layers)
+        assert set(some) == {(layer, site) for layer in layers for site in sites}
+        assert set(order) == set(layers)
+        for key, values in some.items():
+            np.testing.assert_array_equal(values, everything[key])
+
+
+def test_stops_in_the_deepest_layer_asked_for(checkpoints, monkeypatch):
+    """Blocks below the deepest layer are never run, nor is the MLP after the last site there."""
+    ran = []
+    block = type(load(checkpoints["llama"]).model.layers[0])
+    forward = block.forward
+    monkeypatch.setattr(
+        block, "forward", lambda self, *a, **k: ran.append(self) or forward(self, *a, **k)
+    )
+    multiplied = []
+    mlp = type(load(checkpoints["llama"]).model.layers[0].mlp)
+    mlp_forward = mlp.forward
+    monkeypatch.setattr(
+        mlp, "forward", lambda self, x: multiplied.append(self) or mlp_forward(self, x)
+    )
+    swept(checkpoints["llama"], SEQUENCES[:1], ["q"], [1])
+    assert len({id(module) for module in ran}) == 2
+    assert len({id(module) for module in multiplied}) == 1
+
+
+def test_shapes_follow_the_heads(checkpoints):
+    arrays, _ = swept(checkpoints["qwen3"], SEQUENCES, ["q", "k", "v", "z", "post"], [0])
+    n_tokens = sum(LENGTHS)
+    assert arrays[0, "q"].shape == arrays[0, "z"].shape == (n_tokens, 4, 10)
+    assert arrays[0, "k"].shape == arrays[0, "v"].shape == (n_tokens, 2, 10)
+    assert arrays[0, "post"].shape == (n_tokens, 40)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma3"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_checkpoints_are_computed_in_float32(tmp_path, name, dtype):
+    build(tmp_path / "origin", name, dtype)
+    fetch(Folder(tmp_path / "origin"), tmp_path / "checkpoint")
+    arrays, _ = swept(tmp_path / "checkpoint", SEQUENCES[2:3], sites_of(name), [0, 1, 2, 3])
+    expected = hooked(load(tmp_path / "checkpoint"), name, SEQUENCES[2:3])
+    for key, values in arrays.items():
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values.reshape(LENGTHS[2], -1), expected[key][0])
+
+
+def test_sharded_checkpoints(tmp_path):
+    model = load(build(tmp_path / "origin", "gpt2"))
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
+    fetch(Folder(tmp_path / "sharded"), tmp_path / "checkpoint")
+    arrays, _ = swept(tmp_path / "checkpoint", SEQUENCES[2:3], sites_of("gpt2"), [3])
+    expected = hooked(model, "gpt2", SEQUENCES[2:3])
+    for key, values in arrays.items():
+        np.testing.assert_array_equal(values.reshape(LENGTHS[2], -1), expected[key][0])
+
+
+def test_smollm2(smollm2):
+    sequences = [np.array([504, 1867, 2229, 314, 13247]), np.array([504]), np.array([5, 99, 1000])]
+    sites = sites_of("llama")
+    arrays, _ = swept(smollm2, sequences, sites, range(30))
+    model = load(smollm2)
+    start = 0
+    for ids in sequences:
+        expected = hooked(model, "llama", [ids])
+        for key, values in arrays.items():
+            mine = values[start : start + len(ids)].reshape(len(ids), -1)
+            np.testing.assert_array_equal(mine, expected[key][0], err_msg=str(key))
+        start += len(ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "layer", "message"),
+    [
+        ("gpt2", "resid_mit", 0, "did you mean 'resid_mid'"),
+        ("gpt2", "pre_linear", 0, "not known for the architecture 'gpt2'"),
+        ("gpt_neox", "resid_mid", 0, "not known for the architecture 'gpt_neox'"),
+        ("gpt2", "q", 4, "layers 0 to 3"),
+        ("gpt2", "q", -1, "layers 0 to 3"),
+    ],
+)
+def test_refuses_what_the_model_does_not_have(checkpoints, name, site, layer, message):
+    with pytest.raises(MicrotomeError, match=message) as caught:
+        swept(checkpoints[name], SEQUENCES, [site], [layer])
+    assert "\n" not in str(caught.value)
