@@ -1,5 +1,5 @@
 # Microtome: thin sections through language models.
-# Every figure of every study in the config; see README.md.
+# Every figure and table of every study in the config; see README.md.
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -13,7 +13,7 @@ include: "rules/common.smk"
 
 rule all:
     input:
-        all_figures(),
+        all_products(),
     localrule: True
 
 
@@ -22,3 +22,4 @@ include: "rules/stimuli.smk"
 include: "rules/activations.smk"
 include: "rules/statistics.smk"
 include: "rules/figures.smk"
+include: "rules/tables.smk"

@@ -5,7 +5,8 @@ that is read, and, for projections that compute q, k and v at once, the part of 
 are TransformerLens' short names; q and k are the projections' outputs, before rotary positions
 and before any per-head norm. A site may be absent (parallel blocks have no `resid_mid`).
 
-`resid_pre` and `resid_post`, a block's input and output, need no entry: they exist everywhere.
+`resid_pre` and `resid_post`, a block's input and output, need no entry: they exist everywhere,
+and so do the sites after the last block, `ln_final` and `logits`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from microtome.errors import MicrotomeError, nearest
 
-#: Every site, in the order of computation, with the dimensions that follow `token`.
+#: Every site of a block, in the order of computation, with the dimensions that follow `token`.
 SITES: dict[str, tuple[str, ...]] = {
     "resid_pre": ("d_model",),
     "q": ("n_heads", "d_head"),
@@ -29,6 +30,10 @@ SITES: dict[str, tuple[str, ...]] = {
     "mlp_out": ("d_model",),
     "resid_post": ("d_model",),
 }
+#: The sites after the last block: the final norm's output and the head's.
+FINAL_SITES: dict[str, tuple[str, ...]] = {"ln_final": ("d_model",), "logits": ("d_vocab",)}
+#: The dimensions of every site, block or final, that follow `token`.
+DIMENSIONS = SITES | FINAL_SITES
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """The config: checked in the user's terms, and turned into what each product is made from.
 
-A study is a set of statistics and figures over some models and one stimulus set. A statistic
-reads activations (`sites`, `layers`), the token table (`tokens: true`) or other statistics
-(`reads`); a figure reads statistics. Any further key of either is an option of its script.
+A study is a set of statistics, figures and tables over some models and stimulus sets. A
+statistic reads activations (`sites`, `layers`), the token table (`tokens: true`), the checkpoint
+itself (`checkpoint: true`) or other statistics (`reads`); figures and tables read statistics.
+Any further key of a product is an option of its script.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from microtome.architectures import SITES
+from microtome.architectures import DIMENSIONS, FINAL_SITES, SITES
 from microtome.errors import MicrotomeError, nearest
 from microtome.sources import Folder, Untrained, parse_source
 from microtome.stimuli import read_stimuli
@@ -23,15 +24,18 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Product:
-    """A statistic or a figure, as the config asks for it.
+    """A statistic, a figure or a table, as the config asks for it.
 
     Attributes:
         study: the study it belongs to.
         name: its own name.
         script: the name of its script.
-        sites: sites whose activations it reads; none if it reads no activations.
+        stimuli: the stimulus set it is about.
+        sites: sites of blocks whose activations it reads.
         layers: the layers it reads them from; None is every layer of the model.
+        final_sites: sites after the last block that it reads.
         tokens: whether it reads the token table.
+        checkpoint: whether it reads the checkpoint: weights, or the model to run.
         reads: the statistics it reads.
         options: what remains, passed to the script.
         of_model: whether it depends on a model at all.
@@ -40,12 +44,19 @@ class Product:
     study: str
     name: str
     script: str
+    stimuli: str
     sites: tuple[str, ...]
     layers: tuple[int, ...] | None
+    final_sites: tuple[str, ...]
     tokens: bool
+    checkpoint: bool
     reads: tuple[str, ...]
     options: dict[str, Any]
     of_model: bool
+
+
+#: What a statistic may be made from, besides other statistics; all but these depend on no model.
+_MODEL_KEYS = ("sites", "tokens", "checkpoint")
 
 
 def statistics(config: Config, study: str) -> dict[str, Product]:
@@ -54,32 +65,40 @@ def statistics(config: Config, study: str) -> dict[str, Product]:
 
     def of_model(name: str) -> bool:
         entry = entries[name]
-        return bool(
-            entry.get("sites") or entry.get("tokens") or any(map(of_model, entry.get("reads", [])))
-        )
+        return any(map(entry.get, _MODEL_KEYS)) or any(map(of_model, entry.get("reads", [])))
 
-    return {name: _product(study, name, entry, of_model(name)) for name, entry in entries.items()}
+    return {name: _product(config, study, name, e, of_model(name)) for name, e in entries.items()}
 
 
-def figures(config: Config, study: str) -> dict[str, Product]:
-    """The figures of a study, by name, in the order of the config."""
+def readers(config: Config, study: str, kind: str) -> dict[str, Product]:
+    """The figures or the tables of a study, by name, in the order of the config.
+
+    Args:
+        config: the config.
+        study: the study.
+        kind: `figures` or `tables`.
+    """
     made = statistics(config, study)
     return {
-        name: _product(study, name, entry, any(made[read].of_model for read in entry["reads"]))
-        for name, entry in config["studies"][study]["figures"].items()
+        name: _product(config, study, name, e, any(made[read].of_model for read in e["reads"]))
+        for name, e in config["studies"][study].get(kind, {}).items()
     }
 
 
-def _product(study: str, name: str, entry: Config, of_model: bool) -> Product:
+def _product(config: Config, study: str, name: str, entry: Config, of_model: bool) -> Product:
     layers = entry.get("layers", "all")
-    reserved = {"script", "sites", "layers", "tokens", "reads"}
+    sites = entry.get("sites", ())
+    reserved = {"script", "stimuli", "sites", "layers", "reads", "tokens", "checkpoint"}
     return Product(
         study=study,
         name=name,
         script=entry.get("script", name),
-        sites=tuple(entry.get("sites", ())),
+        stimuli=entry.get("stimuli", config["studies"][study]["stimuli"]),
+        sites=tuple(site for site in sites if site in SITES),
         layers=None if layers == "all" else tuple(sorted(set(layers))),
+        final_sites=tuple(site for site in sites if site in FINAL_SITES),
         tokens=entry.get("tokens", False),
+        checkpoint=entry.get("checkpoint", False),
         reads=tuple(entry.get("reads", ())),
         options={key: entry[key] for key in sorted(set(entry) - reserved)},
         of_model=of_model,
@@ -93,23 +112,36 @@ def product_layers(config: Config, product: Product, model: str) -> list[int]:
     return list(product.layers)
 
 
-def sweeps(config: Config) -> dict[tuple[str, str], tuple[list[str], list[int]]]:
-    """What the studies together want of each model and stimulus set.
+@dataclass
+class Sweep:
+    """What the studies together want of one model and stimulus set, in the order of computation.
 
-    Returns:
-        (model, stimuli): (sites, layers), in the order of computation.
+    Attributes:
+        sites: sites of blocks.
+        layers: the layers they are wanted from.
+        final_sites: sites after the last block.
     """
-    wanted: dict[tuple[str, str], tuple[set[str], set[int]]] = {}
+
+    sites: list[str]
+    layers: list[int]
+    final_sites: list[str]
+
+
+def sweeps(config: Config) -> dict[tuple[str, str], Sweep]:
+    """What the studies together want of each (model, stimulus set)."""
+    asking: dict[tuple[str, str], list[Product]] = {}
     for study, entry in config["studies"].items():
         for model in entry["models"]:
             for product in statistics(config, study).values():
-                if product.sites:
-                    sites, layers = wanted.setdefault((model, entry["stimuli"]), (set(), set()))
-                    sites.update(product.sites)
-                    layers.update(product_layers(config, product, model))
+                if product.sites or product.final_sites:
+                    asking.setdefault((model, product.stimuli), []).append(product)
     return {
-        key: ([site for site in SITES if site in sites], sorted(layers))
-        for key, (sites, layers) in wanted.items()
+        (model, stimuli): Sweep(
+            [site for site in SITES if any(site in p.sites for p in products)],
+            sorted({n for p in products if p.sites for n in product_layers(config, p, model)}),
+            [site for site in FINAL_SITES if any(site in p.final_sites for p in products)],
+        )
+        for (model, stimuli), products in asking.items()
     }
 
 
@@ -198,19 +230,16 @@ def _study_faults(config: Config, study: str) -> Iterator[Fault]:
         if model not in config["models"]:
             known = list(config["models"])
             yield (*here, "models", number), f"no model {model!r}; {nearest(model, known)}"
-    if entry["stimuli"] not in config["stimuli"]:
-        known = list(config["stimuli"])
-        yield (
-            (*here, "stimuli"),
-            f"no stimuli {entry['stimuli']!r}; {nearest(entry['stimuli'], known)}",
-        )
+    yield from _stimuli_faults(config, here, entry["stimuli"])
     names = list(entry["statistics"])
-    for kind in ("statistics", "figures"):
-        for name, product in entry[kind].items():
+    for kind in ("statistics", "figures", "tables"):
+        for name, product in entry.get(kind, {}).items():
             place = (*here, kind, name)
+            if "stimuli" in product:
+                yield from _stimuli_faults(config, place, product["stimuli"])
             for site in product.get("sites", ()):
-                if site not in SITES:
-                    yield (*place, "sites"), f"no site {site!r}; {nearest(site, list(SITES))}"
+                if site not in DIMENSIONS:
+                    yield (*place, "sites"), f"no site {site!r}; {nearest(site, list(DIMENSIONS))}"
             for read in product.get("reads", ()):
                 if read not in names:
                     yield (*place, "reads"), f"no statistic {read!r}; {nearest(read, names)}"
@@ -220,6 +249,12 @@ def _study_faults(config: Config, study: str) -> Iterator[Fault]:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         yield (*here, "statistics"), f"these read each other: {', '.join(error.args[1][1:])}"
+
+
+def _stimuli_faults(config: Config, place: tuple[str, ...], stimuli: str) -> Iterator[Fault]:
+    if stimuli not in config["stimuli"]:
+        known = list(config["stimuli"])
+        yield (*place, "stimuli"), f"no stimuli {stimuli!r}; {nearest(stimuli, known)}"
 
 
 def _layer_faults(

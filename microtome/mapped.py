@@ -44,7 +44,7 @@ class MappedModel:
         """
         self.config = read_config(checkpoint)
         self.sizes = sizes(self.config)
-        model = skeleton(self.config)
+        self._model = model = skeleton(self.config)
         self._base = model.base_model
         self._files = tensor_index(checkpoint)
         found = resolve(model, self._files)
@@ -54,17 +54,14 @@ class MappedModel:
                 f"{checkpoint}: {min(missing)!r} is missing or has another shape than "
                 "config.json says; fetch the model again"
             )
-        prefix = "" if self._base is model else f"{model.base_model_prefix}."
-        self._keys = {
-            name.removeprefix(prefix): key for name, key in found.items() if name.startswith(prefix)
-        }
-        self._blocks_path = _blocks_path(self._base, self.sizes["n_layers"])
-        self.blocks = self._base.get_submodule(self._blocks_path)
+        self._keys = found
+        self._blocks_path = _blocks_path(model, self.sizes["n_layers"])
+        self.blocks = model.get_submodule(self._blocks_path)
         # A plain embedding looks rows up in the checkpoint's own dtype: converting the rows
         # afterwards gives the same numbers as converting the table, without its memory.
         self._tables = {
             f"{name}.weight": module
-            for name, module in self._base.named_modules()
+            for name, module in model.named_modules()
             if type(module).forward is nn.Embedding.forward
         }
         for module in self._tables.values():
@@ -131,23 +128,66 @@ class MappedModel:
         self._run_without_blocks(ids, ask)
         return answers[0]
 
-    def _run_without_blocks(self, ids: Tensor, stand_in: Callable[[Tensor, Call], Any]) -> None:
-        """Run the base model up to a `_Stop`, with a function in the place of every block."""
+    def finish(self, ids: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Run what comes after the blocks.
+
+        Args:
+            ids: token ids, (batch, position).
+            hidden: the hidden state after the last block, (batch, position, d_model).
+
+        Returns:
+            The final norm's output, (batch, position, d_model), and the logits,
+            (batch, position, d_vocab).
+        """
+        normed = []
+        hook = self._base.register_forward_hook(
+            lambda module, args, output: normed.append(output.last_hidden_state)
+        )
+        with hook:
+            output = self._run_without_blocks(
+                ids,
+                lambda entering, call: (hidden,) if self._returns_tuple else hidden,
+                head=True,
+            )
+        return normed[0], output.logits
+
+    def _run_without_blocks(
+        self, ids: Tensor, stand_in: Callable[[Tensor, Call], Any], *, head: bool = False
+    ) -> Any:
+        """Run the model, up to a `_Stop` if there is one, with a function in place of each block.
+
+        Args:
+            ids: token ids, (batch, position).
+            stand_in: called with a block's hidden state and other arguments.
+            head: whether the run goes beyond the base model, so that the head needs weights.
+
+        Returns:
+            The model's output, or None after a `_Stop`.
+        """
+        within = "" if head or self._base is self._model else f"{self._model.base_model_prefix}."
         weights = self._read(
-            [name for name in self._keys if not name.startswith(f"{self._blocks_path}.")]
+            [
+                name
+                for name in self._keys
+                if name.startswith(within) and not name.startswith(f"{self._blocks_path}.")
+            ]
         )
         parent, _, attribute = self._blocks_path.rpartition(".")
-        owner = self._base.get_submodule(parent)
+        owner = self._model.get_submodule(parent)
         setattr(owner, attribute, nn.ModuleList(_StandIn(block, stand_in) for block in self.blocks))
         try:
-            functional_call(self._base, weights, (), {"input_ids": ids, "use_cache": False})
+            # Tied weights are given under each of their names: the head wants float32, the
+            # embedding table keeps the checkpoint's dtype.
+            return functional_call(
+                self._model, weights, (), {"input_ids": ids, "use_cache": False}, tie_weights=False
+            )
         except _Stop:
-            pass
+            return None
         finally:
             setattr(owner, attribute, self.blocks)
 
     def _read(self, names: list[str]) -> dict[str, Tensor]:
-        """Map tensors of the base model; all but embedding tables become float32.
+        """Map tensors of the model; all but embedding tables become float32.
 
         Files are opened anew each time: a mapping's pages stay resident until it is closed,
         and it closes with the last tensor that was taken from it.
@@ -187,16 +227,16 @@ class _StandIn(nn.Module):
         return self.function(args[0], Call(args[1:], kwargs))
 
 
-def _blocks_path(base: nn.Module, n_layers: int) -> str:
-    """The path of the base model's list of blocks: the outermost one of that length."""
+def _blocks_path(model: nn.Module, n_layers: int) -> str:
+    """The path of the model's list of blocks: the outermost one of that length."""
     paths = [
         name
-        for name, module in base.named_modules()
+        for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == n_layers
     ]
     outermost = [p for p in paths if not any(p.startswith(f"{other}.") for other in paths)]
     if len(outermost) != 1:
         raise MicrotomeError(
-            f"{type(base).__name__}: {len(outermost)} lists of {n_layers} blocks, expected one"
+            f"{type(model).__name__}: {len(outermost)} lists of {n_layers} blocks, expected one"
         )
     return outermost[0]

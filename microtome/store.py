@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from microtome.architectures import SITES
+from microtome.architectures import DIMENSIONS
 from microtome.errors import MicrotomeError
 
 #: Bytes per chunk aimed at: whole rows, so that one token or one sequence is a short read.
@@ -65,8 +65,8 @@ def open_layer(path: str | Path) -> Iterator[xr.Dataset]:
     """Open one layer's activations; values are read when they are used.
 
     Yields:
-        A dataset with one variable per site, (`token`, …) as in `SITES`, float32, the token
-        coordinates, and the attribute `layer`.
+        A dataset with one variable per site, (`token`, …) as in `DIMENSIONS`, float32, the
+        token coordinates, and the attribute `layer`.
 
     Raises:
         MicrotomeError: the file is missing or damaged, at opening or at reading.
@@ -75,9 +75,10 @@ def open_layer(path: str | Path) -> Iterator[xr.Dataset]:
         yield section
 
 
-def layer_of(path: str | Path) -> int:
-    """The layer that a file name such as `layer-06.h5` names."""
-    return int(Path(path).stem.removeprefix("layer-"))
+def layer_of(path: str | Path) -> int | None:
+    """The layer that a file name such as `layer-06.h5` names; None for `final.h5`."""
+    stem = Path(path).stem
+    return None if stem == "final" else int(stem.removeprefix("layer-"))
 
 
 @contextmanager
@@ -97,12 +98,12 @@ class Section:
     """What one batch shows of one layer.
 
     Attributes:
-        layer: the block's index.
+        layer: the block's index, or None after the last block.
         rows: the rows of the token table, ascending, shape (n,).
-        values: for each site, an array (n, …) with the dimensions of `SITES`.
+        values: for each site, an array (n, …) with the site's `DIMENSIONS`.
     """
 
-    layer: int
+    layer: int | None
     rows: np.ndarray
     values: Mapping[str, np.ndarray]
 
@@ -110,7 +111,7 @@ class Section:
 def write_layers(
     sections: Iterable[Section],
     table: xr.Dataset,
-    paths: Mapping[int, str | Path],
+    paths: Mapping[int | None, str | Path],
     attributes: Mapping[str, str],
 ) -> None:
     """Write sections into one file per layer, each complete before the next is begun.
@@ -119,22 +120,23 @@ def write_layers(
         sections: layer by layer, as the sweep yields them.
         table: the token table; its coordinates are repeated in every file.
         paths: the file of each layer.
-        attributes: attributes of every file; `layer` is added.
+        attributes: attributes of every file; `layer` is added, `final` after the last block.
 
     Raises:
         MicrotomeError: a value is NaN or infinite.
     """
     for layer, group in groupby(sections, key=attrgetter("layer")):
         path = Path(paths[layer])
+        place = "final" if layer is None else layer
         with replacing(path) as unfinished, h5netcdf.File(unfinished, "w") as file:
-            file.attrs.update(attributes, layer=layer)
+            file.attrs.update(attributes, layer=place)
             _write_coordinates(file, table)
             missing = np.ones(table.sizes["token"], dtype=bool)
             for section in group:
                 for site, values in section.values.items():
                     if not np.isfinite(values).all():
                         raise MicrotomeError(
-                            f"layer {layer}, site {site}: NaN or infinite activations; "
+                            f"layer {place}, site {site}: NaN or infinite activations; "
                             "check the checkpoint's weights and the compute dtype"
                         )
                     if site not in file.variables:
@@ -156,13 +158,13 @@ def _write_coordinates(file: h5netcdf.File, table: xr.Dataset) -> None:
 def _create_site(
     file: h5netcdf.File, site: str, shape: tuple[int, ...], coordinates: tuple[Hashable, ...]
 ) -> None:
-    for dimension, size in zip(SITES[site], shape, strict=True):
+    for dimension, size in zip(DIMENSIONS[site], shape, strict=True):
         if dimension not in file.dimensions:
             file.dimensions[dimension] = size
     n_tokens = file.dimensions["token"].size
     rows = max(1, min(n_tokens, CHUNK_BYTES // (4 * int(np.prod(shape)))))
     variable = file.create_variable(
-        site, ("token", *SITES[site]), np.float32, chunks=(rows, *shape), fletcher32=True
+        site, ("token", *DIMENSIONS[site]), np.float32, chunks=(rows, *shape), fletcher32=True
     )
     variable.attrs["coordinates"] = " ".join(map(str, coordinates))
 

@@ -40,6 +40,7 @@ class _Passage:
     """A batch on its way through the model."""
 
     rows: np.ndarray
+    ids: Tensor  # (batch, position)
     hidden: Tensor  # entering the next block, (batch, position, d_model)
     calls: list[Call]  # of every block
 
@@ -68,22 +69,28 @@ def batched(sequences: Sequence[np.ndarray], batch_size: int) -> list[Batch]:
 
 @torch.no_grad()
 def sweep(
-    checkpoint: Path, batches: Sequence[Batch], sites: Sequence[str], layers: Sequence[int]
+    checkpoint: Path,
+    batches: Sequence[Batch],
+    sites: Sequence[str],
+    layers: Sequence[int],
+    final_sites: Sequence[str] = (),
 ) -> Iterator[Section]:
     """Run batches through a model and yield the activations at some sites of some layers.
 
-    The sweep ends in the deepest layer asked for, after the last site there. It computes in
-    float32 on the CPU.
+    Unless final sites are asked for, the sweep ends in the deepest layer asked for, after the
+    last site there. It computes in float32 on the CPU.
 
     Args:
         checkpoint: a checkpoint folder as `microtome.checkpoint.fetch` makes it.
         batches: what `batched` returned.
         sites: names of `microtome.architectures.SITES`.
         layers: indices of blocks.
+        final_sites: names of `microtome.architectures.FINAL_SITES`.
 
     Yields:
         Layer by layer in ascending order, and batch by batch within a layer, the rows of the
-        token table that the batch holds and an array (rows, …) for each site.
+        token table that the batch holds and an array (rows, …) for each site; last, with None
+        for a layer, the final sites.
 
     Raises:
         MicrotomeError: an unknown site or layer, or weights that do not fit the config.
@@ -94,16 +101,16 @@ def sweep(
     for layer in layers:
         if not 0 <= layer < n_layers:
             raise MicrotomeError(f"layer {layer}: the model has layers 0 to {n_layers - 1}")
-    deepest = max(layers)
-    passages = [
-        _Passage(batch.rows, *model.record(torch.from_numpy(batch.ids).long(), deepest + 1))
-        for batch in batches
-    ]
+    deepest = n_layers - 1 if final_sites else max(layers)
+    passages = []
+    for batch in batches:
+        ids = torch.from_numpy(batch.ids).long()
+        passages.append(_Passage(batch.rows, ids, *model.record(ids, deepest + 1)))
     for layer in range(deepest + 1):
         weights = model.block_weights(layer)
         read = sites if layer in layers else ()
         inside = {site: tapped[site] for site in read if site in tapped}
-        leave = layer == deepest and "resid_post" not in sites
+        leave = layer == deepest and "resid_post" not in sites and not final_sites
         for passage in passages:
             values = {"resid_pre": passage.hidden}
             with suppress(_Enough), _reading(model.blocks[layer], inside, values, leave):
@@ -114,6 +121,10 @@ def sweep(
             if read:
                 shaped = {s: _shaped(s, values[s], tapped.get(s), model.sizes) for s in read}
                 yield Section(layer, passage.rows, shaped)
+    for passage in passages if final_sites else []:
+        normed, logits = model.finish(passage.ids, passage.hidden)
+        values = {"ln_final": normed.flatten(0, 1).numpy(), "logits": logits.flatten(0, 1).numpy()}
+        yield Section(None, passage.rows, {site: values[site] for site in final_sites})
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 # The sweep: one job per model and stimulus set, one file per layer, whatever the studies ask of
 # them together. Batch size and threads do not change a result, so they are no params.
 
-for (model, stimuli), (sites, layers) in settings.sweeps(config).items():
+for (model, stimuli), wanted in settings.sweeps(config).items():
 
     rule:
         name:
@@ -11,7 +11,7 @@ for (model, stimuli), (sites, layers) in settings.sweeps(config).items():
             checkpoint=ancient(f"results/models/{model}/checkpoint"),
             tokens=f"results/tokens/{model}/{stimuli}.h5",
         output:
-            [layer_file(model, stimuli, layer) for layer in layers],
+            activation_files(model, stimuli, wanted.layers, wanted.final_sites),
         log:
             f"results/logs/activations/{model}/{stimuli}.log",
         benchmark:
@@ -21,6 +21,7 @@ for (model, stimuli), (sites, layers) in settings.sweeps(config).items():
             batch_size=config["sweep"]["batch_size"],
         params:
             code=code("activations.py"),
-            sites=sites,
+            sites=wanted.sites,
+            final_sites=wanted.final_sites,
         script:
             "../scripts/activations.py"

@@ -34,8 +34,11 @@ def product_file(kind, product, extension):
     return f"results/{kind}/{product.study}/{folder}{product.name}.{extension}"
 
 
-def layer_file(model, stimuli, layer):
-    return f"results/activations/{model}/{stimuli}/layer-{layer:02d}.h5"
+def activation_files(model, stimuli, layers, final):
+    """The files of some layers, and of what follows the last block."""
+    folder = f"results/activations/{model}/{stimuli}"
+    files = [f"{folder}/layer-{layer:02d}.h5" for layer in layers]
+    return [*files, f"{folder}/final.h5"] if final else files
 
 
 def statistics_read(product):
@@ -44,14 +47,16 @@ def statistics_read(product):
     return {read: product_file("statistics", made[read], "h5") for read in product.reads}
 
 
-def all_figures():
-    """Every figure that the config asks for, once per model it depends on."""
+def all_products():
+    """Every figure and table that the config asks for, once per model it depends on."""
+    extensions = {"figures": ("svg", "png"), "tables": ("csv", "txt")}
     return [
-        product_file("figures", figure, extension).format(model=model)
+        product_file(kind, product, extension).format(model=model)
         for study, entry in config["studies"].items()
         for model in entry["models"]
-        for figure in settings.figures(config, study).values()
-        for extension in ("svg", "png")
+        for kind in extensions
+        for product in settings.readers(config, study, kind).values()
+        for extension in extensions[kind]
     ]
 
 
@@ -67,16 +72,20 @@ def model_origin(wildcards):
 
 
 def statistic_inputs(product):
-    """An input function: token table, layer files and statistics that a product reads."""
+    """An input function: what a statistic reads, under the name of what it is."""
 
     def inputs(wildcards):
         found = statistics_read(product)
-        stimuli = config["studies"][product.study]["stimuli"]
         if product.tokens:
-            found["tokens"] = f"results/tokens/{wildcards.model}/{stimuli}.h5"
+            found["tokens"] = f"results/tokens/{wildcards.model}/{product.stimuli}.h5"
+        if product.checkpoint:
+            found["manifest"] = f"results/models/{wildcards.model}/manifest.json"
+            found["checkpoint"] = ancient(f"results/models/{wildcards.model}/checkpoint")
         if product.sites:
             layers = settings.product_layers(config, product, wildcards.model)
-            found["layers"] = [layer_file(wildcards.model, stimuli, layer) for layer in layers]
+            found["layers"] = activation_files(wildcards.model, product.stimuli, layers, False)
+        if product.final_sites:
+            found["final"] = activation_files(wildcards.model, product.stimuli, [], True)
         return found
 
     return inputs

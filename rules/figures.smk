@@ -1,7 +1,7 @@
 # Figures: drawn from statistics alone, as SVG and PNG; the PNG goes into the report.
 
 for study in config["studies"]:
-    for figure in settings.figures(config, study).values():
+    for figure in settings.readers(config, study, "figures").values():
 
         rule:
             name:

@@ -20,7 +20,11 @@ if __name__ == "__main__":
         paths = {layer_of(path): path for path in snakemake.output}
         batches = batched(sequences(table), snakemake.resources.batch_size)
         sections = sweep(
-            Path(snakemake.input.checkpoint), batches, snakemake.params.sites, list(paths)
+            Path(snakemake.input.checkpoint),
+            batches,
+            snakemake.params.sites,
+            [layer for layer in paths if layer is not None],
+            snakemake.params.final_sites,
         )
         attributes = {key: manifest[key] for key in ("model", "source", "revision")} | {
             "dtype": "float32",

@@ -97,18 +97,23 @@ def test_a_sweep_is_the_union_of_what_studies_ask_for():
         "statistics": {
             "a": {"sites": ["resid_post", "q"], "layers": [2, 0]},
             "b": {"sites": ["pre"], "layers": [3]},
+            "c": {"sites": ["logits"], "stimuli": "more"},
         },
         "figures": {},
     }
     assert settings.sweeps(config) == {
-        ("smollm2-135m", "categories"): (["q", "k", "v", "pre", "resid_post"], list(range(30))),
-        ("small", "categories"): (["q", "pre", "resid_post"], [0, 2, 3]),
+        ("smollm2-135m", "categories"): settings.Sweep(
+            ["q", "k", "v", "pre", "resid_post"], list(range(30)), []
+        ),
+        ("small", "categories"): settings.Sweep(["q", "pre", "resid_post"], [0, 2, 3], []),
+        ("small", "more"): settings.Sweep([], [], ["logits"]),
+        ("smollm2-135m", "more"): settings.Sweep([], [], ["logits"]),
     }
 
 
 def test_products_of_no_model_are_told_apart():
     statistics = settings.statistics(DEFAULT, "category_selectivity")
-    figures = settings.figures(DEFAULT, "category_selectivity")
+    figures = settings.readers(DEFAULT, "category_selectivity", "figures")
     assert [name for name, p in statistics.items() if not p.of_model] == ["fisher_z"]
     assert [name for name, p in figures.items() if not p.of_model] == ["fisher_z"]
     assert figures["selectivity_scatter_fisher_z"].script == "selectivity_scatter"
@@ -117,8 +122,13 @@ def test_products_of_no_model_are_told_apart():
 
 def test_every_product_has_its_script():
     for study in DEFAULT["studies"]:
-        for kind in ("statistics", "figures"):
-            for product in getattr(settings, kind)(DEFAULT, study).values():
+        products = {
+            "statistics": settings.statistics(DEFAULT, study),
+            "figures": settings.readers(DEFAULT, study, "figures"),
+            "tables": settings.readers(DEFAULT, study, "tables"),
+        }
+        for kind, made in products.items():
+            for product in made.values():
                 assert (ROOT / "scripts" / kind / study / f"{product.script}.py").is_file()
 
 

@@ -25,11 +25,11 @@ def sites_of(name):
     return [site for site in SITES if site not in absent]
 
 
-def swept(checkpoint, sequences, sites, layers, batch_size=32):
+def swept(checkpoint, sequences, sites, layers, batch_size=32, final_sites=()):
     """All rows of every layer and site, and the order the sections came in."""
     n_tokens = sum(map(len, sequences))
     arrays, order = {}, []
-    for section in sweep(checkpoint, batched(sequences, batch_size), sites, layers):
+    for section in sweep(checkpoint, batched(sequences, batch_size), sites, layers, final_sites):
         order.append(section.layer)
         for site, values in section.values.items():
             whole = arrays.setdefault(
@@ -124,7 +124,9 @@ def hooked(model, name, ids):
                 before(block.post_attention_layernorm, keep(i, "resid_mid"))
                 after(block.mlp, keep(i, "mlp_out"))
     with torch.no_grad():
-        model(torch.as_tensor(np.asarray(ids)))
+        output = model(torch.as_tensor(np.asarray(ids)), output_hidden_states=True)
+    seen[None, "logits"] = output.logits.numpy()
+    seen[None, "ln_final"] = output.hidden_states[-1].numpy()  # transformers' last is normed
     for handle in handles:
         handle.remove()
     return seen
@@ -137,9 +139,11 @@ def load(checkpoint):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_equals_the_hooked_full_forward_of_the_same_batch(checkpoints, name):
     sites = sites_of(name)
-    arrays, order = swept(checkpoints[name], SEQUENCES, sites, [0, 1, 2, 3])
-    assert order == sorted(order)
-    assert set(arrays) == {(layer, site) for layer in range(4) for site in sites}
+    final = ["ln_final", "logits"]
+    arrays, order = swept(checkpoints[name], SEQUENCES, sites, [0, 1, 2, 3], final_sites=final)
+    assert list(dict.fromkeys(order)) == [0, 1, 2, 3, None]
+    blocks = {(layer, site) for layer in range(4) for site in sites}
+    assert set(arrays) == blocks | {(None, site) for site in final}
     model = load(checkpoints[name])
     starts = np.cumsum([0, *LENGTHS])
     for length in sorted(set(LENGTHS)):
@@ -242,7 +246,13 @@ def test_shapes_follow_the_heads(checkpoints):
 def test_half_precision_checkpoints_are_computed_in_float32(tmp_path, name, dtype):
     build(tmp_path / "origin", name, dtype)
     fetch(Folder(tmp_path / "origin"), tmp_path / "checkpoint")
-    arrays, _ = swept(tmp_path / "checkpoint", SEQUENCES[2:3], sites_of(name), [0, 1, 2, 3])
+    arrays, _ = swept(
+        tmp_path / "checkpoint",
+        SEQUENCES[2:3],
+        sites_of(name),
+        [0, 1, 2, 3],
+        final_sites=["logits"],
+    )
     expected = hooked(load(tmp_path / "checkpoint"), name, SEQUENCES[2:3])
     for key, values in arrays.items():
         assert values.dtype == np.float32
@@ -263,7 +273,7 @@ def test_sharded_checkpoints(tmp_path):
 def test_smollm2(smollm2):
     sequences = [np.array([504, 1867, 2229, 314, 13247]), np.array([504]), np.array([5, 99, 1000])]
     sites = sites_of("llama")
-    arrays, _ = swept(smollm2, sequences, sites, range(30))
+    arrays, _ = swept(smollm2, sequences, sites, range(30), final_sites=["ln_final", "logits"])
     model = load(smollm2)
     start = 0
     for ids in sequences:
