@@ -42,7 +42,8 @@ def read_stimuli(path: Path) -> list[Stimulus]:
 
     Raises:
         MicrotomeError: not YAML or not UTF-8, an unknown key, a template without `{word}`, an
-            empty text, a repeated word, a category of one word.
+            empty text, a word twice in a category, a category
+            of one word.
     """
     try:
         # BaseLoader reads every scalar as text: `no`, `on` and `1984` are words.
@@ -85,19 +86,14 @@ def _filled(path: Path, template: object, words: object) -> list[Stimulus]:
         raise MicrotomeError(f"{path}: words: wants categories, each with a list of words")
     start = template.index(PLACE)
     stimuli: list[Stimulus] = []
-    seen: dict[str, str] = {}
     for category, members in words.items():
         if not isinstance(members, list) or len(members) < 2:
             raise MicrotomeError(f"{path}: words: {category}: wants a list of two or more words")
-        for word in members:
+        for number, word in enumerate(members):
             if not isinstance(word, str) or not word.strip():
                 raise MicrotomeError(f"{path}: words: {category}: an entry is empty or no word")
-            if word in seen:
-                raise MicrotomeError(
-                    f"{path}: words: {word!r} stands in {seen[word]} and again in {category}; "
-                    "keep one"
-                )
-            seen[word] = category
+            if word in members[:number]:
+                raise MicrotomeError(f"{path}: words: {category}: {word!r} stands there twice")
             text = template.replace(PLACE, word)
             stimuli.append(Stimulus(text, word, category, (start, start + len(word))))
     return stimuli

@@ -66,8 +66,8 @@ def model_origin(wildcards):
     if isinstance(source, Untrained):
         return {"reference": f"results/models/{source.model}/manifest.json"}
     if isinstance(source, Folder):
-        files = [source.path / "config.json", *sorted(source.path.glob("*.safetensors"))]
-        return {"files": [str(file) for file in files if file.exists()]}
+        kinds = {".json", ".safetensors", ".txt", ".model", ".jinja"}
+        return {"files": sorted(str(f) for f in source.path.iterdir() if f.suffix in kinds)}
     return {}
 
 
