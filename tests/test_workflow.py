@@ -23,6 +23,7 @@ STUDY = "category_selectivity"
 def snakemake(folder, *arguments):
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--workflow-profile", str(ROOT / "profiles" / "default")]
+    command += ["--replace-workflow-config"]
     return subprocess.run(
         [*command, "--directory", str(folder), *arguments],
         capture_output=True,
@@ -39,25 +40,20 @@ def model(tmp_path_factory, gpt2_tokenizer):
     return folder
 
 
-def overlay(folder, model, **changes):
-    """Write mine.yaml: the study on the tiny model and on its untrained twin, panels at layer 2."""
-    config = {
-        "models": {
-            "tiny": {"source": str(model), "n_layers": 4},
-            "twin": {"source": "untrained://tiny?seed=1", "n_layers": 4},
-        },
-        "studies": {
-            STUDY: {
-                "models": ["tiny", "twin"],
-                "statistics": {
-                    "qkv_points": {"layers": [2]},
-                    "similarity_distributions": {"layer": 2},
-                },
-                "figures": {"cosine_matrices": {"layer": 2}, "rsa_scatter": {"layer": 2}},
-            }
-        },
+def write_config(folder, model, **changes):
+    """Write mine.yaml: one study on the tiny model and on its untrained twin, at layer 2."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    study = config["studies"][STUDY]
+    study["models"] = ["tiny", "twin"]
+    for kind, name in (("figures", "cosine_matrices"), ("figures", "rsa_scatter")):
+        study[kind][name]["layer"] = 2
+    study["statistics"]["similarity_distributions"]["layer"] = 2
+    study["statistics"]["qkv_points"]["layers"] = [2]
+    config["studies"] = {STUDY: study}
+    config["models"] = {
+        "tiny": {"source": str(model), "n_layers": 4} | changes,
+        "twin": {"source": "untrained://tiny?seed=1", "n_layers": 4},
     }
-    config["models"]["tiny"] |= changes
     file = folder / "mine.yaml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     return str(file)
@@ -67,7 +63,7 @@ def overlay(folder, model, **changes):
 def run(tmp_path_factory, model):
     """A folder where the workflow has run."""
     folder = tmp_path_factory.mktemp("run")
-    done = snakemake(folder, "--configfile", overlay(folder, model))
+    done = snakemake(folder, "--configfile", write_config(folder, model))
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -90,7 +86,7 @@ def test_nothing_is_stale_afterwards(run):
 
 
 def test_only_what_a_changed_option_touches_is_stale(run, model):
-    config = yaml.safe_load(Path(overlay(run, model)).read_text(encoding="utf-8"))
+    config = yaml.safe_load(Path(write_config(run, model)).read_text(encoding="utf-8"))
     config["studies"][STUDY]["figures"]["cosine_matrices"]["layer"] = 3
     (run / "changed.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     summary = snakemake(run, "--configfile", "changed.yaml", "--dry-run", "--summary")
@@ -201,7 +197,7 @@ def test_the_report_holds_every_figure_and_caption(run):
 
 
 def test_same_inputs_same_bytes_in_another_folder(run, model, tmp_path):
-    done = snakemake(tmp_path, "--configfile", overlay(tmp_path, model), "--cores", "1")
+    done = snakemake(tmp_path, "--configfile", write_config(tmp_path, model), "--cores", "1")
     assert done.returncode == 0, done.stderr
     first = sorted((run / "results").rglob("*"))
     products = [
@@ -224,7 +220,7 @@ def test_same_inputs_same_bytes_in_another_folder(run, model, tmp_path):
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line(tmp_path, model, changes, message):
-    done = snakemake(tmp_path, "--configfile", overlay(tmp_path, model, **changes))
+    done = snakemake(tmp_path, "--configfile", write_config(tmp_path, model, **changes))
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("microtome:")]
@@ -239,7 +235,7 @@ def test_a_broken_checkpoint_is_noticed_before_anything_is_derived(tmp_path, mod
     shutil.copytree(model, broken)
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    done = snakemake(tmp_path, "--configfile", overlay(tmp_path, broken))
+    done = snakemake(tmp_path, "--configfile", write_config(tmp_path, broken))
     assert done.returncode != 0
     assert f"{weights}:" in done.stderr
     assert "cut short" in done.stderr
