@@ -8,6 +8,7 @@ from scipy import stats
 from microtome.errors import MicrotomeError
 from microtome.statistics.correlation import correlations, paired_values, site_pairs
 from microtome.statistics.layers import at_position, by_layer, distinct
+from microtome.statistics.permutation import mantel_test, selectivity_test
 from microtome.statistics.selectivity import selectivity, similarity_distributions
 from microtome.statistics.similarity import (
     cosine_similarities,
@@ -200,3 +201,67 @@ def test_by_layer_reads_one_file_after_another(tmp_path):
     assert list(profile["layer"].values) == [1, 4, 12]
     expected = correlations(at_position(section(4), -1), ["q", "k"])["r"]
     np.testing.assert_allclose(profile["r"].sel(layer=4), expected)
+
+
+def permutations(n, seed):
+    random = np.random.default_rng(seed)
+    return [random.permutation(5) for _ in range(n)]
+
+
+@pytest.mark.parametrize(("scale", "transform"), [("cosine", np.array), ("fisher_z", np.arctanh)])
+def test_selectivity_test_against_scipy_one_permutation_at_a_time(scale, transform):
+    data = cosines()
+    p = selectivity_test(data, 200, 1)["p"].sel(scale=scale)
+    assert p.dims == ("layer", "site")
+    upper = np.triu_indices(5, 1)
+    for layer in range(3):
+        for site in "qkv":
+            values = transform(data["cosine"].sel(layer=layer, site=site).values[upper])
+            t = []
+            for order in [np.arange(5), *permutations(200, 1)]:
+                labels = np.array(CATEGORY)[order]
+                same = labels[upper[0]] == labels[upper[1]]
+                t.append(abs(stats.ttest_ind(values[same], values[~same]).statistic))
+            expected = np.mean(np.array(t) >= t[0] - 1e-9)
+            assert p.sel(layer=layer, site=site).item() == pytest.approx(expected)
+
+
+def test_mantel_test_against_scipy_one_permutation_at_a_time():
+    data = cosines()
+    p = mantel_test(data, 200, 2)["p"]
+    upper = np.triu_indices(5, 1)
+    for layer in range(3):
+        for pair in ("q-k", "q-v", "k-v"):
+            a, b = (data["cosine"].sel(layer=layer, site=s).values for s in pair.split("-"))
+            r = [
+                abs(stats.pearsonr(a[upper], b[np.ix_(order, order)][upper])[0])
+                for order in [np.arange(5), *permutations(200, 2)]
+            ]
+            expected = np.mean(np.array(r) >= r[0] - 1e-9)
+            assert p.sel(layer=layer, pair=pair).item() == pytest.approx(expected)
+
+
+def test_the_tests_find_what_is_there_and_nothing_else():
+    """Real clusters are found; in noise, small p are as rare as they should be."""
+    random = np.random.default_rng(0)
+    category = np.repeat(["a", "b", "c"], 6)
+    centres = np.repeat(random.normal(size=(3, 40)), 6, axis=0)
+    found, noise = [], []
+    for trial in range(40):
+        vectors = random.normal(size=(2, 18, 40))
+        for scale, results in ((1.0, found), (0.0, noise)):
+            x = vectors + scale * centres
+            coordinates = {"word": np.arange(18).astype(str), "category": category}
+            data = xr.Dataset(
+                {"k": (("sequence", "d"), x[0]), "v": (("sequence", "d"), x[1])},
+                {name: ("sequence", values) for name, values in coordinates.items()},
+            )
+            matrix = cosine_similarities(data, ["k", "v"]).expand_dims(layer=[0])
+            results.append(
+                [
+                    selectivity_test(matrix, 199, trial)["p"].sel(scale="cosine").values[0, 0],
+                    mantel_test(matrix, 199, trial)["p"].item(),
+                ]
+            )
+    assert np.max(found) == pytest.approx(1 / 200)
+    assert 0 < np.mean(np.array(noise) < 0.2) < 0.4

@@ -25,18 +25,20 @@ def selectivity(cosines: xr.Dataset) -> xr.Dataset:
         cosines: `cosine`, (…, `site`, `word`, `other`), with `category` along `word`.
 
     Returns:
-        (`scale`, …, `site`): `difference` of the means, within minus across; `t` of Student's
-        two-sample test with pooled variance, pairs taken as independent as in the notebook;
-        `average` of the two means.
+        (`scale`, …, `site`): `difference` of the means, within minus across; `t` and `p` of
+        Student's two-sample test with pooled variance, which takes pairs as independent as the
+        notebook does (see `microtome.statistics.permutation`); `average` of the two means.
     """
     results = []
     for transform in SCALES.values():
         within, across = _within_and_across(cosines, transform)
         means = within.mean(axis=-1), across.mean(axis=-1)
+        test = stats.ttest_ind(within, across, axis=-1)
         results.append(
             {
                 "difference": means[0] - means[1],
-                "t": stats.ttest_ind(within, across, axis=-1).statistic,
+                "t": test.statistic,
+                "p": test.pvalue,
                 "average": (means[0] + means[1]) / 2,
             }
         )

@@ -1,0 +1,19 @@
+"""RSA scores with the p-values of the Mantel test."""
+
+import pandas as pd
+import xarray as xr
+
+from microtome.errors import job_log
+from microtome.store import read_dataset
+from microtome.tables import write_table
+
+
+def tabulate(rsa: xr.Dataset, test: xr.Dataset) -> pd.DataFrame:
+    """One row per layer and pair of sites."""
+    return rsa.assign(p_mantel=test["p"]).to_dataframe().reset_index()
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        frame = tabulate(read_dataset(snakemake.input.rsa), read_dataset(snakemake.input.rsa_test))
+        write_table(frame, frame.to_string(index=False), *snakemake.output)
