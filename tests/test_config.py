@@ -91,6 +91,8 @@ def test_the_file_that_holds_the_key_is_named(tmp_path):
 def test_a_sweep_is_the_union_of_what_studies_ask_for():
     config = copy.deepcopy(DEFAULT)
     config["models"]["small"] = {"source": "/", "n_layers": 4}
+    study = config["studies"]["category_selectivity"] | {"models": ["smollm2-135m"]}
+    config["studies"] = {"category_selectivity": study}
     config["studies"]["other"] = {
         "models": ["small", "smollm2-135m"],
         "stimuli": "categories",

@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from microtome.figures.style import FILLS, LINES, ink
+from microtome.figures.style import DEPTH, FILLS, LINES, ink
 
 
 def laminar_profile(
@@ -51,3 +56,120 @@ def dots(
         rasterized=len(x) > 2000,
     )
     axes.set(**labels)
+
+
+def depth_colours(n: int) -> np.ndarray:
+    """A colour for each of n depths, the first not quite as dark as the colour map's; (n, 4)."""
+    return mpl.colormaps[DEPTH](np.arange(1, n + 1) / n)
+
+
+def strips(axes: Axes, columns: np.ndarray) -> None:
+    """Draw columns of jittered dots at 0, 1, …, coloured by depth; in an SVG, many are an image.
+
+    Args:
+        axes: where.
+        columns: values, (column, value).
+    """
+    random = np.random.default_rng(0)  # the jitter is layout: alike in every run
+    for x, (values, colour) in enumerate(zip(columns, depth_colours(len(columns)), strict=True)):
+        axes.plot(
+            random.normal(x, 0.05, len(values)),
+            values,
+            "o",
+            markersize=min(8, 300 / len(columns)),
+            markeredgewidth=0.3,
+            markeredgecolor=ink(),
+            markerfacecolor=colour,
+            alpha=0.4,
+            rasterized=columns.size > 2000,
+        )
+    axes.margins(x=0.02)
+
+
+def sparse_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
+    """Label the places 0, 1, … of an axis, or only each second, third, …, so that all fit.
+
+    Args:
+        axis: which one.
+        labels: the label of each place.
+        most: how many labels there is room for.
+    """
+    places = range(0, len(labels), -(-len(labels) // most))
+    axis.set_ticks(places, [labels[place] for place in places])
+
+
+def token_label(text: str) -> str:
+    """A token's text as a label that shows its spaces and line breaks."""
+    return text.replace(" ", "␣").replace("\n", "↵").replace("$", r"\$")
+
+
+def histogram_images(
+    figure: Figure,
+    titles: Sequence[str],
+    histograms: xr.Dataset,
+    *,
+    rows: str,
+    panels: str,
+    limits: tuple[float, float],
+    xlabel: str,
+    ylabel: str,
+) -> None:
+    """Fill a figure with images of histograms, one per row, that share a colour bar.
+
+    Args:
+        figure: where, with constrained layout.
+        titles: a title for each panel.
+        histograms: `density` between ±`limit` and `beyond`, the share outside.
+        rows: the dimension that the rows of an image are along.
+        panels: the dimension that the images are along.
+        limits: the densities at the ends of the colour scale.
+        xlabel: what the values are.
+        ylabel: what the rows are.
+    """
+    limit, places = histograms.attrs["limit"], histograms[rows].values
+    density = histograms["density"].transpose(panels, rows, "value").values
+    beyond = histograms["beyond"].max(rows).values
+    row = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for axes, title, image_density, share in zip(row, titles, density, beyond, strict=True):
+        image = axes.imshow(
+            image_density,
+            origin="lower",
+            aspect="auto",
+            interpolation="nearest",
+            cmap="magma",
+            vmin=limits[0],
+            vmax=limits[1],
+            extent=(-limit, limit, -0.5, len(places) - 0.5),
+        )
+        left_out = f"\n(up to {share:.0%} beyond)" if share >= 0.01 else ""
+        axes.set(xlabel=xlabel + left_out, title=title)
+    row[0].set(ylabel=ylabel)
+    row[0].yaxis.set_major_locator(MaxNLocator(integer=True))
+    row[0].yaxis.set_major_formatter(
+        lambda place, _: str(places[int(place)]) if 0 <= place < len(places) else ""
+    )
+    extend = "max" if density.max() > limits[1] else "neither"
+    figure.colorbar(image, ax=row, pad=0.01, extend=extend, label="Density")
+
+
+def cosine_matrices(
+    figure: Figure, titles: Sequence[str], matrices: np.ndarray, limits: tuple[float, float]
+) -> Sequence[Axes]:
+    """Draw matrices of cosine similarity side by side, on one colour scale.
+
+    Args:
+        figure: where, with constrained layout.
+        titles: a title for each matrix.
+        matrices: (matrix, row, column), the first row drawn lowest.
+        limits: the similarities at the ends of the colour scale.
+
+    Returns:
+        The matrices' axes.
+    """
+    row = figure.subplots(1, len(titles), squeeze=False)[0]
+    for axes, title, matrix in zip(row, titles, matrices, strict=True):
+        image = axes.imshow(matrix, cmap="plasma", vmin=limits[0], vmax=limits[1], origin="lower")
+        axes.set_title(title)
+    extend = "min" if matrices.min() < limits[0] else "neither"
+    figure.colorbar(image, ax=row[-1], label="Cosine similarity", pad=0.02, extend=extend)
+    return row

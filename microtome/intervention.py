@@ -1,0 +1,46 @@
+"""Interventions that ride the sweep: change what one block returns, and read the prediction.
+
+The model is run block by block as in `microtome.sweep`, each block's weights read once. The text
+begins as one row; after every block a changed copy of its unchanged row joins as a branch. Half
+as many passes through blocks as one forward per intervention needs: a branch has no part in the
+blocks before it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from microtome.mapped import MappedModel
+
+
+@torch.no_grad()
+def scaled_blocks(checkpoint: Path, ids: np.ndarray, factor: float) -> np.ndarray:
+    """Predict a text's next token with the output of one block scaled, for each block.
+
+    Source: Mike X Cohen, "LLM breakdown 4/6: Transformer outputs (hidden states)", demo 3.
+
+    Args:
+        checkpoint: a checkpoint folder as `microtome.checkpoint.fetch` makes it.
+        ids: the text's token ids, (position,).
+        factor: what a block's output, the hidden state of every token, is multiplied by.
+
+    Returns:
+        Log-probabilities (natural) of the token after the last one, (1 + n_layers, d_vocab),
+        float32: of the unchanged model, then with block 0, 1, … scaled.
+
+    Raises:
+        MicrotomeError: weights that do not fit the config.
+    """
+    model = MappedModel(checkpoint)
+    text = torch.from_numpy(ids).long()[None]
+    hidden, _ = model.record(text, 1)
+    for layer in range(model.sizes["n_layers"]):
+        # Recorded anew for the rows there are by now: an argument may count them (ALiBi's
+        # biases are one per row and head), and nothing is computed but the embeddings.
+        _, calls = model.record(text.expand(len(hidden), -1), layer + 1)
+        hidden = model.run_block(layer, model.block_weights(layer), hidden, calls[layer])
+        hidden = torch.cat([hidden, factor * hidden[:1]])
+    # What follows the blocks treats each position on its own, so it is given the last one only.
+    _, logits = model.finish(text[:, -1:].expand(len(hidden), -1), hidden[:, -1:])
+    return logits[:, -1].log_softmax(dim=-1).numpy()

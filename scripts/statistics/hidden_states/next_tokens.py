@@ -1,0 +1,15 @@
+"""The most likely tokens after the text."""
+
+from transformers import AutoTokenizer
+
+from microtome.errors import job_log
+from microtome.statistics.hidden_states import next_tokens
+from microtome.store import open_layer, write_dataset
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]), open_layer(snakemake.input.final[0]) as section:
+        tokenizer = AutoTokenizer.from_pretrained(
+            snakemake.input.checkpoint, local_files_only=True, trust_remote_code=False
+        )
+        found = next_tokens(section, tokenizer, **snakemake.params.options)
+        write_dataset(found, snakemake.output[0])

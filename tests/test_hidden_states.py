@@ -1,0 +1,387 @@
+"""The hidden-states study against full forwards of the Hugging Face model."""
+
+import importlib.util
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+import yaml
+from conftest import build
+from torch.nn.functional import cosine_similarity
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from microtome.checkpoint import fetch
+from microtome.errors import MicrotomeError
+from microtome.sources import Folder
+from microtome.statistics.hidden_states import (
+    hidden_states,
+    layer_similarity,
+    next_tokens,
+    scaling,
+    similarity_profile,
+    target_id,
+    token_ids,
+    token_profile,
+    token_similarity,
+)
+from microtome.stimuli import Stimulus
+from microtome.store import open_layer, read_dataset, write_dataset, write_layers
+from microtome.sweep import batched, sweep
+from microtome.tokens import sequences, token_table
+
+ROOT = Path(__file__).parents[1]
+STUDY = "hidden_states"
+MODELS = ["gpt2", "gpt_neo", "smollm2"]
+
+
+def text_of(stimuli):
+    file = ROOT / "stimuli" / f"{stimuli}.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8"))["texts"][0]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def checkpoint(request, tmp_path_factory, gpt2_tokenizer):
+    """GPT-2 and GPT-Neo of random weights with GPT-2's real tokenizer, and SmolLM2."""
+    if request.param == "smollm2":
+        return request.getfixturevalue("smollm2")
+    return random_model(tmp_path_factory.mktemp(request.param), request.param, gpt2_tokenizer)
+
+
+def random_model(root, name, tokenizer):
+    origin = build(root / "origin", name, vocab_size=50257)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(origin)
+    fetch(Folder(origin), root / "checkpoint")
+    return root / "checkpoint"
+
+
+def extract(checkpoint, stimuli, folder, texts=None):
+    """Sweep a stimulus set; returns the layer files, the final file and the token table's."""
+    texts = texts or [text_of(stimuli)]
+    table = token_table([Stimulus(text) for text in texts], checkpoint)
+    n_layers = AutoModelForCausalLM.from_pretrained(checkpoint).config.num_hidden_layers
+    paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in range(n_layers)}
+    paths[None] = folder / "final.h5"
+    final = ["ln_final", "logits"]
+    sections = sweep(
+        checkpoint, batched(sequences(table), 8), ["resid_pre"], range(n_layers), final
+    )
+    write_layers(sections, table, paths, {})
+    write_dataset(table, folder / "tokens.h5")
+    *layers, last = paths.values()
+    return layers, [last], folder / "tokens.h5"
+
+
+@pytest.fixture(scope="module")
+def states(checkpoint, tmp_path_factory):
+    layers, final, _ = extract(checkpoint, "penguins", tmp_path_factory.mktemp("penguins"))
+    return hidden_states(layers, final)
+
+
+def forward(checkpoint, stimuli):
+    """The token ids of a stimulus set's text, and the output of a full forward."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    ids = tokenizer(text_of(stimuli), return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        return ids[0], model(ids, output_hidden_states=True)
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint):
+    """(hidden, token, d_model) in float64."""
+    _, output = forward(checkpoint, "penguins")
+    return torch.stack([state[0] for state in output.hidden_states]).double()
+
+
+def test_hidden_states_are_those_of_transformers(states, expected, checkpoint):
+    assert states.dims == ("hidden", "token", "d_model")
+    np.testing.assert_allclose(states.values, expected, rtol=1e-5, atol=1e-6)
+    labels = ["Emb", *(f"L{i}" for i in range(len(expected) - 1))]
+    assert list(states["hidden"].values) == labels
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    ids = tokenizer(text_of("penguins"))["input_ids"]
+    assert list(states["text"].values) == [tokenizer.decode([i]) for i in ids]
+
+
+@pytest.mark.parametrize("token", [8, 0, -1])
+def test_token_profile(states, expected, token):
+    profile = token_profile(states, token)
+    np.testing.assert_allclose(
+        profile["activation"].values, expected[:, token], rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(profile["variance"].values, expected[:, token].var(-1), rtol=1e-5)
+    assert profile["text"].item() == states["text"].values[token]
+
+
+def test_layer_similarity_is_of_the_tokens_it_names(states, expected):
+    similarity = layer_similarity(states, 4)
+    chosen = np.linspace(0, len(states["token_id"]) - 1, 4, dtype=int)
+    assert list(similarity["position"].values) == list(chosen)
+    assert list(chosen) != [0, 1, 2, 3]
+    assert similarity["cosine"].dims == ("token", "hidden", "other")
+    for row, token in enumerate(chosen):
+        vectors = expected[:, token]
+        matrix = cosine_similarity(vectors[None], vectors[:, None], dim=-1)
+        np.testing.assert_allclose(similarity["cosine"].values[row], matrix, rtol=1e-5, atol=1e-9)
+
+
+def test_token_similarity_is_of_the_hidden_states_it_names(states, expected):
+    similarity = token_similarity(states, 4)
+    chosen = np.linspace(0, len(expected) - 1, 4, dtype=int)
+    assert list(similarity["hidden"].values) == [states["hidden"].values[i] for i in chosen]
+    assert list(chosen) != [0, 1, 2, 3]
+    for row, hidden in enumerate(chosen):
+        vectors = expected[hidden]
+        matrix = cosine_similarity(vectors[None], vectors[:, None], dim=-1)
+        np.testing.assert_allclose(similarity["cosine"].values[row], matrix, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("first_token", [1, 0, 3])
+def test_similarity_profile_has_every_pair_once(states, expected, first_token):
+    profile = similarity_profile(states, first_token)
+    n_tokens = states.sizes["token"]
+    pairs = [(a, b) for a in range(first_token, n_tokens) for b in range(a + 1, n_tokens)]
+    assert list(zip(profile["first"].values, profile["second"].values, strict=True)) == pairs
+    for column, (a, b) in enumerate(pairs):
+        cosine = cosine_similarity(expected[:, a], expected[:, b], dim=-1)
+        found = profile["cosine"].values[:, column]
+        np.testing.assert_allclose(found, cosine, rtol=1e-5, atol=1e-9)
+
+
+def crafted(vectors):
+    """One hidden state of tokens with the given vectors."""
+    n_tokens = len(vectors)
+    columns = {"sequence": np.zeros(n_tokens, int), "position": np.arange(n_tokens)}
+    columns |= {"token_id": np.arange(n_tokens), "text": np.array(["t"] * n_tokens)}
+    return xr.DataArray(
+        np.array([vectors], np.float32),
+        {"hidden": ["Emb"]} | {name: ("token", column) for name, column in columns.items()},
+        ("hidden", "token", "d_model"),
+    )
+
+
+def test_similarity_profile_keeps_negative_zero_and_repeated_values():
+    profile = similarity_profile(crafted([[9, 9], [1, 0], [0, 1], [-2, 0], [0, 3]]), 1)
+    np.testing.assert_allclose(profile["cosine"].values, [[0, -1, 0, 0, 1, 0]], atol=1e-12)
+
+
+def test_fewer_tokens_than_asked_for_are_shown_once():
+    assert layer_similarity(crafted([[1, 0], [0, 1]]), 4).sizes["token"] == 2
+
+
+def test_next_tokens(checkpoint, tmp_path):
+    _, final, _ = extract(checkpoint, "metamorphosis", tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    with open_layer(final[0]) as section:
+        found = next_tokens(section, tokenizer, 21)
+    _, output = forward(checkpoint, "metamorphosis")
+    log_probability, ids = torch.topk(output.logits[0, -1].log_softmax(-1), 21)
+    assert found["token_id"].values.tolist() == ids.tolist()
+    assert found["text"].values.tolist() == [tokenizer.decode([i]) for i in ids.tolist()]
+    assert found["rank"].values.tolist() == list(range(1, 22))
+    np.testing.assert_allclose(found["log_probability"].values, log_probability, rtol=1e-5)
+
+
+def test_scaling_takes_the_target_out(checkpoint, tmp_path):
+    from microtome.intervention import scaled_blocks
+
+    _, _, tokens = extract(checkpoint, "metamorphosis", tmp_path)
+    ids, output = forward(checkpoint, "metamorphosis")
+    target = AutoTokenizer.from_pretrained(checkpoint).encode(" insect")[0]
+    assert target_id(AutoTokenizer.from_pretrained(checkpoint), " insect") == target
+    read = token_ids(read_dataset(tokens))
+    assert read.tolist() == ids.tolist()
+    found = scaling(scaled_blocks(checkpoint, read, 0.8), target)
+    clean = output.logits[0, -1].log_softmax(-1)[target].item()
+    assert found["clean"].item() == pytest.approx(clean, rel=1e-5)
+    assert found["layer"].values.tolist() == list(range(len(output.hidden_states) - 1))
+    assert np.abs(found["log_probability"].values[0] - clean) > 1e-4
+
+
+def test_a_target_of_several_tokens_shows_its_pieces(gpt2_tokenizer):
+    tokenizer = AutoTokenizer.from_pretrained(gpt2_tokenizer)
+    with pytest.raises(MicrotomeError, match=r"2 tokens .*' ver' \+ 'min'.*`target`"):
+        target_id(tokenizer, " vermin")
+    with pytest.raises(MicrotomeError, match=r"0 tokens .*none.*`target`"):
+        target_id(tokenizer, "")
+
+
+@pytest.mark.parametrize("token", [3, -4])
+def test_a_token_that_the_text_lacks_is_an_error(token):
+    with pytest.raises(MicrotomeError, match=f"token {token}: the text has 3 tokens.*`token`"):
+        token_profile(crafted([[1, 0], [0, 1], [1, 1]]), token)
+
+
+@pytest.mark.parametrize("first_token", [2, 7])
+def test_a_text_that_leaves_no_pair_is_an_error(first_token):
+    with pytest.raises(MicrotomeError, match=f"first_token {first_token}: the text has 3 tokens"):
+        similarity_profile(crafted([[1, 0], [0, 1], [1, 1]]), first_token)
+
+
+def test_wants_all_layers_of_one_text(tmp_path, gpt2_tokenizer):
+    model = random_model(tmp_path, "gpt2", gpt2_tokenizer)
+    layers, final, _ = extract(model, "penguins", tmp_path / "one")
+    with pytest.raises(MicrotomeError, match="`layers: all`"):
+        hidden_states(layers[1:], final)
+    layers, final, tokens = extract(model, "", tmp_path / "two", texts=["A man", "A wise man"])
+    with pytest.raises(MicrotomeError, match="2 texts"):
+        hidden_states(layers, final)
+    with pytest.raises(MicrotomeError, match="2 texts"):
+        token_ids(read_dataset(tokens))
+    with (
+        open_layer(final[0]) as section,
+        pytest.raises(MicrotomeError, match="2 texts"),
+    ):
+        next_tokens(section, None, 21)
+
+
+def figure_script(name):
+    path = ROOT / "scripts" / "figures" / STUDY / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def ticks(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def test_token_profile_figure(states):
+    figure = figure_script("token_profile").draw(token_profile(states, 8))
+    left, right = figure.axes
+    token = states["text"].values[8].replace(" ", "␣")
+    assert left.get_title() == f'Hidden state activations for token "{token}"'
+    assert right.get_title() == f'Activation variances for token "{token}"'
+    n_hidden = states.sizes["hidden"]
+    assert len(left.lines) == len(right.lines) == n_hidden
+    for x, line in enumerate(left.lines):
+        np.testing.assert_array_equal(line.get_ydata(), states.values[x, 8])
+        assert abs(np.mean(line.get_xdata()) - x) < 0.1
+    labels = list(states["hidden"].values)
+    assert ticks(left.xaxis) == (labels if n_hidden == 5 else labels[::3])
+    assert ticks(left.xaxis)[-1] == labels[-1]
+
+
+def test_similarity_figures(states):
+    similarity = layer_similarity(states, 4)
+    figure = figure_script("layer_similarity").draw(similarity, limits=(0.2, 1))
+    *panels, _ = figure.axes
+    texts = [text.replace(" ", "␣") for text in similarity["text"].values]
+    assert [axes.get_title() for axes in panels] == [f'CS matrix for "{text}"' for text in texts]
+    assert ticks(panels[0].yaxis)[0] == "Emb"
+    assert panels[3].images[0].get_clim() == (0.2, 1)
+    np.testing.assert_array_equal(panels[3].images[0].get_array(), similarity["cosine"].values[3])
+    similarity = token_similarity(states, 4)
+    figure = figure_script("token_similarity").draw(similarity, limits=(0, 1))
+    *panels, _ = figure.axes
+    assert panels[3].get_title() == f"CS matrix for {states['hidden'].values[-1]}"
+    labels = [text.replace(" ", "␣") for text in states["text"].values]
+    assert ticks(panels[2].xaxis) == ticks(panels[0].yaxis) == labels
+
+
+def test_similarity_profile_figure(states):
+    profile = similarity_profile(states, 1)
+    (axes,) = figure_script("similarity_profile").draw(profile).axes
+    assert axes.get_title() == "Laminar profile of inter-token cosine similarities"
+    for line, cosines in zip(axes.lines, profile["cosine"].values, strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), cosines)
+    again = figure_script("similarity_profile").draw(profile).axes[0]
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), again.lines[0].get_xdata())
+
+
+@pytest.mark.parametrize(("n_layers", "step"), [(12, 1), (30, 2), (48, 3)])
+def test_scaling_figure(n_layers, step):
+    predicted = np.log(np.random.default_rng(0).dirichlet(np.ones(5), n_layers + 1))
+    (axes,) = figure_script("scaling").draw(scaling(predicted, 2)).axes
+    assert axes.get_title() == "Impact of global hidden-state scaling on log-softmax"
+    assert ticks(axes.xaxis) == [f"L{i}" for i in range(0, n_layers, step)]
+    hexagons, line = axes.lines
+    np.testing.assert_array_equal(hexagons.get_ydata(), predicted[1:, 2])
+    assert set(line.get_ydata()) == {predicted[0, 2]}
+    assert axes.texts[0].get_text() == f"Clean: {predicted[0, 2]:.2f}"
+
+
+class Files(dict):
+    """Named files as Snakemake hands them over: by name or by number."""
+
+    __getattr__ = dict.__getitem__
+
+    def __getitem__(self, number):
+        return list(self.values())[number]
+
+    def __iter__(self):
+        return iter(self.values())
+
+
+def run_script(kind, name, folder, *, input, options):
+    extensions = {"statistics": ("h5",), "figures": ("svg", "png"), "tables": ("csv", "txt")}[kind]
+    output = Files({extension: str(folder / f"{name}.{extension}") for extension in extensions})
+    job = SimpleNamespace(
+        input=Files(input),
+        output=output,
+        log=[str(folder / f"{name}.log")],
+        threads=torch.get_num_threads(),
+        params=SimpleNamespace(options=options, style={"theme": "light", "dpi": 40}),
+    )
+    path = ROOT / "scripts" / kind / STUDY / f"{name}.py"
+    runpy.run_path(str(path), init_globals={"snakemake": job}, run_name="__main__")
+
+
+def test_scripts_make_the_same_bytes_twice(tmp_path, gpt2_tokenizer):
+    model = random_model(tmp_path, "gpt2", gpt2_tokenizer)
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    study = config["studies"][STUDY]
+    inputs = {}
+    for stimuli in ("penguins", "metamorphosis"):
+        layers, final, tokens = extract(model, stimuli, tmp_path / stimuli)
+        inputs[stimuli] = {"layers": layers, "final": final, "tokens": tokens, "checkpoint": model}
+    reserved = {"sites", "layers", "stimuli", "tokens", "checkpoint", "reads"}
+
+    def options_of(entry):
+        return {key: value for key, value in entry.items() if key not in reserved}
+
+    for run in ("first", "second"):
+        folder = tmp_path / run
+        folder.mkdir()
+        for name, entry in study["statistics"].items():
+            given = inputs[entry.get("stimuli", "penguins")]
+            run_script("statistics", name, folder, input=given, options=options_of(entry))
+        for kind in ("figures", "tables"):
+            for name, entry in study[kind].items():
+                given = {read: str(folder / f"{read}.h5") for read in entry["reads"]}
+                run_script(kind, name, folder, input=given, options=options_of(entry))
+    made = sorted(file.name for file in (tmp_path / "first").iterdir() if file.suffix != ".log")
+    assert len(made) == 6 + 2 * 5 + 2
+    for name in made:
+        first, second = (tmp_path / run / name for run in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes(), name
+
+
+def test_next_tokens_table(gpt2_tokenizer, tmp_path):
+    texts = [" spider", ",", "\n", ' "', "é", " a", " b", " c"]
+    tokens = xr.Dataset(
+        {
+            "token_id": ("rank", np.arange(8)),
+            "text": ("rank", np.array(texts, dtype=object)),
+            "log_probability": ("rank", -np.arange(8) / 3),
+        },
+        {"rank": np.arange(1, 9)},
+    )
+    write_dataset(tokens, tmp_path / "statistic.h5")
+    given = {"next_tokens": str(tmp_path / "statistic.h5")}
+    run_script("tables", "next_tokens", tmp_path, input=given, options={})
+    head, first, second = (tmp_path / "next_tokens.txt").read_text(encoding="utf-8").splitlines()
+    assert head == "Top 8 possible next words:"
+    assert first == ",   ".join(json.dumps(text, ensure_ascii=False) for text in texts[:7])
+    assert second == '" c"'
+    frame = pd.read_csv(tmp_path / "next_tokens.csv")
+    assert list(frame.columns) == ["rank", "token_id", "text", "log_probability"]
+    assert frame["text"].tolist() == texts
+    np.testing.assert_array_equal(frame["log_probability"], -np.arange(8) / 3)
