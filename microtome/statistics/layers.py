@@ -54,6 +54,25 @@ def at_position(section: xr.Dataset, position: int) -> xr.Dataset:
     return section.isel(token=rows).swap_dims(token="sequence")
 
 
+def from_position(section: xr.Dataset, position: int) -> xr.Dataset:
+    """Leave out the first tokens of each sequence, as those that attention sinks into.
+
+    Args:
+        section: activations with token coordinates.
+        position: the position of the first token to keep, from the start of its sequence.
+
+    Raises:
+        MicrotomeError: no sequence is that long.
+    """
+    kept = section["position"].values >= position
+    if not kept.any():
+        raise MicrotomeError(
+            f"token {position}: the longest sequence has {section['position'].values.max() + 1} "
+            "tokens; correct the `first_token` option"
+        )
+    return section.isel(token=kept)
+
+
 def distinct(section: xr.Dataset, position: int) -> xr.Dataset:
     """Keep one token of each sequence, once per distinct context.
 

@@ -1,0 +1,146 @@
+"""The MLPs of a checkpoint as they are stored: their weights, and their activation function.
+
+Neither torch nor transformers is needed: a tensor is mapped from its safetensors file, and only
+what is read of it is loaded.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from microtome.architectures import ARCHITECTURES
+from microtome.checkpoint import tensor_index
+from microtome.errors import MicrotomeError
+
+#: How safetensors' floats are mapped. numpy has no bfloat16, the upper half of a float32.
+_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+#: Architectures whose projections are stored (in, out); all others store (out, in).
+_INPUT_FIRST = ("gpt2",)
+#: Activation functions by the names that configs give them; GELU's approximations by tanh, which
+#: differ from it by less than 0.001, go by its name.
+_ACTIVATIONS = {
+    "gelu": "GELU",
+    "gelu_new": "GELU",
+    "gelu_fast": "GELU",
+    "gelu_pytorch_tanh": "GELU",
+    "relu": "ReLU",
+    "silu": "SiLU",
+    "swish": "SiLU",
+}
+
+
+class StoredMLP:
+    """The MLPs of a checkpoint, one per layer, without its model.
+
+    Attributes:
+        n_layers: how many there are.
+        gated: whether the activation function's output is multiplied with a second projection.
+        activation: the activation function, as one would write it: GELU, SiLU.
+        projections: the weight matrices by name: W1 and W2; W1 (gate), W1 (up) and W2 if gated.
+    """
+
+    def __init__(self, checkpoint: str | Path, manifest: str | Path) -> None:
+        """Find out what the MLPs are made of.
+
+        Args:
+            checkpoint: a checkpoint folder as `microtome.checkpoint.fetch` makes it.
+            manifest: the file that holds what `microtome.checkpoint.manifest` says of it.
+
+        Raises:
+            MicrotomeError: an architecture that is not known, or a damaged checkpoint.
+        """
+        checkpoint = Path(checkpoint)
+        found = json.loads(Path(manifest).read_text(encoding="utf-8"))
+        self.n_layers = found["n_layers"]
+        self._widths = found["d_model"], found["d_mlp"]
+        self._architecture = found["architecture"]
+        taps = ARCHITECTURES.get(self._architecture)
+        if taps is None:
+            raise MicrotomeError(
+                f"{checkpoint}: the MLP of the architecture {self._architecture!r} is not known; "
+                f"known: {', '.join(ARCHITECTURES)} (others go into microtome/architectures.py)"
+            )
+        self.gated = "pre_linear" in taps
+        first = {"W1 (gate)": "pre", "W1 (up)": "pre_linear"} if self.gated else {"W1": "pre"}
+        self._paths = {name: taps[site].path for name, site in (first | {"W2": "post"}).items()}
+        self.projections = tuple(self._paths)
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        keys = ("hidden_activation", "activation_function", "hidden_act")
+        given = next((config[key] for key in keys if config.get(key)), "Activation")
+        self.activation = _ACTIVATIONS.get(given, given)
+        self._index = tensor_index(checkpoint)
+
+    def weight(self, projection: str, layer: int) -> np.ndarray:
+        """A projection's weights.
+
+        Args:
+            projection: one of `projections`.
+            layer: the block's index.
+
+        Returns:
+            (d_model, d_mlp) for a W1, (d_mlp, d_model) for W2, whichever way they are stored,
+            float32.
+
+        Raises:
+            MicrotomeError: a tensor that is missing, or has a dtype or shape without a meaning.
+        """
+        key = self._key(projection, "weight", layer)
+        if key is None:
+            raise MicrotomeError(
+                f"layer {layer}: the checkpoint has no {self._paths[projection]}.weight; "
+                "fetch the model again"
+            )
+        stored = self._read(key)
+        shape = self._widths[::-1] if projection == "W2" else self._widths
+        square = shape[0] == shape[1]
+        if stored.shape == shape and (not square or self._architecture in _INPUT_FIRST):
+            return stored
+        if stored.shape == shape[::-1]:
+            return stored.T
+        raise MicrotomeError(
+            f"{key}: shape {stored.shape} where {shape} or its transpose was expected; the "
+            "config.json and the weights do not belong together, fetch the model again"
+        )
+
+    def bias(self, projection: str, layer: int) -> np.ndarray | None:
+        """A projection's biases, (out,), float32, or None where it has none; see `weight`."""
+        key = self._key(projection, "bias", layer)
+        return None if key is None else self._read(key)
+
+    def stages(self, sites: Sequence[str]) -> dict[str, str]:
+        """What is computed at sites that an MLP passes; another site goes by its own name."""
+        between = {"pre": "Expansion", "post": self.activation}
+        if self.gated:
+            between = {
+                "pre": f"Gate (before {self.activation})",
+                "pre_linear": "Up",
+                "post": f"{self.activation}(gate) × up",
+            }
+        known = {"ln2_out": "Input", **between, "mlp_out": "Projection"}
+        return {site: known.get(site, site) for site in sites}
+
+    def _key(self, projection: str, kind: str, layer: int) -> str | None:
+        """The checkpoint's name of a tensor, with or without the base model's prefix."""
+        end = re.compile(rf"(?:^|\.){layer}\.{re.escape(self._paths[projection])}\.{kind}$")
+        return next((key for key in self._index if end.search(key)), None)
+
+    def _read(self, key: str) -> np.ndarray:
+        file, entry = self._index[key]
+        if entry["dtype"] not in _DTYPES:
+            raise MicrotomeError(
+                f"{key}: dtype {entry['dtype']}; use a copy of the model in "
+                "float32, float16 or bfloat16"
+            )
+        # A safetensors file: the header's length in 8 bytes, the header, the tensors.
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            start, _ = json.loads(stream.read(length))[key]["data_offsets"]
+        mapped = np.memmap(
+            file, _DTYPES[entry["dtype"]], "r", 8 + length + start, tuple(entry["shape"])
+        )
+        if entry["dtype"] == "BF16":
+            return (mapped.astype(np.uint32) << 16).view(np.float32)
+        return mapped.astype(np.float32, copy=False)

@@ -1,0 +1,39 @@
+"""Distributions of the stages of an MLP in every layer."""
+
+from string import ascii_uppercase
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from microtome.errors import job_log
+from microtome.figures.panels import histogram_images
+from microtome.figures.style import save, style
+from microtome.store import read_dataset
+
+
+def draw(histograms: xr.Dataset, *, limits: tuple[float, float]) -> Figure:
+    """Draw one image per stage of `activation_profile`; source: project 42, part 4.
+
+    Args:
+        histograms: the statistic.
+        limits: the densities at the ends of the colour scale.
+    """
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    stages = histograms["stage"].values
+    histogram_images(
+        figure,
+        [f"{letter}) {stage}" for letter, stage in zip(ascii_uppercase, stages, strict=False)],
+        histograms,
+        rows="layer",
+        panels="site",
+        limits=limits,
+        xlabel="Activation value",
+        ylabel="Layer",
+    )
+    return figure
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+        figure = draw(read_dataset(snakemake.input.activation_profile), **snakemake.params.options)
+        save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

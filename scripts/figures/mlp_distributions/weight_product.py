@@ -1,0 +1,33 @@
+"""The squared product of an MLP's first and last weight matrix, at one layer."""
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from microtome.errors import job_log
+from microtome.figures.style import save, style
+from microtome.store import read_dataset
+
+
+def draw(product: xr.Dataset, *, limits: tuple[float, float]) -> Figure:
+    """Draw `weight_product` as an image; source: project 42, part 1.
+
+    Args:
+        product: the statistic.
+        limits: the squares at the ends of the colour scale.
+    """
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    squared = product["squared"].values
+    image = axes.imshow(squared, vmin=limits[0], vmax=limits[1], cmap="viridis")
+    extend = "max" if squared.max() > limits[1] else "neither"
+    figure.colorbar(image, ax=axes, extend=extend, label="Squared product")
+    first, layer = product.attrs["first"], product.attrs["layer"]
+    axes.set(xlabel="Output dimension", ylabel="Input dimension")
+    axes.set(title=f"|{first} · W2|², layer {layer}")
+    return figure
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+        figure = draw(read_dataset(snakemake.input.weight_product), **snakemake.params.options)
+        save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

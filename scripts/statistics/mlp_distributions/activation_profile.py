@@ -1,0 +1,19 @@
+"""Histograms of the stages of an MLP, for every layer, without the first tokens of a text."""
+
+from microtome.errors import job_log
+from microtome.statistics.distributions import site_histograms
+from microtome.statistics.layers import by_layer, from_position
+from microtome.store import write_dataset
+from microtome.weights import StoredMLP
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        options = dict(snakemake.params.options)
+        first = options.pop("first_token")
+        mlp = StoredMLP(snakemake.input.checkpoint, snakemake.input.manifest)
+        stages = mlp.stages(snakemake.params.sites)
+        profile = by_layer(
+            snakemake.input.layers,
+            lambda section: site_histograms(from_position(section, first), stages, **options),
+        )
+        write_dataset(profile, snakemake.output[0])
