@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -71,9 +71,10 @@ How to read the memory:
 - A bfloat16 checkpoint, as nearly all recent models ship, has to be converted. The hooked model
   then holds all of its weights in float32; the sweep holds one block's.
 
-*Wall* runs from the start of the process until the last array is there (the sweep: on disk), and
-*after imports* leaves out Python's start and the imports. The sweep stops after the last array that
-is asked for; the hooked model, as its users run it, goes on through the last block and the head.
+*Wall* is the life of the process, its end included, less what the comparison of the arrays
+took; *after imports* is from the end of the imports until the last array is there (the sweep: on
+disk). The sweep stops after the last array that is asked for; the hooked model, as its users run
+it, goes on through the last block and the head.
 """
 
 
@@ -129,7 +130,7 @@ def prompts() -> "np.ndarray":
     return np.random.default_rng(0).integers(SHAPE["vocab_size"], size=(N_PROMPTS, N_TOKENS))
 
 
-def sweep(checkpoint: Path) -> None:
+def sweep(checkpoint: Path, store: Path) -> None:
     """Run the workflow's own script as Snakemake would."""
     import torch
     import tqdm  # noqa: F401
@@ -140,33 +141,32 @@ def sweep(checkpoint: Path) -> None:
     import microtome.tokens
 
     imported = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
-        paths = [Path(folder, f"layer-{layer:02}.h5") for layer in range(SHAPE["n_layer"])]
-        job = SimpleNamespace(
-            input=SimpleNamespace(
-                checkpoint=str(checkpoint),
-                manifest=str(checkpoint / "manifest.json"),
-                tokens=str(checkpoint.parent / "tokens.h5"),
-            ),
-            output=[str(path) for path in paths],
-            log=[str(checkpoint.parent / "activations.log")],
-            params=SimpleNamespace(sites=list(SITES)),
-            resources=SimpleNamespace(batch_size=N_PROMPTS),
-            threads=torch.get_num_threads(),
-        )
-        script = REPOSITORY / "scripts" / "activations.py"
-        runpy.run_path(str(script), init_globals={"snakemake": job}, run_name="__main__")
-        report(imported)
-        layers = map(microtome.store.read_dataset, paths)
-        report_digests(
-            ((layer, site), dataset[site].values)
-            for layer, dataset in enumerate(layers)
-            for site in SITES
-        )
+    paths = [store / f"layer-{layer:02}.h5" for layer in range(SHAPE["n_layer"])]
+    job = SimpleNamespace(
+        input=SimpleNamespace(
+            checkpoint=str(checkpoint),
+            manifest=str(checkpoint / "manifest.json"),
+            tokens=str(checkpoint.parent / "tokens.h5"),
+        ),
+        output=[str(path) for path in paths],
+        log=[str(store / "activations.log")],
+        params=SimpleNamespace(sites=list(SITES), final_sites=[]),
+        resources=SimpleNamespace(batch_size=N_PROMPTS),
+        threads=torch.get_num_threads(),
+    )
+    script = REPOSITORY / "scripts" / "activations.py"
+    runpy.run_path(str(script), init_globals={"snakemake": job}, run_name="__main__")
+    report_measures(imported)
+    layers = map(microtome.store.read_dataset, paths)
+    report_digests(
+        ((layer, site), dataset[site].values)
+        for layer, dataset in enumerate(layers)
+        for site in SITES
+    )
 
 
-def hooks(checkpoint: Path) -> None:
-    """Load the model, hook it, run it: what a notebook does."""
+def hooks(checkpoint: Path, store: Path) -> None:
+    """Load the model, hook it, run it: what a notebook does. Nothing is stored."""
     import torch
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
     from transformers import AutoModelForCausalLM
@@ -187,18 +187,18 @@ def hooks(checkpoint: Path) -> None:
         block.attn.c_attn.register_forward_hook(keep(layer))
     with torch.no_grad():
         model(torch.from_numpy(prompts()))
-    report(imported)
+    report_measures(imported)
     report_digests(activations.items())
 
 
-def report(imported: float) -> None:
-    """End what is measured: tell the parent the time since the imports and the memory's peak."""
+def report_measures(imported: float) -> None:
+    """Tell the parent the time since the imports and the memory's peak, on the first line."""
     work = time.perf_counter() - imported
     print(json.dumps({"work": work, "resident": _mebibytes("self", "VmHWM")}), flush=True)
 
 
-def report_digests(arrays: "Iterator[tuple[tuple[int, str], np.ndarray]]") -> None:
-    """Tell the parent what every array holds."""
+def report_digests(arrays: "Iterable[tuple[tuple[int, str], np.ndarray]]") -> None:
+    """Tell the parent what every array holds, on the second line."""
     digests = {f"{layer} {site}": _sha256(array) for (layer, site), array in arrays}
     print(json.dumps(digests), flush=True)
 
@@ -222,16 +222,20 @@ def measure(way: str, checkpoint: Path) -> tuple[dict[str, float], dict[str, str
     Returns:
         The measurements, by the keys of `MEASURES`, and the digest of every array.
     """
-    command = [sys.executable, __file__, "--child", way, str(checkpoint)]
-    start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        anonymous = 0.0
-        while not select.select([process.stdout], [], [], 0.01)[0]:
-            with suppress(ProcessLookupError):
-                anonymous = max(anonymous, _mebibytes(process.pid, "RssAnon"))
-        first_line = process.stdout.readline()
-        wall = time.perf_counter() - start
-        second_line, errors = process.communicate()
+    with tempfile.TemporaryDirectory(dir=checkpoint.parent) as store:
+        command = [sys.executable, __file__, "--child", way, str(checkpoint), store]
+        start = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            anonymous = 0.0
+            while not select.select([process.stdout], [], [], 0.01)[0]:
+                with suppress(ProcessLookupError):
+                    anonymous = max(anonymous, _mebibytes(process.pid, "RssAnon"))
+            first_line = process.stdout.readline()
+            extracted = time.perf_counter()
+            second_line = process.stdout.readline()
+            digested = time.perf_counter()
+            _, errors = process.communicate()
+            wall = time.perf_counter() - start - (digested - extracted)
     if process.returncode:
         sys.exit(f"{way}, {checkpoint.name}: failed\n{errors.decode()}")
     measured = json.loads(first_line) | {"anonymous": anonymous, "wall": wall}
@@ -313,6 +317,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        {"prepare": prepare, "sweep": sweep, "hooks": hooks}[sys.argv[2]](Path(sys.argv[3]))
+        {"prepare": prepare, "sweep": sweep, "hooks": hooks}[sys.argv[2]](*map(Path, sys.argv[3:]))
     else:
         main()

@@ -6,11 +6,13 @@ whole. Chunks carry Fletcher-32 checksums, so that a damaged one cannot be read.
 file depends on the time or the place of its making.
 """
 
+import io
+import math
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
 
@@ -125,26 +127,49 @@ def write_layers(
     Raises:
         MicrotomeError: a value is NaN or infinite.
     """
+    blank: tuple[dict[str, tuple[int, ...]], bytes] | None = None
     for layer, group in groupby(sections, key=attrgetter("layer")):
         path = Path(paths[layer])
         place = "final" if layer is None else layer
-        with replacing(path) as unfinished, h5netcdf.File(unfinished, "w") as file:
-            file.attrs.update(attributes, layer=place)
-            _write_coordinates(file, table)
-            missing = np.ones(table.sizes["token"], dtype=bool)
-            for section in group:
-                for site, values in section.values.items():
-                    if not np.isfinite(values).all():
-                        raise MicrotomeError(
-                            f"layer {place}, site {site}: NaN or infinite activations; "
-                            "check the checkpoint's weights and the compute dtype"
-                        )
-                    if site not in file.variables:
-                        _create_site(file, site, values.shape[1:], tuple(table.coords))
-                    _write_rows(file[site], section.rows, values)
-                missing[section.rows] = False
+        missing = np.ones(table.sizes["token"], dtype=bool)
+        first = next(group)
+        shapes = {site: values.shape[1:] for site, values in first.values.items()}
+        if blank is None or blank[0] != shapes:
+            blank = shapes, _blank(table, attributes, shapes)
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(blank[1])
+            with h5py.File(unfinished, "r+") as file:
+                file.attrs["layer"] = place
+                for section in chain([first], group):
+                    for site, values in section.values.items():
+                        if not np.isfinite(values).all():
+                            raise MicrotomeError(
+                                f"layer {place}, site {site}: NaN or infinite activations; "
+                                "check the checkpoint's weights and the compute dtype"
+                            )
+                        _write_rows(file[site], section.rows, values)
+                    missing[section.rows] = False
             if missing.any():
                 raise ValueError(f"{path}: {missing.sum()} rows were never written")
+
+
+def _blank(
+    table: xr.Dataset, attributes: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+) -> bytes:
+    """A layer file without values, made once: naming dimensions takes longer than the values.
+
+    Args:
+        table: the token table.
+        attributes: attributes of the file.
+        shapes: of each site, the shape of one token's values.
+    """
+    image = io.BytesIO()
+    with h5netcdf.File(image, "w") as file:
+        file.attrs.update(attributes)
+        _write_coordinates(file, table)
+        for site, shape in shapes.items():
+            _create_site(file, site, shape, tuple(table.coords))
+    return image.getvalue()
 
 
 def _write_coordinates(file: h5netcdf.File, table: xr.Dataset) -> None:
@@ -162,15 +187,17 @@ def _create_site(
         if dimension not in file.dimensions:
             file.dimensions[dimension] = size
     n_tokens = file.dimensions["token"].size
-    rows = max(1, min(n_tokens, CHUNK_BYTES // (4 * int(np.prod(shape)))))
+    # Chunks of one size, since the last one takes a full one's room too.
+    most = max(1, CHUNK_BYTES // (4 * math.prod(shape)))
+    rows = math.ceil(n_tokens / math.ceil(n_tokens / most))
     variable = file.create_variable(
         site, ("token", *DIMENSIONS[site]), np.float32, chunks=(rows, *shape), fletcher32=True
     )
     variable.attrs["coordinates"] = " ".join(map(str, coordinates))
 
 
-def _write_rows(variable: h5netcdf.Variable, rows: np.ndarray, values: np.ndarray) -> None:
+def _write_rows(dataset: h5py.Dataset, rows: np.ndarray, values: np.ndarray) -> None:
     """Write consecutive rows at once: HDF5 is slow with scattered ones."""
     gaps = np.flatnonzero(np.diff(rows) != 1) + 1
     for run, part in zip(np.split(rows, gaps), np.split(values, gaps), strict=True):
-        variable[run[0] : run[-1] + 1] = part
+        dataset[run[0] : run[-1] + 1] = part

@@ -16,6 +16,7 @@ _COMMON = {
     "axes.labelweight": "bold",
     "svg.hashsalt": "microtome",  # ids in the SVG are random without it
     "svg.fonttype": "path",
+    "text.hinting": "no_hinting",  # hinted text is wider or narrower from resolution to resolution
 }
 _DARK = {
     "figure.facecolor": "#282a2c",

@@ -1,0 +1,56 @@
+"""Norms of activations, token by token.
+
+Source: Mike X Cohen, "Least squares part 4: modeling GPT activations".
+"""
+
+import numpy as np
+import xarray as xr
+
+from microtome.errors import MicrotomeError
+from microtome.statistics.layers import from_position
+from microtome.statistics.similarity import padded
+
+
+def log_norms(section: xr.Dataset, site: str) -> xr.Dataset:
+    """Natural logarithm of the L2 norm of each token's activation.
+
+    Args:
+        section: the activations of one layer.
+        site: the site.
+
+    Returns:
+        `log_norm`, (`token`,), float64, with the token coordinates.
+
+    Raises:
+        MicrotomeError: an activation that is zero throughout.
+    """
+    values = section[site].load().astype(np.float64)
+    norm = np.sqrt((values**2).sum(values.dims[1:])).drop_attrs()
+    if not norm.all():
+        raise MicrotomeError(
+            f"layer {section.attrs['layer']}, site {site}: zero at token "
+            f"{norm.values.argmin()}, which has no log norm; is this model trained?"
+        )
+    return np.log(norm).to_dataset(name="log_norm")
+
+
+def norm_histograms(norms: xr.Dataset, first_token: int) -> xr.Dataset:
+    """Histograms of the log norms of each layer.
+
+    Args:
+        norms: `log_norm`, (`layer`, `token`), with the token coordinates.
+        first_token: the position of the first token to count; attention sinks into token 0.
+
+    Returns:
+        `count` over `left_edge`, (`layer`, `bin`), with Freedman-Diaconis bins, padded with NaN.
+    """
+    rows = from_position(norms, first_token)["log_norm"].values
+    histograms = [np.histogram(row, bins="fd") for row in rows]
+    return xr.Dataset(
+        {
+            "count": (("layer", "bin"), padded([count for count, _ in histograms])),
+            "left_edge": (("layer", "bin"), padded([edges[:-1] for _, edges in histograms])),
+        },
+        {"layer": norms["layer"].values},
+        {"first_token": first_token},
+    )

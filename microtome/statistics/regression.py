@@ -1,0 +1,123 @@
+"""Least squares: does a token's norm follow from those of the two tokens before it?
+
+Source: Mike X Cohen, "Least squares part 4: modeling GPT activations".
+"""
+
+import numpy as np
+import statsmodels.api as sm
+import xarray as xr
+from statsmodels.iolib.summary import Summary
+from statsmodels.stats.diagnostic import acorr_ljungbox
+
+from microtome.errors import MicrotomeError
+
+TERMS = ("const", "t-1", "t-2")
+LAGS = TERMS[1:]
+#: Fewest rows for which statsmodels' tests of the residuals are defined and not mere noise.
+FEWEST_ROWS = 20
+
+
+def regression(norms: xr.Dataset, first_token: int) -> xr.Dataset:
+    """Ordinary least squares of y[t] = b0 + b1 y[t-1] + b2 y[t-2] + error, over tokens t.
+
+    Standard errors and p-values come twice: as the notebook has them, for independent errors of
+    one variance, and after Newey and West (`…_hac`), which hold for errors that are neither; both
+    p-values are from the t distribution. Several texts are one series of rows, none of which
+    looks back into another text.
+
+    Args:
+        norms: `log_norm`, (`token`,), with the token coordinates.
+        first_token: position in its text of the first t, 2 or more.
+
+    Returns:
+        `beta`, `std_error`, `t`, `p`, `std_error_hac`, `p_hac` and `beta_numpy` (the same betas
+        from numpy's own least squares), (`term`,); `r_squared`; `ljung_box` and `p_ljung_box`,
+        the test that the residuals have no autocorrelation left, less two degrees of freedom for
+        the two lags. Attributes: `n` rows, `maxlags` of Newey and West, floor(4 (n/100)^(2/9)),
+        `ljung_box_lags`, and `summary`, statsmodels' own, without the date and time.
+
+    Raises:
+        MicrotomeError: a text too short, or a first token without two before it.
+    """
+    y, design = _lagged(norms, first_token)
+    n = len(y)
+    model = sm.OLS(y, design)
+    fit = model.fit()
+    maxlags = int(4 * (n / 100) ** (2 / 9))
+    robust = model.fit(
+        cov_type="HAC", cov_kwds={"maxlags": maxlags, "use_correction": True}, use_t=True
+    )
+    lags = min(10, n // 5)
+    ljung_box = acorr_ljungbox(fit.resid, lags=[lags], model_df=len(LAGS)).iloc[0]
+    columns = {
+        "beta": fit.params,
+        "std_error": fit.bse,
+        "t": fit.tvalues,
+        "p": fit.pvalues,
+        "std_error_hac": robust.bse,
+        "p_hac": robust.pvalues,
+        "beta_numpy": np.linalg.lstsq(design, y, rcond=None)[0],
+    }
+    summary = fit.summary(
+        yname="log norm[t]", xname=list(TERMS), title="Least squares of log norms"
+    )
+    return xr.Dataset(
+        {name: ("term", values) for name, values in columns.items()}
+        | {
+            "r_squared": fit.rsquared,
+            "ljung_box": ljung_box["lb_stat"],
+            "p_ljung_box": ljung_box["lb_pvalue"],
+        },
+        {"term": list(TERMS)},
+        {"n": n, "maxlags": maxlags, "ljung_box_lags": lags, "summary": _undated(summary)},
+    )
+
+
+def autoregression(norms: xr.Dataset, first_token: int, alpha: float) -> xr.Dataset:
+    """The regression of every layer.
+
+    Args:
+        norms: `log_norm`, (`layer`, `token`), with the token coordinates.
+        first_token: as in `regression`.
+        alpha: the level below which a p-value is significant; for each beta on its own.
+
+    Returns:
+        As `regression`, with a first dimension `layer` and without the constant; besides,
+        `significant` and `significant_hac`, (`layer`, `term`), 0 or 1.
+    """
+    layers = [
+        regression(norms.sel(layer=layer), first_token).sel(term=list(LAGS))
+        for layer in norms["layer"].values
+    ]
+    attributes = {name: value for name, value in layers[0].attrs.items() if name != "summary"}
+    whole = xr.concat([layer.drop_attrs() for layer in layers], norms["layer"])
+    return whole.assign(
+        significant=(whole["p"] < alpha).astype(np.int8),
+        significant_hac=(whole["p_hac"] < alpha).astype(np.int8),
+    ).assign_attrs(attributes, alpha=alpha)
+
+
+def _lagged(norms: xr.Dataset, first_token: int) -> tuple[np.ndarray, np.ndarray]:
+    """y, (row,), and the design matrix, (row, term)."""
+    if first_token < len(LAGS):
+        raise MicrotomeError(
+            f"first_token: token {first_token} has no two tokens before it; take 2 or more"
+        )
+    rows = np.flatnonzero(norms["position"].values >= first_token)
+    if len(rows) < FEWEST_ROWS:
+        raise MicrotomeError(
+            f"the regression wants {FEWEST_ROWS} tokens or more and has {len(rows)} from token "
+            f"{first_token} on; give the study longer `stimuli`, or a smaller `first_token`"
+        )
+    y = norms["log_norm"].values
+    return y[rows], np.stack([np.ones(len(rows)), y[rows - 1], y[rows - 2]], axis=1)
+
+
+def _undated(summary: Summary) -> str:
+    """The text of a summary without the date and time, so that a product depends on neither."""
+    table = summary.tables[0]
+    left = [row[:2] for row in table if row[0].data.strip() not in ("Date:", "Time:")]
+    for row, cells in zip(table, left, strict=False):
+        row[:2] = cells
+    del table[len(left) :]  # what stood to the right of the last two rows was blank
+    return summary.as_text()

@@ -1,0 +1,57 @@
+"""Log norms of what attention adds to each token, and their distributions, for every layer."""
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from microtome.errors import job_log
+from microtome.figures.panels import sparse_ticks
+from microtome.figures.style import DEPTH, ink, save, style
+from microtome.statistics.layers import from_position
+from microtome.store import read_dataset
+
+
+def draw(norms: xr.Dataset, histograms: xr.Dataset) -> Figure:
+    """Draw `norms` as hexagons and `norm_histograms` as lines, coloured by depth; source: part 4.
+
+    Args:
+        norms: the statistic, of which the tokens that the histograms count are drawn.
+        histograms: the statistic `norm_histograms`.
+    """
+    figure = Figure(figsize=(12, 4), layout="tight")
+    left, right = figure.subplots(1, 2)
+    rows = from_position(norms, histograms.attrs["first_token"])["log_norm"].values
+    colours = mpl.colormaps[DEPTH](np.arange(len(rows)) / len(rows))
+    random = np.random.default_rng(0)  # the jitter is layout: alike in every run
+    for place, (row, colour) in enumerate(zip(rows, colours, strict=True)):
+        left.plot(
+            random.normal(place, 0.08, len(row)),
+            row,
+            "h",
+            markersize=10 if len(rows) <= 12 else 7,
+            markeredgewidth=0.3,
+            markeredgecolor=ink(),
+            markerfacecolor=colour,
+            alpha=0.4,
+            rasterized=rows.size > 2000,
+        )
+        histogram = histograms.isel(layer=place).dropna("bin")
+        right.plot(
+            histogram["left_edge"], histogram["count"], "s-", color=colour, markersize=4, alpha=0.8
+        )
+    sparse_ticks(left.xaxis, [f"L{layer}" for layer in norms["layer"].values], most=12)
+    left.margins(x=0.02)
+    left.set(xlabel="Transformer block", ylabel="Attention norm (log)")
+    left.set(title="A) Attention norms")
+    right.set(xlabel="Attention norm (log)", ylabel="Count", ylim=(0, None))
+    right.set(title="B) Attention norm distributions")
+    return figure
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+        norms = read_dataset(snakemake.input.norms)
+        histograms = read_dataset(snakemake.input.norm_histograms)
+        figure = draw(norms, histograms, **snakemake.params.options)
+        save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])
