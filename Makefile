@@ -1,14 +1,20 @@
-# make figures: everything, from an empty folder. make test: the tests. make lint: style.
+# make figures: everything, from an empty folder. make book: on the book's models.
+# make test: the tests. make lint: style.
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures test lint
+.PHONY: figures book test lint
 
 figures: .venv/installed
 	$(BIN)/snakemake
 	$(BIN)/snakemake --report results/report.html
-	@echo "Figures: results/figures/   Report: results/report.html"
+	@echo "Figures: results/figures/   Tables: results/tables/   Report: results/report.html"
+
+book: .venv/installed
+	$(BIN)/snakemake --configfile config.book.yaml
+	$(BIN)/snakemake --configfile config.book.yaml --report results/book.html
+	@echo "Figures: results/figures/   Tables: results/tables/   Report: results/book.html"
 
 test: .venv/tested
 	$(BIN)/pytest
