@@ -133,12 +133,12 @@ def prompts() -> "np.ndarray":
 def sweep(checkpoint: Path, store: Path) -> None:
     """Run the workflow's own script as Snakemake would."""
     import torch
-    import tqdm  # noqa: F401
-    import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 
-    import microtome.store
-    import microtome.sweep
-    import microtome.tokens
+    script = str(REPOSITORY / "scripts" / "activations.py")
+    runpy.run_path(script)  # its imports alone: the rest runs as __main__ only
+    import transformers.models.gpt2.modeling_gpt2  # what either way would import on first use
+
+    from microtome.store import read_dataset
 
     imported = time.perf_counter()
     paths = [store / f"layer-{layer:02}.h5" for layer in range(SHAPE["n_layer"])]
@@ -154,10 +154,9 @@ def sweep(checkpoint: Path, store: Path) -> None:
         resources=SimpleNamespace(batch_size=N_PROMPTS),
         threads=torch.get_num_threads(),
     )
-    script = REPOSITORY / "scripts" / "activations.py"
-    runpy.run_path(str(script), init_globals={"snakemake": job}, run_name="__main__")
+    runpy.run_path(script, init_globals={"snakemake": job}, run_name="__main__")
     report_measures(imported)
-    layers = map(microtome.store.read_dataset, paths)
+    layers = map(read_dataset, paths)
     report_digests(
         ((layer, site), dataset[site].values)
         for layer, dataset in enumerate(layers)

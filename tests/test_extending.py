@@ -44,6 +44,7 @@ def extended(tmp_path_factory, gpt2_tokenizer):
         study["models"] = ["tiny"] if study is config["studies"]["residual_growth"] else []
     chosen = config["studies"]["category_selectivity"]
     chosen["models"] = ["tiny"]
+    del chosen["tables"]
     chosen["statistics"] = {k: chosen["statistics"][k] for k in ("cosine_similarities", "rsa")}
     chosen["figures"] = {"rsa_matrix": chosen["figures"]["rsa_matrix"]}
     (root / "mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
