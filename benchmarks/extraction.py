@@ -136,7 +136,8 @@ def sweep(checkpoint: Path, store: Path) -> None:
 
     script = str(REPOSITORY / "scripts" / "activations.py")
     runpy.run_path(script)  # its imports alone: the rest runs as __main__ only
-    import transformers.models.gpt2.modeling_gpt2  # what either way would import on first use
+    # What either way would import on first use.
+    import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 
     from microtome.store import read_dataset
 

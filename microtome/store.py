@@ -10,11 +10,14 @@ import io
 import math
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
+from queue import Full, Queue
+from threading import Event
 
 import h5netcdf
 import h5py
@@ -151,6 +154,56 @@ def write_layers(
                     missing[section.rows] = False
             if missing.any():
                 raise ValueError(f"{path}: {missing.sum()} rows were never written")
+
+
+def write_layers_beside(
+    sections: Iterable[Section],
+    table: xr.Dataset,
+    paths: Mapping[int | None, str | Path],
+    attributes: Mapping[str, str],
+) -> None:
+    """Do as `write_layers` in a thread of its own, while this one computes the sections.
+
+    At most two sections wait to be written, so that memory does not grow with their number.
+    """
+    waiting: Queue[Section | None] = Queue(maxsize=2)
+    stopped = Event()
+
+    def arriving() -> Iterator[Section]:
+        while (section := waiting.get()) is not None:
+            yield section
+        if stopped.is_set():
+            raise _Interrupted
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        written = pool.submit(write_layers, arriving(), table, paths, attributes)
+        written.add_done_callback(lambda done: stopped.set())
+        try:
+            for section in sections:
+                if not _put(waiting, section, stopped):
+                    break
+        except BaseException:
+            stopped.set()
+            raise
+        finally:
+            while not written.done():  # the writer may have ended without taking the last one
+                with suppress(Full):
+                    waiting.put(None, timeout=0.1)
+                    break
+        written.result()
+
+
+class _Interrupted(Exception):
+    """Ends the writer when the sections end with an error."""
+
+
+def _put(waiting: Queue, section: Section, stopped: Event) -> bool:
+    """Hand a section over; False if the writer has failed."""
+    while not stopped.is_set():
+        with suppress(Full):
+            waiting.put(section, timeout=0.1)
+            return True
+    return False
 
 
 def _blank(

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from microtome.errors import job_log
-from microtome.store import layer_of, read_dataset, write_layers
+from microtome.store import layer_of, read_dataset, write_layers_beside
 from microtome.sweep import batched, sweep
 from microtome.tokens import sequences
 
@@ -33,4 +33,4 @@ if __name__ == "__main__":
         }
         total = len(paths) * len(batches)
         progress = tqdm(sections, total=total, unit="batch", desc="layers × batches", file=log)
-        write_layers(progress, table, paths, attributes)
+        write_layers_beside(progress, table, paths, attributes)

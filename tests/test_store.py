@@ -16,6 +16,7 @@ from microtome.store import (
     read_dataset,
     write_dataset,
     write_layers,
+    write_layers_beside,
 )
 
 TABLE = xr.Dataset(
@@ -91,6 +92,43 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
 def test_an_incomplete_layer_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="3 rows were never written"):
         write_layers(list(sections())[:1], TABLE, {3: tmp_path / "layer-03.h5"}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_beside_gives_the_same_bytes(tmp_path):
+    (tmp_path / "other").mkdir()
+    paths = {layer: tmp_path / "other" / f"layer-{layer:02d}.h5" for layer in (3, 4, 5)}
+    many = (section for layer in paths for section in sections(layer))
+    write_layers_beside(many, TABLE, paths, {"model": "m", "revision": "r"})
+    assert paths[3].read_bytes() == written(tmp_path).read_bytes()
+    assert sorted(p.name for p in (tmp_path / "other").iterdir()) == [
+        p.name for p in paths.values()
+    ]
+
+
+def test_writing_beside_ends_when_the_sections_fail(tmp_path):
+    def failing():
+        yield from sections()
+        yield next(sections(4))
+        raise KeyboardInterrupt
+
+    paths = {layer: tmp_path / f"layer-{layer:02d}.h5" for layer in (3, 4)}
+    with pytest.raises(KeyboardInterrupt):
+        write_layers_beside(failing(), TABLE, paths, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["layer-03.h5"]
+
+
+def test_writing_beside_ends_when_the_writer_fails(tmp_path):
+    asked = []
+
+    def endless():
+        while True:
+            asked.append(1)
+            yield next(sections(3, poison=np.inf))
+
+    with pytest.raises(MicrotomeError, match="NaN or infinite"):
+        write_layers_beside(endless(), TABLE, {3: tmp_path / "layer-03.h5"}, {})
+    assert len(asked) < 10
     assert list(tmp_path.iterdir()) == []
 
 
