@@ -284,6 +284,8 @@ def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:
             ratio = medians["sweep"] / medians["hooks"]
             pairs = [s / h for s, h in zip(values["sweep"], values["hooks"], strict=True)]
             bar = f"≤ {bars[checkpoint]:.2f}" if checkpoint in bars else ""
+            if bar and ratio > bars[checkpoint]:
+                bar += ", missed"
             lines.append(
                 f"| {checkpoint} | {heading}, {unit} | {medians['sweep']:,.{decimals}f} "
                 f"| {medians['hooks']:,.{decimals}f} | {ratio:.2f} "
