@@ -54,7 +54,9 @@ not depend on the weights' values):
 - **sweep**: `scripts/activations.py`, from the checkpoint to one HDF5 file per layer, flushed to
   disk. Snakemake's own start is not part of it.
 - **hooks**: `AutoModelForCausalLM.from_pretrained`, a forward hook on every `attn.c_attn`, one
-  forward of the batch without gradients; the arrays stay in memory and nothing is written.
+  forward of the batch without gradients; the arrays stay in memory and nothing is written. One
+  `tanh` of a single number goes ahead of it: without, a race in MKL 2024.2 makes half of the first
+  GELU inaccurate in a few processes of a hundred.
 
 Each figure is the median over fresh processes, run in interleaved pairs with the checkpoint in
 the page cache. In every pair, all {SHAPE["n_layer"] * len(SITES)} arrays were equal bit for bit.
@@ -172,6 +174,10 @@ def hooks(checkpoint: Path, store: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     imported = time.perf_counter()
+    # When the first call of one of MKL's vector functions comes from two threads, one of them now
+    # and then gets low accuracy: here, half of the first GELU. The sweep is safe from it, because
+    # its own first call is with a single token.
+    torch.tanh(torch.zeros(1))
     activations = {}
 
     def keep(layer):
@@ -222,10 +228,13 @@ def measure(way: str, checkpoint: Path) -> tuple[dict[str, float], dict[str, str
     Returns:
         The measurements, by the keys of `MEASURES`, and the digest of every array.
     """
-    with tempfile.TemporaryDirectory(dir=checkpoint.parent) as store:
+    with (
+        tempfile.TemporaryDirectory(dir=checkpoint.parent) as store,
+        tempfile.TemporaryFile() as errors,
+    ):
         command = [sys.executable, __file__, "--child", way, str(checkpoint), store]
         start = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
             anonymous = 0.0
             while not select.select([process.stdout], [], [], 0.01)[0]:
                 with suppress(ProcessLookupError):
@@ -234,10 +243,10 @@ def measure(way: str, checkpoint: Path) -> tuple[dict[str, float], dict[str, str
             extracted = time.perf_counter()
             second_line = process.stdout.readline()
             digested = time.perf_counter()
-            _, errors = process.communicate()
-            wall = time.perf_counter() - start - (digested - extracted)
-    if process.returncode:
-        sys.exit(f"{way}, {checkpoint.name}: failed\n{errors.decode()}")
+        wall = time.perf_counter() - start - (digested - extracted)
+        if process.returncode:
+            errors.seek(0)
+            sys.exit(f"{way}, {checkpoint.name}: failed\n{errors.read().decode()}")
     measured = json.loads(first_line) | {"anonymous": anonymous, "wall": wall}
     return measured, json.loads(second_line)
 
