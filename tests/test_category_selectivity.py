@@ -139,4 +139,6 @@ def test_correlations_of_the_second_token(studied):
             ("k-v", k, v),
         ):
             expected = np.corrcoef(a.ravel(), b.ravel())[0, 1]  # every prompt's, as the notebook
-            assert profile.sel(layer=layer, pair=pair).item() == pytest.approx(expected, rel=1e-5)
+            r = profile.sel(layer=layer, pair=pair).item()
+            # An r near 0 is a small difference of large sums of float32 activations.
+            assert r == pytest.approx(expected, rel=1e-5, abs=1e-6)
