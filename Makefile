@@ -1,20 +1,31 @@
 # make figures: everything, from an empty folder. make book: on the book's models.
-# make test: the tests. make lint: style.
+# make verify: are all products as they were made? make test: the tests. make lint: style.
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures book test lint
+.PHONY: figures book verify test lint
 
 figures: .venv/installed
-	$(BIN)/snakemake
-	$(BIN)/snakemake --report results/report.html
-	@echo "Figures: results/figures/   Tables: results/tables/   Report: results/report.html"
+	$(call stages,,results/report.html)
 
 book: .venv/installed
-	$(BIN)/snakemake --configfile config.book.yaml
-	$(BIN)/snakemake --configfile config.book.yaml --report results/book.html
-	@echo "Figures: results/figures/   Tables: results/tables/   Report: results/book.html"
+	$(call stages,--configfile config.book.yaml,results/book.html)
+
+# Nothing is run where a dry run finds nothing to do.
+define stages
+	@plan=$$($(BIN)/snakemake --dry-run $(1) 2>&1) || { echo "$$plan"; exit 1; }; \
+	case "$$plan" in *"Nothing to be done"*) ;; *) \
+		for stage in tokens activations statistics all; do $(BIN)/snakemake $$stage $(1) || exit; done \
+	esac
+	@test -e $(2) && test -z "$$(find report results/figures results/tables -newer $(2) -print -quit)" \
+		|| $(BIN)/snakemake --report $(2) $(1)
+	@echo "Figures: results/figures/   Tables: results/tables/   Report: $(2)"
+endef
+
+# Compare every product with the checksum that was noted when it was made.
+verify: .venv/installed
+	$(BIN)/python -m microtome.products
 
 test: .venv/tested
 	$(BIN)/pytest

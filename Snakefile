@@ -20,6 +20,31 @@ rule all:
     localrule: True
 
 
+# The stages before, as targets of their own. What one makes anew with the same bytes makes
+# nothing stale in the next, but only between invocations: Snakemake plans all that is downstream
+# of a job at once.
+rule tokens:
+    input:
+        all_tokens(),
+    localrule: True
+
+
+rule activations:
+    input:
+        all_activations(),
+    localrule: True
+
+
+rule statistics:
+    input:
+        all_statistics(),
+    localrule: True
+
+
+onstart:
+    work_alone()
+
+
 include: "rules/models.smk"
 include: "rules/stimuli.smk"
 include: "rules/activations.smk"

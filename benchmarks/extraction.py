@@ -14,6 +14,7 @@ import os
 import platform
 import runpy
 import select
+import shutil
 import statistics
 import subprocess
 import sys
@@ -80,12 +81,13 @@ it, goes on through the last block and the head.
 """
 
 
-def prepare(scratch: Path) -> None:
-    """Build what the scratch folder lacks: checkpoints, their manifests, and the token table."""
+def prepare() -> None:
+    """Build what the scratch folder lacks: checkpoints, manifests, token tables, checksums."""
     import torch
     import xarray as xr
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    from microtome.products import record
     from microtome.store import write_dataset
     from microtome.tokens import column
 
@@ -100,26 +102,38 @@ def prepare(scratch: Path) -> None:
         "in_word": [position == N_TOKENS - 1 for position in range(N_TOKENS)] * N_PROMPTS,
     }
     table = xr.Dataset(coords={name: ("token", column(v)) for name, v in columns.items()})
-    write_dataset(table, scratch / "tokens.h5")
-
-    missing = [name for name in CHECKPOINTS if not (scratch / name).exists()]
+    missing = [name for name in CHECKPOINTS if not manifest_file(name).exists()]
     if missing:
         torch.manual_seed(0)
         model = GPT2LMHeadModel(GPT2Config(**SHAPE))
         for name in CHECKPOINTS:  # in this order: the rounded model takes the exact one's place
             model.to(getattr(torch, name))
             if name in missing:
-                model.save_pretrained(scratch / f"{name}.partial")
-                manifest = {"model": "gpt2-xl", "source": "random weights", "revision": "seed 0"}
-                (scratch / f"{name}.partial" / "manifest.json").write_text(json.dumps(manifest))
-                (scratch / f"{name}.partial").rename(scratch / name)
+                model.save_pretrained(manifest_file(name).with_name("checkpoint"))
+                manifest = {"model": name, "source": "random weights", "revision": "seed 0"}
+                manifest_file(name).write_text(json.dumps(manifest))
+                record(manifest_file(name))
+                record(manifest_file(name).with_name("checkpoint"))
+    for name in CHECKPOINTS:
+        write_dataset(table, tokens_file(name))
+        record(tokens_file(name))
     os.sync()  # what was just written would slow the first sweep's flushes down
 
 
-def warm(checkpoint: Path) -> None:
+def manifest_file(name: str) -> Path:
+    """A model's manifest, where the workflow has it."""
+    return Path("results", "models", name, "manifest.json")
+
+
+def tokens_file(name: str) -> Path:
+    """A model's token table, where the workflow has it."""
+    return Path("results", "tokens", name, "prompts.h5")
+
+
+def warm(folder: Path, name: str) -> None:
     """Read a checkpoint into the page cache, so that the disk's speed decides nothing."""
     buffer = bytearray(1 << 24)
-    for file in checkpoint.glob("*.safetensors"):
+    for file in (folder / manifest_file(name)).parent.glob("checkpoint/*.safetensors"):
         with file.open("rb", buffering=0) as stream:
             while stream.readinto(buffer):
                 pass
@@ -132,7 +146,16 @@ def prompts() -> "np.ndarray":
     return np.random.default_rng(0).integers(SHAPE["vocab_size"], size=(N_PROMPTS, N_TOKENS))
 
 
-def sweep(checkpoint: Path, store: Path) -> None:
+class Named(list):
+    """Files as a Snakemake job knows them: by number and by name."""
+
+    def __init__(self, **files: str) -> None:
+        """List the files, and name them."""
+        super().__init__(files.values())
+        self.__dict__.update(files)
+
+
+def sweep(name: str) -> None:
     """Run the workflow's own script as Snakemake would."""
     import torch
 
@@ -141,33 +164,33 @@ def sweep(checkpoint: Path, store: Path) -> None:
     # What either way would import on first use.
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 
-    from microtome.store import read_dataset
-
     imported = time.perf_counter()
+    store = Path("results", "activations", name, "prompts")
     paths = [store / f"layer-{layer:02}.h5" for layer in range(SHAPE["n_layer"])]
     job = SimpleNamespace(
-        input=SimpleNamespace(
-            checkpoint=str(checkpoint),
-            manifest=str(checkpoint / "manifest.json"),
-            tokens=str(checkpoint.parent / "tokens.h5"),
+        input=Named(
+            manifest=str(manifest_file(name)),
+            checkpoint=str(manifest_file(name).with_name("checkpoint")),
+            tokens=str(tokens_file(name)),
         ),
         output=[str(path) for path in paths],
-        log=[str(store / "activations.log")],
+        log=[f"results/logs/activations/{name}/prompts.log"],
         params=SimpleNamespace(sites=list(SITES), final_sites=[]),
         resources=SimpleNamespace(batch_size=N_PROMPTS),
         threads=torch.get_num_threads(),
     )
     runpy.run_path(script, init_globals={"snakemake": job}, run_name="__main__")
     report_measures(imported)
-    layers = map(read_dataset, paths)
+    from microtome.sections import read_columns
+
     report_digests(
-        ((layer, site), dataset[site].values)
-        for layer, dataset in enumerate(layers)
+        ((layer, site), columns[site])
+        for layer, columns in enumerate(map(read_columns, paths))
         for site in SITES
     )
 
 
-def hooks(checkpoint: Path, store: Path) -> None:
+def hooks(name: str) -> None:
     """Load the model, hook it, run it: what a notebook does. Nothing is stored."""
     import torch
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
@@ -179,6 +202,7 @@ def hooks(checkpoint: Path, store: Path) -> None:
     # its own first call is with a single token.
     torch.tanh(torch.zeros(1))
     activations = {}
+    checkpoint = manifest_file(name).with_name("checkpoint")
 
     def keep(layer):
         def hook(module, args, output):
@@ -222,19 +246,19 @@ def _mebibytes(process: str | int, field: str) -> float:
     return 0.0  # a process that is about to end has no memory any more
 
 
-def measure(way: str, checkpoint: Path) -> tuple[dict[str, float], dict[str, str]]:
+def measure(way: str, folder: Path, name: str) -> tuple[dict[str, float], dict[str, str]]:
     """Run one way in a fresh process.
 
     Returns:
         The measurements, by the keys of `MEASURES`, and the digest of every array.
     """
-    with (
-        tempfile.TemporaryDirectory(dir=checkpoint.parent) as store,
-        tempfile.TemporaryFile() as errors,
-    ):
-        command = [sys.executable, __file__, "--child", way, str(checkpoint), store]
+    with tempfile.TemporaryFile() as errors:
+        shutil.rmtree(folder / "results" / "activations", ignore_errors=True)
+        command = [sys.executable, __file__, "--child", way, name]
         start = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
+        with subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=errors
+        ) as process:
             anonymous = 0.0
             while not select.select([process.stdout], [], [], 0.01)[0]:
                 with suppress(ProcessLookupError):
@@ -246,31 +270,31 @@ def measure(way: str, checkpoint: Path) -> tuple[dict[str, float], dict[str, str
         wall = time.perf_counter() - start - (digested - extracted)
         if process.returncode:
             errors.seek(0)
-            sys.exit(f"{way}, {checkpoint.name}: failed\n{errors.read().decode()}")
+            sys.exit(f"{way}, {name}: failed\n{errors.read().decode()}")
     measured = json.loads(first_line) | {"anonymous": anonymous, "wall": wall}
     return measured, json.loads(second_line)
 
 
-def compare(checkpoint: Path, n_pairs: int) -> dict[str, list[dict[str, float]]]:
+def compare(folder: Path, name: str, n_pairs: int) -> dict[str, list[dict[str, float]]]:
     """Measure both ways alternately, each in turn going first, and check that they agree."""
     measured: dict[str, list[dict[str, float]]] = {"sweep": [], "hooks": []}
     for pair in range(n_pairs):
         digests = {}
         for way in sorted(measured, reverse=pair % 2 == 0):
-            warm(checkpoint)
-            result, digests[way] = measure(way, checkpoint)
+            warm(folder, name)
+            result, digests[way] = measure(way, folder, name)
             measured[way].append(result)
             figures = (
                 f"{heading} {result[m]:.{d}f} {u}" for m, (heading, u, d, _) in MEASURES.items()
             )
-            print(f"{checkpoint.name} {way}: {', '.join(figures)}", file=sys.stderr, flush=True)
+            print(f"{name} {way}: {', '.join(figures)}", file=sys.stderr, flush=True)
         if len(digests["sweep"]) != SHAPE["n_layer"] * len(SITES):
-            sys.exit(f"{checkpoint.name}: {len(digests['sweep'])} arrays")
+            sys.exit(f"{name}: {len(digests['sweep'])} arrays")
         differing = [
             key for key, digest in digests["sweep"].items() if digests["hooks"][key] != digest
         ]
         if differing:
-            sys.exit(f"{checkpoint.name}: {len(differing)} arrays differ, first {differing[0]!r}")
+            sys.exit(f"{name}: {len(differing)} arrays differ, first {differing[0]!r}")
     return measured
 
 
@@ -313,14 +337,14 @@ def _cpu() -> str:
 def main() -> None:
     """Build, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=REPOSITORY / "results" / "benchmark")
+    parser.add_argument("--folder", type=Path, default=Path("results/benchmarks/extraction"))
     parser.add_argument("--pairs", type=int, default=3, help="measurements of each way")
     parser.add_argument("--write", type=Path, metavar="FILE", help="Markdown file to write")
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run([sys.executable, __file__, "--child", "prepare", str(folder)], check=True)
-    results = {name: compare(folder / name, options.pairs) for name in CHECKPOINTS}
+    subprocess.run([sys.executable, __file__, "--child", "prepare"], cwd=folder, check=True)
+    results = {name: compare(folder, name, options.pairs) for name in CHECKPOINTS}
     print(table(results))
     if options.write:
         options.write.write_text(f"{TEXT}\n{table(results)}", encoding="utf-8")
@@ -328,6 +352,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        {"prepare": prepare, "sweep": sweep, "hooks": hooks}[sys.argv[2]](*map(Path, sys.argv[3:]))
+        {"prepare": prepare, "sweep": sweep, "hooks": hooks}[sys.argv[2]](*sys.argv[3:])
     else:
         main()

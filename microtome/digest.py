@@ -1,14 +1,17 @@
 """A digest of the code that a product depends on, for Snakemake to compare.
 
-It covers a script and every local module it imports, transitively, wherever the import stands.
-Syntax trees are compared, without docstrings, comments and layout: only what can change a
-result changes the digest.
+It covers a script and every local module it imports, transitively, wherever the import stands,
+and the installed version of every other package that these import. Syntax trees are compared,
+without docstrings, comments and layout: only what can change a result changes the digest.
 """
 
 import ast
 import hashlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 
@@ -22,35 +25,56 @@ def code_digest(script: Path, root: Path) -> str:
     Returns:
         Sixteen hex digits.
     """
+    root = root.resolve()
     seen: dict[Path, str] = {}
+    packages: set[str] = set()
     waiting = [script.resolve()]
     while waiting:
         file = waiting.pop()
         if file not in seen:
-            seen[file], imports = _read(file, root.resolve())
-            waiting.extend(imports)
+            seen[file], imports = _read(file, root)
+            for name in imports:
+                files = list(_files(root, name))
+                waiting.extend(files)
+                if name and not files:
+                    packages.add(name[0])
     digest = hashlib.sha256()
     for file in sorted(seen):
         # Named by its place in the repository, so that every clone agrees.
-        name = file.relative_to(root.resolve()).as_posix()
-        digest.update(f"{name}\n{seen[file]}\n".encode())
+        digest.update(f"{file.relative_to(root).as_posix()}\n{seen[file]}\n".encode())
+    for package in sorted(packages):
+        digest.update(f"{package} {_version(package)}\n".encode())
     return digest.hexdigest()[:16]
 
 
 @cache
-def _read(file: Path, root: Path) -> tuple[str, tuple[Path, ...]]:
-    """A file's code without docstrings, comments and layout, and the local files it imports."""
+def _read(file: Path, root: Path) -> tuple[str, tuple[tuple[str, ...], ...]]:
+    """A file's code without docstrings, comments and layout, and the dotted names it imports."""
     tree = ast.parse(file.read_text(encoding="utf-8"), file.name)
-    package = file.relative_to(root).parts[:-1]
-    imports = tuple(
-        path for name in _imported(tree, package) for path in _files(root, name) if path != file
-    )
+    imports = tuple(_imported(tree, file.relative_to(root).parts[:-1]))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [statement for statement in node.body if not _is_text(statement)] or [
                 ast.Pass()
             ]
     return ast.unparse(tree), imports
+
+
+@cache
+def _version(package: str) -> str:
+    """The version of a package that is installed, by the name it is imported under."""
+    if package in sys.stdlib_module_names:
+        return "standard library"
+    # Some are imported under another name than they are installed under: sklearn, yaml.
+    for name in (package, *_distributions().get(package, ())):
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return "not installed"
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 def _is_text(statement: ast.stmt) -> bool:

@@ -21,7 +21,7 @@ def scaled_blocks(checkpoint: Path, ids: np.ndarray, factor: float) -> np.ndarra
     Source: Mike X Cohen, "LLM breakdown 4/6: Transformer outputs (hidden states)", demo 3.
 
     Args:
-        checkpoint: a checkpoint folder as `microtome.checkpoint.fetch` makes it.
+        checkpoint: a checkpoint folder as `microtome.fetch.fetch` makes it.
         ids: the text's token ids, (position,).
         factor: what a block's output, the hidden state of every token, is multiplied by.
 

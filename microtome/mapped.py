@@ -15,8 +15,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from microtome.checkpoint import read_config, resolve, sizes, skeleton, tensor_index
+from microtome.checkpoint import read_config, sizes, tensor_index
 from microtome.errors import MicrotomeError
+from microtome.skeleton import resolve, skeleton
 
 
 @dataclass

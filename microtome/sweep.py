@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from microtome.architectures import SITES, Tap, taps
 from microtome.errors import MicrotomeError
 from microtome.mapped import Call, MappedModel
-from microtome.store import Section
+from microtome.sections import Section
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def sweep(
     last site there. It computes in float32 on the CPU.
 
     Args:
-        checkpoint: a checkpoint folder as `microtome.checkpoint.fetch` makes it.
+        checkpoint: a checkpoint folder as `microtome.fetch.fetch` makes it.
         batches: what `batched` returned.
         sites: names of `microtome.architectures.SITES`.
         layers: indices of blocks.

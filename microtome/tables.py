@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from microtome.store import replacing
+from microtome.products import replacing
 
 
 def write_table(frame: pd.DataFrame, text: str, csv: str | Path, txt: str | Path) -> None:
@@ -16,7 +16,7 @@ def write_table(frame: pd.DataFrame, text: str, csv: str | Path, txt: str | Path
         csv: the CSV file.
         txt: the text file.
     """
-    with replacing(Path(csv)) as unfinished:
+    with replacing(csv) as unfinished:
         frame.to_csv(unfinished, index=False, lineterminator="\n")
-    with replacing(Path(txt)) as unfinished:
+    with replacing(txt) as unfinished:
         unfinished.write_text(f"{text.rstrip()}\n", encoding="utf-8")

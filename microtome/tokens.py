@@ -79,10 +79,3 @@ def column(values: Sequence) -> np.ndarray:
             return array.astype(np.int32)
         case _:
             return np.asarray(values, dtype=object)
-
-
-def sequences(table: xr.Dataset) -> list[np.ndarray]:
-    """The token ids of each sequence of a token table, in order."""
-    number = table["sequence"].values
-    starts = np.flatnonzero(np.diff(number, prepend=-1))
-    return np.split(table["token_id"].values, starts[1:])

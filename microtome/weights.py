@@ -46,8 +46,8 @@ class StoredMLP:
         """Find out what the MLPs are made of.
 
         Args:
-            checkpoint: a checkpoint folder as `microtome.checkpoint.fetch` makes it.
-            manifest: the file that holds what `microtome.checkpoint.manifest` says of it.
+            checkpoint: a checkpoint folder as `microtome.fetch.fetch` makes it.
+            manifest: the file that holds what `microtome.fetch.manifest` says of it.
 
         Raises:
             MicrotomeError: an architecture that is not known, or a damaged checkpoint.

@@ -1,12 +1,14 @@
 # What the rules share: the checked config, and where products lie.
+import fcntl
 import re
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from microtome import config as settings
 from microtome.digest import code_digest
 from microtome.errors import MicrotomeError
-from microtome.sources import Folder, Untrained, parse_source
+from microtome.sources import Folder, Package, Untrained, parse_source
 
 ROOT = Path(workflow.basedir)
 
@@ -60,6 +62,47 @@ def all_products():
     ]
 
 
+def all_statistics():
+    """Every statistic that the config asks for, once per model it depends on."""
+    return [
+        product_file("statistics", product, "h5").format(model=model)
+        for study, entry in config["studies"].items()
+        for model in entry["models"]
+        for product in settings.statistics(config, study).values()
+    ]
+
+
+def all_activations():
+    """Every layer file that the config asks for."""
+    return [
+        file
+        for (model, stimuli), wanted in settings.sweeps(config).items()
+        for file in activation_files(model, stimuli, wanted.layers, wanted.final_sites)
+    ]
+
+
+def all_tokens():
+    """The token table of every sweep; those of other statistics follow with them."""
+    return [f"results/tokens/{model}/{stimuli}.h5" for model, stimuli in settings.sweeps(config)]
+
+
+def work_alone():
+    """Refuse to run beside another run in the same folder.
+
+    Snakemake's own lock outlives a run that is killed and then wants to be unlocked by hand; this
+    one the system lets go of with the process.
+    """
+    global folder_lock
+    folder_lock = open(".snakemake/microtome.lock", "w")
+    try:
+        fcntl.flock(folder_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(
+            f"microtome: {Path.cwd()}: another run is at work here; wait for its end, or choose "
+            "another folder with --directory"
+        )
+
+
 def model_origin(wildcards):
     """What a model is made from on this machine: a folder's weights, or another model."""
     source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
@@ -69,6 +112,15 @@ def model_origin(wildcards):
         kinds = {".json", ".safetensors", ".txt", ".model", ".jinja"}
         return {"files": sorted(str(f) for f in source.path.iterdir() if f.suffix in kinds)}
     return {}
+
+
+def package_version(wildcards):
+    """The version of the package that a model comes out of, if it is one that is installed."""
+    source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
+    try:
+        return version(source.package) if isinstance(source, Package) else None
+    except PackageNotFoundError:
+        return None
 
 
 def statistic_inputs(product):

@@ -13,5 +13,6 @@ rule fetch_model:
     params:
         code=code("fetch_model.py"),
         model=lambda wildcards: dict(sorted(config["models"][wildcards.model].items())),
+        package=package_version,
     script:
         "../scripts/fetch_model.py"

@@ -7,18 +7,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from microtome.errors import job_log
-from microtome.store import layer_of, read_dataset, write_layers_beside
+from microtome.products import job
+from microtome.sections import layer_of, read_columns, sequences, write_layers_beside
 from microtome.sweep import batched, sweep
-from microtome.tokens import sequences
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]) as log:
+    with job(snakemake) as log:
         torch.set_num_threads(snakemake.threads)
         manifest = json.loads(Path(snakemake.input.manifest).read_text(encoding="utf-8"))
-        table = read_dataset(snakemake.input.tokens)
+        columns = read_columns(snakemake.input.tokens)
         paths = {layer_of(path): path for path in snakemake.output}
-        batches = batched(sequences(table), snakemake.resources.batch_size)
+        batches = batched(sequences(columns), snakemake.resources.batch_size)
         sections = sweep(
             Path(snakemake.input.checkpoint),
             batches,
@@ -33,4 +32,4 @@ if __name__ == "__main__":
         }
         total = len(paths) * len(batches)
         progress = tqdm(sections, total=total, unit="batch", desc="layers × batches", file=log)
-        write_layers_beside(progress, table, paths, attributes)
+        write_layers_beside(progress, columns, paths, attributes)

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from microtome.checkpoint import fetch, manifest
-from microtome.errors import MicrotomeError, job_log
+from microtome.errors import MicrotomeError
+from microtome.fetch import fetch, manifest
+from microtome.products import job
 from microtome.sources import parse_source
 
 
@@ -15,7 +16,7 @@ def main(
     checkpoint: Path,
     manifest_file: Path,
 ) -> None:
-    """Fetch one model; see `microtome.checkpoint`.
+    """Fetch one model; see `microtome.fetch`.
 
     Args:
         name: the model's name in the config.
@@ -36,7 +37,7 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         reference = snakemake.input.get("reference")
         main(
             snakemake.wildcards.model,

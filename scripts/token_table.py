@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.stimuli import read_stimuli
 from microtome.store import write_dataset
 from microtome.tokens import token_table
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         stimuli = read_stimuli(Path(snakemake.input.stimuli))
         table = token_table(stimuli, Path(snakemake.input.checkpoint))
         write_dataset(table.assign_attrs(model=snakemake.wildcards.model), snakemake.output[0])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Tokenizer
 
-from microtome.checkpoint import fetch
+from microtome.fetch import fetch
 from microtome.sources import Package
 
 SIZES = {
@@ -91,3 +91,13 @@ def gpt2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe"))
     tokenizer.save_pretrained(folder)
     return folder
+
+
+class Files(list):
+    """Files by number and by name, as Snakemake hands them to a script."""
+
+    def __init__(self, named):
+        super().__init__()
+        for files in named.values():
+            self.extend([files] if isinstance(files, str | Path) else files)
+        self.__dict__.update(named)

@@ -12,18 +12,19 @@ from conftest import build
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from microtome.checkpoint import fetch
 from microtome.errors import MicrotomeError
+from microtome.fetch import fetch
 from microtome.figures.style import style
+from microtome.sections import sequences, write_layers
 from microtome.sources import Folder
 from microtome.statistics import regression as least_squares
 from microtome.statistics.layers import by_layer
 from microtome.statistics.norms import log_norms, norm_histograms
 from microtome.statistics.regression import autoregression, regression
 from microtome.stimuli import read_stimuli
-from microtome.store import read_dataset, write_dataset, write_layers
+from microtome.store import read_dataset, write_dataset
 from microtome.sweep import batched, sweep
-from microtome.tokens import sequences, token_table
+from microtome.tokens import token_table
 
 ROOT = Path(__file__).resolve().parent.parent
 ROCK = ROOT / "stimuli" / "rock_music.yaml"
@@ -68,7 +69,7 @@ def studied(request, tmp_path_factory):
     layers = range(len(attentions))
     paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in layers}
     sections = sweep(checkpoint, batched(sequences(table), 32), ["attn_out"], list(layers))
-    write_layers(sections, table, paths, {})
+    write_layers(sections, table.coords, paths, {})
     norms = by_layer(list(paths.values()), lambda section: log_norms(section, "attn_out"))
     write_dataset(norms, folder / "norms.h5")
     return read_dataset(folder / "norms.h5"), full

@@ -9,16 +9,16 @@ from conftest import build
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from microtome.checkpoint import fetch
+from microtome.fetch import fetch
+from microtome.sections import sequences, write_layers
 from microtome.sources import Folder
 from microtome.statistics.correlation import correlations
 from microtome.statistics.layers import at_position, by_layer, distinct
 from microtome.statistics.selectivity import selectivity, similarity_distributions
 from microtome.statistics.similarity import cosine_similarities, representational_similarity
 from microtome.stimuli import read_stimuli
-from microtome.store import write_layers
 from microtome.sweep import batched, sweep
-from microtome.tokens import sequences, token_table
+from microtome.tokens import token_table
 
 STIMULI = read_stimuli(Path(__file__).parents[1] / "stimuli" / "categories.yaml")
 SITES = ["q", "k", "v"]
@@ -74,7 +74,7 @@ def studied(request, tmp_path_factory, gpt2_tokenizer):
     table = token_table(STIMULI, checkpoint)
     paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in LAYERS}
     sections = sweep(checkpoint, batched(sequences(table), 32), SITES, LAYERS)
-    write_layers(sections, table, paths, {})
+    write_layers(sections, table.coords, paths, {})
     return list(paths.values()), *full_forwards(checkpoint)
 
 

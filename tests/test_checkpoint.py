@@ -35,8 +35,9 @@ from transformers import (
 )
 
 import microtome.sources as sources
-from microtome.checkpoint import fetch, manifest, read_config, sizes
+from microtome.checkpoint import read_config, sizes
 from microtome.errors import MicrotomeError
+from microtome.fetch import fetch, manifest
 
 COMMIT = hashlib.sha1(b"a commit").hexdigest()
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -15,16 +15,17 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from microtome.checkpoint import fetch
 from microtome.errors import MicrotomeError
+from microtome.fetch import fetch
 from microtome.figures.style import style
 from microtome.figures.text import shown, text_heatmap, text_height, typeset
+from microtome.sections import sequences, write_layers
 from microtome.sources import Folder
 from microtome.statistics.tuning import t_tests, text_tuning, word_activations
 from microtome.stimuli import read_stimuli
-from microtome.store import open_layer, read_dataset, write_dataset, write_layers
+from microtome.store import open_layer, read_dataset, write_dataset
 from microtome.sweep import batched, sweep
-from microtome.tokens import sequences, token_table
+from microtome.tokens import token_table
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDE = {"vocab_size": 50257, "max_position_embeddings": 256}
@@ -44,7 +45,7 @@ def layer_file(folder, checkpoint, stimuli, layer):
     table = token_table(read_stimuli(ROOT / "stimuli" / f"{stimuli}.yaml"), checkpoint)
     path = folder / stimuli / f"layer-{layer:02d}.h5"
     sections = sweep(checkpoint, batched(sequences(table), 32), ["pre"], [layer])
-    write_layers(sections, table, {layer: path}, {})
+    write_layers(sections, table.coords, {layer: path}, {})
     return path
 
 

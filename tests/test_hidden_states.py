@@ -12,12 +12,13 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from conftest import build
+from conftest import Files, build
 from torch.nn.functional import cosine_similarity
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from microtome.checkpoint import fetch
 from microtome.errors import MicrotomeError
+from microtome.fetch import fetch
+from microtome.sections import sequences, write_layers
 from microtome.sources import Folder
 from microtome.statistics.hidden_states import (
     hidden_states,
@@ -31,9 +32,9 @@ from microtome.statistics.hidden_states import (
     token_similarity,
 )
 from microtome.stimuli import Stimulus
-from microtome.store import open_layer, read_dataset, write_dataset, write_layers
+from microtome.store import open_layer, read_dataset, write_dataset
 from microtome.sweep import batched, sweep
-from microtome.tokens import sequences, token_table
+from microtome.tokens import token_table
 
 ROOT = Path(__file__).parents[1]
 STUDY = "hidden_states"
@@ -71,7 +72,7 @@ def extract(checkpoint, stimuli, folder, texts=None):
     sections = sweep(
         checkpoint, batched(sequences(table), 8), ["resid_pre"], range(n_layers), final
     )
-    write_layers(sections, table, paths, {})
+    write_layers(sections, table.coords, paths, {})
     write_dataset(table, folder / "tokens.h5")
     *layers, last = paths.values()
     return layers, [last], folder / "tokens.h5"
@@ -306,18 +307,6 @@ def test_scaling_figure(n_layers, step):
     np.testing.assert_array_equal(hexagons.get_ydata(), predicted[1:, 2])
     assert set(line.get_ydata()) == {predicted[0, 2]}
     assert axes.texts[0].get_text() == f"Clean: {predicted[0, 2]:.2f}"
-
-
-class Files(dict):
-    """Named files as Snakemake hands them over: by name or by number."""
-
-    __getattr__ = dict.__getitem__
-
-    def __getitem__(self, number):
-        return list(self.values())[number]
-
-    def __iter__(self):
-        return iter(self.values())
 
 
 def run_script(kind, name, folder, *, input, options):

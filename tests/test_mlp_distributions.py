@@ -16,23 +16,24 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from conftest import CONFIGS, build
+from conftest import CONFIGS, Files, build
 from safetensors.torch import load_file, save_file
 from scipy import stats
 from sklearn.manifold import TSNE, trustworthiness
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from microtome.checkpoint import fetch, manifest
 from microtome.errors import MicrotomeError
+from microtome.fetch import fetch, manifest
+from microtome.sections import sequences, write_layers
 from microtome.sources import Folder
 from microtome.statistics.distributions import histograms, site_histograms, token_histograms
 from microtome.statistics.embedding import tsne
 from microtome.statistics.layers import from_position
 from microtome.statistics.nonlinearity import gelu_demonstration, linear_separation_demonstration
 from microtome.stimuli import read_stimuli
-from microtome.store import read_dataset, write_layers
+from microtome.store import read_dataset
 from microtome.sweep import batched, sweep
-from microtome.tokens import sequences, token_table
+from microtome.tokens import token_table
 from microtome.weights import StoredMLP
 
 ROOT = Path(__file__).parents[1]
@@ -50,14 +51,6 @@ MODELS = {
         ["Input", "Gate (before SiLU)", "SiLU(gate) × up", "Projection"],
     ),
 }
-
-
-class Files(list):
-    """Files by number and by name, as Snakemake hands them to a script."""
-
-    def __init__(self, named):
-        super().__init__(named.values())
-        self.__dict__.update(named)
 
 
 def run_script(path, inputs, outputs, folder, options, sites=()):
@@ -131,7 +124,7 @@ def case(request, tmp_path_factory, gpt2_tokenizer):
     layers = range(len(seen))
     paths = {i: folder / f"layer-{i:02d}.h5" for i in layers}
     sections = sweep(checkpoint, batched(sequences(table), 1), SITES, layers)
-    write_layers(sections, table, paths, {})
+    write_layers(sections, table.coords, paths, {})
 
     made = {}
     for statistic, entry in CONFIG["statistics"].items():

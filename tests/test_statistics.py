@@ -6,6 +6,7 @@ import xarray as xr
 from scipy import stats
 
 from microtome.errors import MicrotomeError
+from microtome.sections import Section, write_layers
 from microtome.statistics.correlation import correlations, paired_values, site_pairs
 from microtome.statistics.layers import at_position, by_layer, distinct
 from microtome.statistics.permutation import mantel_test, selectivity_test
@@ -17,7 +18,6 @@ from microtome.statistics.similarity import (
     representational_similarity,
     word_pairs,
 )
-from microtome.store import Section, write_layers
 
 WORDS = ["sun", "moon", "pear", "lime", "fig"]
 CATEGORY = ["space", "space", "fruit", "fruit", "fruit"]
@@ -195,7 +195,10 @@ def test_by_layer_reads_one_file_after_another(tmp_path):
         values = {site: data[site].values for site in "qkv"}
         rows = np.arange(data.sizes["token"])
         write_layers(
-            [Section(layer, rows, values)], data.drop_vars(["q", "k", "v"]), {layer: paths[-1]}, {}
+            [Section(layer, rows, values)],
+            data.drop_vars(["q", "k", "v"]).coords,
+            {layer: paths[-1]},
+            {},
         )
     profile = by_layer(paths, lambda s: correlations(at_position(s, -1), ["q", "k"]))
     assert list(profile["layer"].values) == [1, 4, 12]

@@ -11,8 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from microtome.errors import MicrotomeError
+from microtome.sections import sequences
 from microtome.stimuli import Stimulus, read_stimuli
-from microtome.tokens import sequences, token_table
+from microtome.tokens import token_table
 
 CATEGORIES = Path(__file__).parents[1] / "stimuli" / "categories.yaml"
 

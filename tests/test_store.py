@@ -9,15 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from microtome.errors import MicrotomeError
-from microtome.store import (
-    Section,
-    layer_of,
-    open_layer,
-    read_dataset,
-    write_dataset,
-    write_layers,
-    write_layers_beside,
-)
+from microtome.sections import Section, layer_of, write_layers, write_layers_beside
+from microtome.store import open_layer, read_dataset, write_dataset
 
 TABLE = xr.Dataset(
     coords={
@@ -40,7 +33,7 @@ def sections(layer=3, poison=np.nan):
 
 def written(tmp_path):
     path = tmp_path / "layer-03.h5"
-    write_layers(sections(), TABLE, {3: path}, {"model": "m", "revision": "r"})
+    write_layers(sections(), TABLE.coords, {3: path}, {"model": "m", "revision": "r"})
     return path
 
 
@@ -75,7 +68,7 @@ def test_same_input_same_bytes(tmp_path):
 @pytest.mark.parametrize("poison", [np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused_by_layer_and_site(tmp_path, poison):
     with pytest.raises(MicrotomeError, match="layer 3, site post: NaN or infinite"):
-        write_layers(sections(poison=poison), TABLE, {3: tmp_path / "layer-03.h5"}, {})
+        write_layers(sections(poison=poison), TABLE.coords, {3: tmp_path / "layer-03.h5"}, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -85,7 +78,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_layers(interrupted(), TABLE, {3: tmp_path / "layer-03.h5"}, {})
+        write_layers(interrupted(), TABLE.coords, {3: tmp_path / "layer-03.h5"}, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,7 +92,7 @@ def test_writing_beside_gives_the_same_bytes(tmp_path):
     (tmp_path / "other").mkdir()
     paths = {layer: tmp_path / "other" / f"layer-{layer:02d}.h5" for layer in (3, 4, 5)}
     many = (section for layer in paths for section in sections(layer))
-    write_layers_beside(many, TABLE, paths, {"model": "m", "revision": "r"})
+    write_layers_beside(many, TABLE.coords, paths, {"model": "m", "revision": "r"})
     assert paths[3].read_bytes() == written(tmp_path).read_bytes()
     assert sorted(p.name for p in (tmp_path / "other").iterdir()) == [
         p.name for p in paths.values()
@@ -114,7 +107,7 @@ def test_writing_beside_ends_when_the_sections_fail(tmp_path):
 
     paths = {layer: tmp_path / f"layer-{layer:02d}.h5" for layer in (3, 4)}
     with pytest.raises(KeyboardInterrupt):
-        write_layers_beside(failing(), TABLE, paths, {})
+        write_layers_beside(failing(), TABLE.coords, paths, {})
     assert [p.name for p in tmp_path.iterdir()] == ["layer-03.h5"]
 
 
@@ -127,7 +120,7 @@ def test_writing_beside_ends_when_the_writer_fails(tmp_path):
             yield next(sections(3, poison=np.inf))
 
     with pytest.raises(MicrotomeError, match="NaN or infinite"):
-        write_layers_beside(endless(), TABLE, {3: tmp_path / "layer-03.h5"}, {})
+        write_layers_beside(endless(), TABLE.coords, {3: tmp_path / "layer-03.h5"}, {})
     assert len(asked) < 10
     assert list(tmp_path.iterdir()) == []
 
@@ -136,7 +129,7 @@ def test_a_finished_file_survives_a_failed_rewrite(tmp_path):
     path = written(tmp_path)
     before = path.read_bytes()
     with pytest.raises(MicrotomeError):
-        write_layers(sections(poison=np.inf), TABLE, {3: path}, {})
+        write_layers(sections(poison=np.inf), TABLE.coords, {3: path}, {})
     assert path.read_bytes() == before
 
 

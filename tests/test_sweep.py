@@ -8,8 +8,8 @@ from torch.nn.functional import gelu, silu
 from transformers import AutoModelForCausalLM
 
 from microtome.architectures import SITES
-from microtome.checkpoint import fetch
 from microtome.errors import MicrotomeError
+from microtome.fetch import fetch
 from microtome.sources import Folder
 from microtome.sweep import batched, sweep
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from microtome.store import replacing
+from microtome.products import replacing
 
 _COMMON = {
     "axes.spines.right": False,
@@ -62,7 +62,7 @@ def save(figure: Figure, svg: str | Path, png: str | Path, *, dpi: int) -> None:
         dpi: dots per inch of the PNG.
     """
     # Rasterised parts (large scatters) of the SVG follow the resolution of the PNG.
-    with replacing(Path(svg)) as unfinished:
+    with replacing(svg) as unfinished:
         figure.savefig(unfinished, format="svg", dpi=dpi, metadata={"Date": None})
-    with replacing(Path(png)) as unfinished:
+    with replacing(png) as unfinished:
         figure.savefig(unfinished, format="png", dpi=dpi)

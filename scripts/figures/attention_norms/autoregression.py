@@ -4,9 +4,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.errors import job_log
 from microtome.figures.panels import sparse_ticks
 from microtome.figures.style import FILLS, ink, save, style
+from microtome.products import job
 from microtome.store import read_dataset
 
 
@@ -43,6 +43,6 @@ def draw(betas: xr.Dataset) -> Figure:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         figure = draw(read_dataset(snakemake.input.autoregression), **snakemake.params.options)
         save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

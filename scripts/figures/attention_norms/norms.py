@@ -5,9 +5,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.errors import job_log
 from microtome.figures.panels import sparse_ticks
 from microtome.figures.style import DEPTH, ink, save, style
+from microtome.products import job
 from microtome.statistics.layers import from_position
 from microtome.store import read_dataset
 
@@ -50,7 +50,7 @@ def draw(norms: xr.Dataset, histograms: xr.Dataset) -> Figure:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         norms = read_dataset(snakemake.input.norms)
         histograms = read_dataset(snakemake.input.norm_histograms)
         figure = draw(norms, histograms, **snakemake.params.options)

@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.errors import job_log
 from microtome.figures.style import save, style
+from microtome.products import job
 from microtome.store import read_dataset
 
 
@@ -35,6 +35,6 @@ def draw(similarities: xr.Dataset, *, layer: int, limits: tuple[float, float]) -
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         figure = draw(read_dataset(snakemake.input.cosine_similarities), **snakemake.params.options)
         save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

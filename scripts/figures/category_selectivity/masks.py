@@ -3,8 +3,8 @@
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.errors import job_log
 from microtome.figures.style import save, style
+from microtome.products import job
 from microtome.store import read_dataset
 
 PANELS = {
@@ -25,6 +25,6 @@ def draw(pairs: xr.Dataset) -> Figure:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         figure = draw(read_dataset(snakemake.input.word_pairs), **snakemake.params.options)
         save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

@@ -4,9 +4,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.errors import job_log
 from microtome.figures.panels import dots
 from microtome.figures.style import FILLS, save, style
+from microtome.products import job
 from microtome.store import read_dataset
 
 
@@ -38,7 +38,7 @@ def draw(similarities: xr.Dataset, rsa: xr.Dataset, *, layer: int) -> Figure:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         figure = draw(
             read_dataset(snakemake.input.cosine_similarities),
             read_dataset(snakemake.input.rsa),

@@ -6,8 +6,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from microtome.errors import job_log
 from microtome.figures.style import DEPTH, ink, save, style
+from microtome.products import job
 from microtome.store import read_dataset
 
 LABELS = {
@@ -46,6 +46,6 @@ def draw(selectivity: xr.Dataset, *, scale: str) -> Figure:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         figure = draw(read_dataset(snakemake.input.selectivity), **snakemake.params.options)
         save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

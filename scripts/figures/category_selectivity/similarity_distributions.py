@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.errors import job_log
 from microtome.figures.style import save, style
+from microtome.products import job
 from microtome.store import read_dataset
 
 
@@ -34,7 +34,7 @@ def draw(distributions: xr.Dataset) -> Figure:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         distributions = read_dataset(snakemake.input.similarity_distributions)
         figure = draw(distributions, **snakemake.params.options)
         save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

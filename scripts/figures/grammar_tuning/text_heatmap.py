@@ -3,9 +3,9 @@
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.errors import job_log
 from microtome.figures.style import save, style
 from microtome.figures.text import text_heatmap, text_height
+from microtome.products import job
 from microtome.store import read_dataset
 
 #: Inches: the figure's width, its margin, and what a panel's title takes.
@@ -40,6 +40,6 @@ def draw(tuning: xr.Dataset) -> Figure:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         figure = draw(read_dataset(snakemake.input.text_tuning), **snakemake.params.options)
         save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

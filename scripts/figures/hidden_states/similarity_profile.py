@@ -3,9 +3,9 @@
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.errors import job_log
 from microtome.figures.panels import sparse_ticks, strips
 from microtome.figures.style import save, style
+from microtome.products import job
 from microtome.store import read_dataset
 
 
@@ -21,6 +21,6 @@ def draw(profile: xr.Dataset) -> Figure:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         figure = draw(read_dataset(snakemake.input.similarity_profile), **snakemake.params.options)
         save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

@@ -3,9 +3,9 @@
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.errors import job_log
 from microtome.figures.panels import cosine_matrices, sparse_ticks, token_label
 from microtome.figures.style import save, style
+from microtome.products import job
 from microtome.store import read_dataset
 
 
@@ -27,6 +27,6 @@ def draw(similarities: xr.Dataset, *, limits: tuple[float, float]) -> Figure:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         figure = draw(read_dataset(snakemake.input.token_similarity), **snakemake.params.options)
         save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

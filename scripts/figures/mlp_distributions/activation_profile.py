@@ -5,9 +5,9 @@ from string import ascii_uppercase
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.errors import job_log
 from microtome.figures.panels import histogram_images
 from microtome.figures.style import save, style
+from microtome.products import job
 from microtome.store import read_dataset
 
 
@@ -34,6 +34,6 @@ def draw(histograms: xr.Dataset, *, limits: tuple[float, float]) -> Figure:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         figure = draw(read_dataset(snakemake.input.activation_profile), **snakemake.params.options)
         save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from microtome.errors import job_log
 from microtome.figures.panels import dots, token_label
 from microtome.figures.style import DEPTH, ink, save, style
+from microtome.products import job
 from microtome.store import read_dataset
 
 #: Fill colour of the scatter plot.
@@ -91,6 +91,6 @@ def label_points(axes: Axes, places: np.ndarray, labels: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), style(snakemake.params.style["theme"]):
+    with job(snakemake), style(snakemake.params.style["theme"]):
         figure = draw(read_dataset(snakemake.input.tsne), **snakemake.params.options)
         save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

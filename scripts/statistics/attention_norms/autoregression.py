@@ -1,10 +1,10 @@
 """Each token's log norm predicted from the two tokens before it, for every layer."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.regression import autoregression
 from microtome.store import read_dataset, write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         norms = read_dataset(snakemake.input.norms)
         write_dataset(autoregression(norms, **snakemake.params.options), snakemake.output[0])

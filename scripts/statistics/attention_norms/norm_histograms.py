@@ -1,10 +1,10 @@
 """Histograms of the log norms of each layer."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.norms import norm_histograms
 from microtome.store import read_dataset, write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         norms = read_dataset(snakemake.input.norms)
         write_dataset(norm_histograms(norms, **snakemake.params.options), snakemake.output[0])

@@ -1,12 +1,12 @@
 """Log norms of what attention adds to each token, for every layer."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.layers import by_layer
 from microtome.statistics.norms import log_norms
 from microtome.store import write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         site = snakemake.params.sites[0]
         norms = by_layer(snakemake.input.layers, lambda section: log_norms(section, site))
         write_dataset(norms, snakemake.output[0])

@@ -1,11 +1,11 @@
 """Each token's log norm predicted from the two tokens before it, at one layer."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.regression import regression
 from microtome.store import read_dataset, write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         layer, first_token = (snakemake.params.options[key] for key in ("layer", "first_token"))
         norms = read_dataset(snakemake.input.norms).sel(layer=layer)
         write_dataset(regression(norms, first_token).assign_attrs(layer=layer), snakemake.output[0])

@@ -1,12 +1,12 @@
 """Cosine similarity of each two words at one token, for every site and layer."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.layers import at_position, by_layer
 from microtome.statistics.similarity import cosine_similarities
 from microtome.store import write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         token, sites = snakemake.params.options["token"], snakemake.params.sites
         matrices = by_layer(
             snakemake.input.layers,

@@ -1,9 +1,9 @@
 """What Fisher's z does to uniformly distributed values; of no model."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.similarity import fisher_z_demonstration
 from microtome.store import write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         write_dataset(fisher_z_demonstration(**snakemake.params.options), snakemake.output[0])

@@ -1,12 +1,12 @@
 """Correlation of each two sites at one token, for every layer."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.correlation import correlations
 from microtome.statistics.layers import by_layer, distinct
 from microtome.store import write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         token, sites = snakemake.params.options["token"], snakemake.params.sites
         profile = by_layer(
             snakemake.input.layers,

@@ -1,12 +1,12 @@
 """Activations of each two sites side by side, at one layer and token, and their correlation."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.correlation import correlations, paired_values
 from microtome.statistics.layers import distinct
 from microtome.store import open_layer, write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), open_layer(snakemake.input.layers[0]) as section:
+    with job(snakemake), open_layer(snakemake.input.layers[0]) as section:
         chosen = distinct(section, snakemake.params.options["token"])
         sites = snakemake.params.sites
         points = paired_values(chosen, sites).merge(correlations(chosen, sites))

@@ -1,10 +1,10 @@
 """Similarity within categories against similarity across them, for every site and layer."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.selectivity import selectivity
 from microtome.store import read_dataset, write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         cosines = read_dataset(snakemake.input.cosine_similarities)
         write_dataset(selectivity(cosines), snakemake.output[0])

@@ -1,10 +1,10 @@
 """Permutation test of selectivity, for every scale, site and layer."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.permutation import selectivity_test
 from microtome.store import read_dataset, write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         cosines = read_dataset(snakemake.input.cosine_similarities)
         write_dataset(selectivity_test(cosines, **snakemake.params.options), snakemake.output[0])

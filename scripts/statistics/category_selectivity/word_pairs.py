@@ -1,11 +1,11 @@
 """Which pairs of words share a category."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.layers import at_position
 from microtome.statistics.similarity import word_pairs
 from microtome.store import read_dataset, write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         tokens = read_dataset(snakemake.input.tokens)
         write_dataset(word_pairs(at_position(tokens, -1)), snakemake.output[0])

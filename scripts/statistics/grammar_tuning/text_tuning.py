@@ -1,11 +1,11 @@
 """The most tuned neuron of each category on another text."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.tuning import text_tuning
 from microtome.store import open_layer, read_dataset, write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), open_layer(snakemake.input.layers[0]) as section:
+    with job(snakemake), open_layer(snakemake.input.layers[0]) as section:
         tests = read_dataset(snakemake.input.t_tests)
         tuning = text_tuning(section, tests, snakemake.params.sites[0])
         write_dataset(tuning, snakemake.output[0])

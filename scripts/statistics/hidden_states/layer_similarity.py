@@ -1,10 +1,10 @@
 """Cosine similarity of each two hidden states of a token, for some tokens."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.hidden_states import hidden_states, layer_similarity
 from microtome.store import write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         states = hidden_states(snakemake.input.layers, snakemake.input.final)
         write_dataset(layer_similarity(states, **snakemake.params.options), snakemake.output[0])

@@ -2,12 +2,12 @@
 
 from transformers import AutoTokenizer
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.hidden_states import next_tokens
 from microtome.store import open_layer, write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), open_layer(snakemake.input.final[0]) as section:
+    with job(snakemake), open_layer(snakemake.input.final[0]) as section:
         tokenizer = AutoTokenizer.from_pretrained(
             snakemake.input.checkpoint, local_files_only=True, trust_remote_code=False
         )

@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from microtome.errors import job_log
 from microtome.intervention import scaled_blocks
+from microtome.products import job
 from microtome.statistics.hidden_states import scaling, target_id, token_ids
 from microtome.store import read_dataset, write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         torch.set_num_threads(snakemake.threads)
         options, checkpoint = snakemake.params.options, snakemake.input.checkpoint
         tokenizer = AutoTokenizer.from_pretrained(

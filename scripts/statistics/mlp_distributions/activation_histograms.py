@@ -1,12 +1,12 @@
 """Histograms of the stages of an MLP over all tokens, at one layer."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.distributions import site_histograms
 from microtome.store import open_layer, write_dataset
 from microtome.weights import StoredMLP
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), open_layer(snakemake.input.layers[0]) as section:
+    with job(snakemake), open_layer(snakemake.input.layers[0]) as section:
         mlp = StoredMLP(snakemake.input.checkpoint, snakemake.input.manifest)
         stages = mlp.stages(snakemake.params.sites)
         histograms = site_histograms(section, stages, **snakemake.params.options)

@@ -1,13 +1,13 @@
 """Histograms of the stages of an MLP, for every layer, without the first tokens of a text."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.distributions import site_histograms
 from microtome.statistics.layers import by_layer, from_position
 from microtome.store import write_dataset
 from microtome.weights import StoredMLP
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         options = dict(snakemake.params.options)
         first = options.pop("first_token")
         mlp = StoredMLP(snakemake.input.checkpoint, snakemake.input.manifest)

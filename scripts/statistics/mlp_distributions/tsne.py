@@ -1,13 +1,13 @@
 """Tokens before and after an MLP, in two dimensions and value by value, at one layer."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.correlation import correlations, paired_values
 from microtome.statistics.embedding import tsne
 from microtome.statistics.layers import from_position
 from microtome.store import open_layer, write_dataset
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]), open_layer(snakemake.input.layers[0]) as section:
+    with job(snakemake), open_layer(snakemake.input.layers[0]) as section:
         options, sites = dict(snakemake.params.options), snakemake.params.sites
         rest = from_position(section, options.pop("first_token"))
         embedding = tsne(section, sites, **options)

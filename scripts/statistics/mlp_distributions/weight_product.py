@@ -1,11 +1,11 @@
 """The squared product of an MLP's first and last weight matrix."""
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.statistics.mlp_weights import weight_product
 from microtome.store import write_dataset
 from microtome.weights import StoredMLP
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         mlp = StoredMLP(snakemake.input.checkpoint, snakemake.input.manifest)
         write_dataset(weight_product(mlp, **snakemake.params.options), snakemake.output[0])

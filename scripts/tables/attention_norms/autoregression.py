@@ -3,7 +3,7 @@
 import pandas as pd
 import xarray as xr
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.store import read_dataset
 from microtome.tables import write_table
 
@@ -34,7 +34,7 @@ def summarise(betas: xr.Dataset, frame: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         betas = read_dataset(snakemake.input.autoregression)
         frame = tabulate(betas)
         write_table(frame, summarise(betas, frame), *snakemake.output)

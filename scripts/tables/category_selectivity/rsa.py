@@ -3,7 +3,7 @@
 import pandas as pd
 import xarray as xr
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.store import read_dataset
 from microtome.tables import write_table
 
@@ -14,6 +14,6 @@ def tabulate(rsa: xr.Dataset, test: xr.Dataset) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         frame = tabulate(read_dataset(snakemake.input.rsa), read_dataset(snakemake.input.rsa_test))
         write_table(frame, frame.to_string(index=False), *snakemake.output)

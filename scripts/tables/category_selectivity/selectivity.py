@@ -3,7 +3,7 @@
 import pandas as pd
 import xarray as xr
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.store import read_dataset
 from microtome.tables import write_table
 
@@ -19,7 +19,7 @@ def tabulate(selectivity: xr.Dataset, test: xr.Dataset) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         frame = tabulate(
             read_dataset(snakemake.input.selectivity),
             read_dataset(snakemake.input.selectivity_test),

@@ -3,7 +3,7 @@
 import pandas as pd
 import xarray as xr
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.store import read_dataset
 from microtome.tables import write_table
 
@@ -53,7 +53,7 @@ def summarise(tests: xr.Dataset, frame: pd.DataFrame, n: int = 5) -> str:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         tests = read_dataset(snakemake.input.t_tests)
         frame = tabulate(tests)
         write_table(frame, summarise(tests, frame), *snakemake.output)

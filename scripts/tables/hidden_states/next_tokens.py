@@ -4,7 +4,7 @@ import json
 
 import xarray as xr
 
-from microtome.errors import job_log
+from microtome.products import job
 from microtome.store import read_dataset
 from microtome.tables import write_table
 
@@ -18,7 +18,7 @@ def rows_of_seven(tokens: xr.Dataset) -> str:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         tokens = read_dataset(snakemake.input.next_tokens)
         frame = tokens.to_dataframe().reset_index()
         write_table(frame, rows_of_seven(tokens), *snakemake.output)

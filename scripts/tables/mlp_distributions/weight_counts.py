@@ -4,8 +4,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from microtome.errors import job_log
-from microtome.store import read_dataset, replacing
+from microtome.products import job, replacing
+from microtome.store import read_dataset
 
 
 def text(counts: xr.Dataset) -> str:
@@ -28,7 +28,7 @@ def text(counts: xr.Dataset) -> str:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         counts = read_dataset(snakemake.input.weight_counts)
         with replacing(Path(snakemake.output.csv)) as unfinished:
             counts.to_dataframe().to_csv(unfinished, lineterminator="\n")

