@@ -1,10 +1,11 @@
 # make figures: everything, from an empty folder. make book: on the book's models.
-# make verify: are all products as they were made? make test: the tests. make lint: style.
+# make verify: are all products as they were made? make test: the tests.
+# make torture: more of them, for half an hour. make lint: style.
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures book verify test lint
+.PHONY: figures book verify test torture lint
 
 figures: .venv/installed
 	$(call stages,,results/report.html)
@@ -27,8 +28,13 @@ endef
 verify: .venv/installed
 	$(BIN)/python -m microtome.products
 
+# Two at a time, a file each: the tests of a file share models and runs.
 test: .venv/tested
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+# A run killed at twenty moments; the tests take three of them.
+torture: .venv/tested
+	$(BIN)/pytest -m torture tests/test_never_broken.py
 
 # The one lint not heeded: all rules share one environment, that of requirements.lock.
 lint: .venv/tested

@@ -8,11 +8,13 @@ without docstrings, comments and layout: only what can change a result changes t
 import ast
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+#: Packages that are imported under another name than they are installed under.
+_INSTALLED_AS = {"sklearn": "scikit-learn", "yaml": "PyYAML", "PIL": "pillow"}
 
 
 def code_digest(script: Path, root: Path) -> str:
@@ -34,7 +36,7 @@ def code_digest(script: Path, root: Path) -> str:
         if file not in seen:
             seen[file], imports = _read(file, root)
             for name in imports:
-                files = list(_files(root, name))
+                files = _files(root, name)
                 waiting.extend(files)
                 if name and not files:
                     packages.add(name[0])
@@ -65,16 +67,10 @@ def _version(package: str) -> str:
     """The version of a package that is installed, by the name it is imported under."""
     if package in sys.stdlib_module_names:
         return "standard library"
-    # Some are imported under another name than they are installed under: sklearn, yaml.
-    for name in (package, *_distributions().get(package, ())):
-        with suppress(PackageNotFoundError):
-            return version(name)
-    return "not installed"
-
-
-@cache
-def _distributions() -> Mapping[str, list[str]]:
-    return packages_distributions()
+    try:
+        return version(_INSTALLED_AS.get(package, package))
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -99,10 +95,11 @@ def _imported(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ..
                 yield (*base, alias.name)
 
 
-def _files(root: Path, name: tuple[str, ...]) -> Iterator[Path]:
+@cache
+def _files(root: Path, name: tuple[str, ...]) -> list[Path]:
     """The files that importing a dotted name runs: each package's `__init__`, then the module."""
-    for length in range(1, len(name) + 1):
-        path = root.joinpath(*name[:length])
-        for file in (path / "__init__.py", path.with_suffix(".py")):
-            if file.is_file():
-                yield file
+    paths = [root.joinpath(*name[:length]) for length in range(1, len(name) + 1)]
+    candidates = [
+        file for path in paths for file in (path / "__init__.py", path.with_suffix(".py"))
+    ]
+    return [file for file in candidates if file.is_file()]

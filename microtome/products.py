@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import Any, TextIO
 
-from microtome.errors import MicrotomeError
+from microtome.errors import MicrotomeError, in_short
 
 #: Where products lie, below the working directory, and their checksums.
 RESULTS, CHECKSUMS = Path("results"), Path("results/checksums")
@@ -73,34 +73,39 @@ def job(snakemake: Any) -> Iterator[TextIO]:
                         record(path)
                 return
             except Exception as error:
-                message = _in_one_line(error, log_file)
+                message = _mendable(error, snakemake.output[0])
                 with suppress(OSError):  # a full disk takes no log either
-                    if not isinstance(error, MicrotomeError):
+                    if message:
+                        log.seek(0)  # what else libraries said of it helps nobody
+                        log.truncate()
+                    else:
                         traceback.print_exc(file=log)
-                    log.write(f"error: {message}\n")
+                    log.write(f"error: {message or error}\n")
                     log.flush()
-    except OSError as error:
-        message = _in_one_line(error, log_file)
+                kind = type(error).__name__
+                message = message or f"{kind}: {in_short(error)} (traceback in {log_file})"
+    except OSError as error:  # the log itself cannot be written
+        message = _mendable(error, str(log_file)) or str(error)
     sys.exit(f"microtome: {message}")
 
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Wait for the same job of an earlier run: it goes on where only the main process was killed."""
+    """Wait for the same job of an earlier run, which goes on if only its main process died."""
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # let go of by the system, however the process ends
         yield
 
 
-def _in_one_line(error: Exception, log: Path) -> str:
+def _mendable(error: Exception, output: str) -> str | None:
+    """What to tell a user who can mend it, in one line; None of a fault of Microtome's own."""
     if isinstance(error, MicrotomeError):
         return str(error)
     for number, remedy in _REFUSALS.items():
         # HDF5 has no errno to ask, only its text.
         if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
-            return f"{getattr(error, 'filename', None) or log.parent}: {remedy}"
-    first_line = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {first_line} (traceback in {log})"
+            return f"{getattr(error, 'filename', None) or output}: {remedy}"
+    return None
 
 
 def record(path: str | Path) -> None:

@@ -1,0 +1,300 @@
+"""Never a broken product: runs that are killed, disks that refuse, files that were damaged."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import build
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+from workflows import Clone
+
+from microtome.errors import MicrotomeError
+from microtome.products import job, record, replacing
+from microtome.store import read_dataset
+
+#: Moments of a kill, as parts of the run's length, and what is killed. The test run takes three
+#: of them, `make torture` all.
+MOMENTS = [((number + 0.5) / 20, ("main", "job")[number % 2]) for number in range(20)]
+FEW = {3, 10, 15}
+
+STATISTIC = ("studies", "category_selectivity", "statistics", "cosine_similarities")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, gpt2_tokenizer):
+    folder = tmp_path_factory.mktemp("origin") / "tiny"
+    build(folder, "gpt2", vocab_size=50257, num_hidden_layers=3)
+    AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(folder)
+    return folder
+
+
+def small_clone(folder: Path, model: Path) -> Clone:
+    """One study on the model and on its untrained twin."""
+    clone = Clone(folder, model)
+    del clone.config["studies"]["mlp_distributions"]
+    clone.config["models"]["twin"] = {"source": "untrained://tiny?seed=1", "n_layers": 3}
+    clone.change("studies", "category_selectivity", "models", to=["tiny", "twin"])
+    return clone
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, model):
+    """A run that nothing disturbed, and how long it took."""
+    clone = small_clone(tmp_path_factory.mktemp("whole"), model)
+    start = time.monotonic()
+    clone.run()
+    return clone, time.monotonic() - start
+
+
+def job_processes(parent: int) -> list[int]:
+    """The processes of running scripts below a main process."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            if any(b".snakemake/scripts" in word for word in command) and str(parent) in ancestors(
+                int(process.name)
+            ):
+                found.append(int(process.name))
+    return found
+
+
+def ancestors(process: int) -> list[str]:
+    line = []
+    while process > 1:
+        status = Path(f"/proc/{process}/status").read_text().splitlines()
+        process = int(next(row for row in status if row.startswith("PPid")).split()[1])
+        line.append(str(process))
+    return line
+
+
+@pytest.mark.parametrize(
+    ("moment", "victim"),
+    [
+        pytest.param(
+            *case,
+            id=f"{case[1]} at {case[0]:.3f}",
+            marks=[] if number in FEW else pytest.mark.torture,
+        )
+        for number, case in enumerate(MOMENTS)
+    ],
+)
+def test_a_killed_run_goes_on_where_it_was(whole, model, tmp_path, moment, victim):
+    undisturbed, length = whole
+    clone = small_clone(tmp_path, model)
+    main = subprocess.Popen(
+        [sys.executable, "-m", "snakemake"],
+        cwd=clone.folder,
+        env=clone.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(moment * length)
+    victims = [main.pid]
+    while victim == "job" and main.poll() is None:
+        victims = job_processes(main.pid)
+        if victims:
+            break
+        time.sleep(0.02)
+    for process in victims:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    main.wait()
+    clone.run()
+    assert clone.contents() == undisturbed.contents()
+    assert clone.verify() == []
+    assert clone.planned() == set()
+
+
+def test_two_runs_in_one_folder(whole, model, tmp_path):
+    clone = small_clone(tmp_path, model)
+    first = subprocess.Popen(
+        [sys.executable, "-m", "snakemake"],
+        cwd=clone.folder,
+        env=clone.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not clone.product("logs").exists():
+        time.sleep(0.05)
+    second = clone.snakemake()
+    assert second.returncode != 0
+    assert "another run is at work here; wait for its end" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert first.wait() == 0
+    assert clone.contents() == whole[0].contents()
+
+
+def in_a_small_room(clone: Clone, script: str) -> subprocess.CompletedProcess:
+    """Run shell commands where results/ is a tmpfs of its own; $PYTHON -m snakemake works there."""
+    return subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
+        cwd=clone.folder,
+        env=clone.environment | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [
+        ("16k", "results/(models|logs/fetch_model)/tiny"),  # the log may be the first to fail
+        ("40k", "results/tokens/tiny"),
+        ("1600k", "results/activations/tiny"),
+    ],
+)
+def test_a_full_disk(whole, model, tmp_path, size, place):
+    clone = small_clone(tmp_path, model)
+    clone.config["models"].pop("twin")
+    clone.change("studies", "category_selectivity", "models", to=["tiny"])
+    clone.change(*STATISTIC, "layers", to="all")
+    clone.product("").mkdir()
+    words = [f"w{number}" for number in range(400)]
+    stimuli = {"source": "made up", "template": "The next word is {word}"}
+    clone.save(stimuli | {"words": {"a": words[:200], "b": words[200:]}}, "stimuli/words.yaml")
+    done = in_a_small_room(
+        clone,
+        f"mount -t tmpfs -o size={size} tmpfs results && $PYTHON -m snakemake; echo $? > code; "
+        "$PYTHON -m microtome.products > verified; find results -name '.*.partial' > partial; "
+        "mount -o remount,size=1G results && $PYTHON -m snakemake 1>&2",
+    )
+    assert (clone.folder / "code").read_text() != "0\n"
+    lines = [line for line in done.stderr.splitlines() if line.startswith("microtome:")]
+    assert lines
+    assert all("the disk is full; free some space and run again" in line for line in lines)
+    assert re.search(place, lines[0])
+    assert "Traceback" not in done.stderr
+    assert "all as they were made" in (clone.folder / "verified").read_text()
+    assert (clone.folder / "partial").read_text() == ""
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_read_only_results_folder(whole, model, tmp_path):
+    clone = small_clone(tmp_path, model)
+    clone.product("").mkdir()
+    done = in_a_small_room(
+        clone, "mount -t tmpfs -o ro tmpfs results && $PYTHON -m snakemake; code=$?; exit $code"
+    )
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("microtome:")]
+    assert len(lines) == 1
+    assert (
+        "/results: the file system is read-only; choose another place with --directory" in lines[0]
+    )
+    assert "Traceback" not in done.stderr
+
+
+def run_job(source: Path, target: Path) -> None:
+    """A job that reads an activation file and writes what it found."""
+    snakemake = type("Job", (), {})()
+    snakemake.input, snakemake.output = [str(source)], [str(target)]
+    snakemake.log = ["results/logs/flipped.log"]
+    with job(snakemake), replacing(target) as unfinished:
+        unfinished.write_bytes(read_dataset(source)["q"].values.tobytes())
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is(whole, tmp_path, monkeypatch, capsys):
+    """One flip at each of 500 random places of an activation file."""
+    monkeypatch.chdir(tmp_path)
+    source, target = Path("results/activations/layer-01.h5"), Path("results/statistics/x.bin")
+    source.parent.mkdir(parents=True)
+    shutil.copy(whole[0].product("activations/tiny/words/layer-01.h5"), source)
+    record(source)
+    bytes_, times = bytearray(source.read_bytes()), source.stat()
+    run_job(source, target)
+    expected = target.read_bytes()
+    assert expected == read_dataset(source)["q"].values.tobytes()
+    random = np.random.default_rng(0)
+    for place in random.integers(len(bytes_), size=500):
+        target.unlink(missing_ok=True)
+        flipped = bytes_.copy()
+        flipped[place] ^= 1 << random.integers(8)
+        source.write_bytes(flipped)
+        os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a failing disk leaves it
+        with pytest.raises(SystemExit, match=r"layer-01\.h5: changed or damaged since it was made"):
+            run_job(source, target)
+        assert not target.exists()
+    source.unlink()
+    with pytest.raises(SystemExit, match=r"layer-01\.h5: missing; delete .* and run again"):
+        run_job(source, target)
+
+
+def test_a_flip_in_an_array_is_noticed_without_its_checksum(whole, tmp_path):
+    """Who opens a layer file with xarray alone is told of damaged values by HDF5."""
+    path = tmp_path / "layer-01.h5"
+    shutil.copy(whole[0].product("activations/tiny/words/layer-01.h5"), path)
+    values = read_dataset(path)["k"].values
+    content = bytearray(path.read_bytes())
+    at = content.find(values[:3].tobytes())
+    content[at + 5] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(MicrotomeError, match=r"layer-01\.h5: damaged"):
+        read_dataset(path)
+
+
+def weights(clone: Clone, model: str) -> Path:
+    return clone.product(f"models/{model}/checkpoint/model.safetensors")
+
+
+def copied(whole: tuple[Clone, float], model: Path, folder: Path) -> Clone:
+    """The undisturbed run's folder once more, with its statistics to be made again."""
+    shutil.copytree(whole[0].folder, folder, dirs_exist_ok=True, symlinks=True)
+    clone = small_clone(folder / "again", model)
+    for name in ("results", ".snakemake"):
+        shutil.move(folder / name, clone.folder / name)
+    shutil.rmtree(clone.product("activations/twin"))
+    shutil.rmtree(clone.product("statistics/category_selectivity/twin"))
+    shutil.rmtree(clone.product("figures/category_selectivity/twin"))
+    return clone
+
+
+@pytest.mark.parametrize("damage", ["truncated", "replaced"])
+def test_weights_that_changed_are_not_computed_with(whole, model, tmp_path, damage):
+    clone = copied(whole, model, tmp_path)
+    file = weights(clone, "twin")
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content[:-100] if damage == "truncated" else content)
+    done = clone.snakemake()
+    assert done.returncode != 0
+    message = f"{file.relative_to(clone.folder)}: changed or damaged since it was made; delete "
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not clone.product("activations/twin/words").exists() or not list(
+        clone.product("activations/twin/words").iterdir()
+    )
+    assert [line.partition(":")[0] for line in clone.verify()] == [
+        str(file.relative_to(clone.folder))
+    ]
+    shutil.rmtree(file.parent)
+    clone.run()
+    assert clone.contents() == whole[0].contents()
+
+
+def test_a_local_model_that_changed_is_fetched_again(whole, model, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(model, mine)
+    clone = small_clone(tmp_path / "run", mine)
+    everything = clone.run()
+    tensors = load_file(mine / "model.safetensors")
+    size = (mine / "model.safetensors").stat().st_size
+    tensors["transformer.h.0.attn.c_attn.weight"] += 1
+    save_file(tensors, mine / "model.safetensors", {"format": "pt"})
+    assert (mine / "model.safetensors").stat().st_size == size
+    assert clone.planned() == everything
+    clone.run()
+    before = whole[0].contents()
+    changed = {name for name, content in clone.contents().items() if content != before[name]}
+    kinds = {Path(name).parts[1] for name in changed}
+    assert kinds == {"models", "activations", "statistics", "figures"}

@@ -1,0 +1,320 @@
+"""Exactly what is stale: edits of a copy of the repository, and the jobs Snakemake then plans."""
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+from conftest import build
+from transformers import AutoTokenizer
+from workflows import TEXTS, WORDS, Clone
+
+WORD_SWEEP = {"activations/tiny/words"}
+TEXT_SWEEP = {"activations/tiny/texts"}
+COSINE_FIGURE = {"figures/category_selectivity/tiny/cosine_matrices"}
+RSA_FIGURE = {"figures/category_selectivity/tiny/rsa_profile"}
+RSA = {"statistics/category_selectivity/tiny/rsa"} | RSA_FIGURE
+COSINES = {"statistics/category_selectivity/tiny/cosine_similarities"} | COSINE_FIGURE | RSA
+TSNE_FIGURE = {"figures/mlp_distributions/tiny/tsne"}
+TSNE = {"statistics/mlp_distributions/tiny/tsne"} | TSNE_FIGURE
+GELU_FIGURE = {"figures/mlp_distributions/gelu"}
+GELU = {"statistics/mlp_distributions/gelu"} | GELU_FIGURE
+FIGURES = COSINE_FIGURE | RSA_FIGURE | TSNE_FIGURE | GELU_FIGURE
+SWEPT = WORD_SWEEP | TEXT_SWEEP | COSINES | TSNE
+TOKENS = {"tokens/tiny/words", "tokens/tiny/texts"}
+ALL = {"models/tiny"} | TOKENS | SWEPT | GELU
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, gpt2_tokenizer):
+    model = tmp_path_factory.mktemp("origin") / "tiny"
+    build(model, "gpt2", vocab_size=50257, num_hidden_layers=3)
+    AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(model)
+    clone = Clone(tmp_path_factory.mktemp("clone"), model)
+    assert clone.run() == ALL
+    return clone
+
+
+def touch_everything(clone: Clone) -> None:
+    for path in sorted(clone.folder.rglob("*")):
+        if path.exists() and ".snakemake" not in path.relative_to(clone.folder).parts:
+            os.utime(path)
+
+
+def reformat(clone: Clone) -> None:
+    clone.replace("microtome/statistics/embedding.py", "\n\ndef tsne(", "\n\n\n\ndef   tsne(")
+    clone.replace("microtome/products.py", "import errno\n", "import errno  # numbers\n\n")
+
+
+def drop_comments(clone: Clone) -> None:
+    clone.replace("rules/figures.smk", "# Figures:", "# Pictures:")
+    clone.replace("rules/activations.smk", "\nfor (model", "\n\n\n# The loop.\nfor (model")
+
+
+def docstrings(clone: Clone) -> None:
+    clone.replace("scripts/statistics/category_selectivity/rsa.py", '"""', '"""By the way: ')
+    clone.replace("microtome/sweep.py", '"""The sweep:', '"""The one sweep:')
+    clone.replace("microtome/statistics/similarity.py", '"""Which pairs', '"""Just which pairs')
+
+
+def add_word(clone: Clone) -> None:
+    words = WORDS | {"words": WORDS["words"] | {"fruit": ["apple", "pear", "plum", "quince"]}}
+    clone.save(words, "stimuli/words.yaml")
+
+
+def add_sites(clone: Clone) -> None:
+    study = clone.config["studies"]["mlp_distributions"]
+    study["figures"]["activation_histograms"] = {"reads": ["activation_histograms"]}
+    histograms = {"sites": ["ln2_out", "pre", "post", "mlp_out"], "layers": [1]}
+    histograms |= {"checkpoint": True, "n_edges": 51, "limit": 3.0}
+    clone.change(*STATISTICS, "activation_histograms", to=histograms)
+
+
+def add_model(clone: Clone) -> None:
+    clone.config["models"]["twin"] = {"source": "untrained://tiny?seed=1", "n_layers": 3}
+    clone.change("studies", "category_selectivity", "models", to=["tiny", "twin"])
+
+
+def rename_model(clone: Clone) -> None:
+    clone.config["models"]["double"] = clone.config["models"].pop("tiny")
+    for study in clone.config["studies"].values():
+        study["models"] = ["double"]
+    clone.save(clone.config)
+
+
+def swap_source(clone: Clone) -> None:
+    other = clone.folder / "other"
+    shutil.copytree(clone.config["models"]["tiny"]["source"], other)
+    clone.change("models", "tiny", "source", to=str(other))
+
+
+def add_study(clone: Clone) -> None:
+    clone.save(TEXTS | {"texts": ["Of another study, every word."]}, "stimuli/more.yaml")
+    clone.config["stimuli"]["more"] = "stimuli/more.yaml"
+    norms = {
+        "models": ["tiny"],
+        "stimuli": "more",
+        "statistics": {
+            "norms": {"sites": ["attn_out"], "layers": "all"},
+            "norm_histograms": {"reads": ["norms"], "first_token": 1},
+        },
+        "figures": {"norms": {"reads": ["norms", "norm_histograms"]}},
+    }
+    clone.change("studies", "attention_norms", to=norms)
+
+
+def remove_study(clone: Clone) -> None:
+    del clone.config["studies"]["mlp_distributions"]
+    clone.save(clone.config)
+
+
+def reorder(clone: Clone) -> None:
+    def backwards(entry: object) -> object:
+        if not isinstance(entry, dict):
+            return entry
+        return {key: backwards(entry[key]) for key in reversed(entry)}
+
+    clone.save(backwards(clone.config))
+
+
+def batches(clone: Clone) -> None:
+    clone.change("sweep", to={"batch_size": 2, "threads": 2})
+
+
+def chain(model: str) -> set[str]:
+    """All the jobs of category_selectivity on a model."""
+    own = {"models/tiny", "tokens/tiny/words"} | WORD_SWEEP | COSINES
+    return {label.replace("tiny", model) for label in own}
+
+
+STATISTICS = ("studies", "mlp_distributions", "statistics")
+TSNE_OPTIONS = (*STATISTICS, "tsne")
+HISTOGRAMS = {
+    "statistics/mlp_distributions/tiny/activation_histograms",
+    "figures/mlp_distributions/tiny/activation_histograms",
+}
+MORE = {
+    "tokens/tiny/more",
+    "activations/tiny/more",
+    "statistics/attention_norms/tiny/norms",
+    "statistics/attention_norms/tiny/norm_histograms",
+    "figures/attention_norms/tiny/norms",
+}
+
+
+def in_code(name: str, old: str, new: str) -> Callable[[Clone], None]:
+    return lambda clone: clone.replace(name, old, new)
+
+
+def in_config(*path: str, to: object) -> Callable[[Clone], None]:
+    return lambda clone: clone.change(*path, to=to)
+
+
+#: What is edited, how, and the jobs that it makes stale.
+EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
+    "nothing": (lambda clone: None, set()),
+    "every file touched": (touch_everything, set()),
+    "a fresh checkout": (Clone.check_out, set()),
+    "library reformatted": (reformat, set()),
+    "comments in rules": (drop_comments, set()),
+    "docstrings": (docstrings, set()),
+    "a function of one statistic": (
+        in_code("microtome/statistics/embedding.py", "max(n_tokens / 48, 10)", "12"),
+        TSNE,
+    ),
+    "a function of all figures": (
+        in_code("microtome/figures/style.py", '"axes.titleweight": "bold"', '"axes.grid": True'),
+        FIGURES,
+    ),
+    "a function of the sweep": (
+        in_code("microtome/sweep.py", "deepest = n_layers - 1 if", "deepest = -1 + n_layers if"),
+        SWEPT,
+    ),
+    "a label in a figure's script": (
+        in_code("scripts/figures/category_selectivity/rsa_profile.py", "RSA scores", "Scores"),
+        RSA_FIGURE,
+    ),
+    "a colour in a figure's script": (
+        in_code("scripts/figures/category_selectivity/cosine_matrices.py", "magma", "viridis"),
+        COSINE_FIGURE,
+    ),
+    "dark mode": (in_config("style", "theme", to="dark"), FIGURES),
+    "t-SNE's perplexity": (in_config(*TSNE_OPTIONS, "perplexity", to=3), TSNE),
+    "t-SNE's seed": (in_config(*TSNE_OPTIONS, "seed", to=1), TSNE),
+    "the layer of a panel": (
+        in_config("studies", "category_selectivity", "figures", "cosine_matrices", "layer", to=0),
+        COSINE_FIGURE,
+    ),
+    "a word added": (add_word, {"tokens/tiny/words"} | WORD_SWEEP | COSINES),
+    "a text changed": (
+        lambda clone: clone.replace("stimuli/texts.yaml", "one of many", "one of a few"),
+        {"tokens/tiny/texts"} | TEXT_SWEEP | TSNE,
+    ),
+    "sites added": (add_sites, TEXT_SWEEP | TSNE | HISTOGRAMS),
+    "a layer added": (
+        in_config(
+            *("studies", "category_selectivity", "statistics", "cosine_similarities", "layers"),
+            to="all",
+        ),
+        WORD_SWEEP | COSINES,
+    ),
+    "a model added": (add_model, chain("twin")),
+    "a model renamed": (rename_model, {name.replace("tiny", "double") for name in ALL - GELU}),
+    "a model's source swapped": (swap_source, ALL - GELU),
+    "a model removed": (
+        in_config("studies", "category_selectivity", "models", to=[]),
+        set(),
+    ),
+    "a study added": (add_study, MORE),
+    "a study removed": (remove_study, set()),
+    "the order of keys": (reorder, set()),
+    "a key of another study": (in_config(*STATISTICS, "gelu", "n", to=41), GELU),
+    "batch size and threads": (batches, set()),
+    "a figure deleted": (
+        lambda clone: clone.product("figures/mlp_distributions/gelu.png").unlink(),
+        GELU_FIGURE,
+    ),
+    "an activation file deleted, its figures there": (
+        lambda clone: clone.product("activations/tiny/words/layer-01.h5").unlink(),
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_makes_exactly_its_products_stale(clone, tmp_path, edit):
+    make, stale = EDITS[edit]
+    edited = clone.copy(tmp_path / "edited")
+    make(edited)
+    assert edited.planned() == stale
+
+
+#: Run at every test run; `make torture` runs every edit.
+RUN = ("a function of one statistic", "a label in a figure's script", "a word added")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param(edit, marks=[] if edit in RUN else pytest.mark.torture)
+        for edit, (_, stale) in EDITS.items()
+        if stale
+    ],
+)
+def test_after_running_what_is_stale_nothing_more_is(clone, tmp_path, edit):
+    make, stale = EDITS[edit]
+    edited = clone.copy(tmp_path / "edited")
+    make(edited)
+    assert edited.run() == stale
+    assert edited.planned() == set()
+
+
+@pytest.mark.parametrize(
+    ("package", "fed"),
+    [
+        ("numpy", ALL - {"models/tiny"}),
+        ("torch", ALL - GELU),
+        ("transformers", ALL - GELU),
+        ("matplotlib", FIGURES),
+        ("scikit-learn", TSNE),
+        ("statsmodels", set()),
+    ],
+)
+def test_another_version_of_a_dependency_makes_stale_what_it_feeds(
+    clone, tmp_path, monkeypatch, package, fed
+):
+    installed = tmp_path / f"{package.replace('-', '_')}-99.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99.0\n")
+    path = f"{tmp_path}{os.pathsep}{clone.environment['PYTHONPATH']}"
+    monkeypatch.setitem(clone.environment, "PYTHONPATH", path)
+    assert clone.planned() == fed
+
+
+def test_products_that_were_changed_by_hand_are_noticed_and_made_again(clone, tmp_path):
+    clone = clone.copy(tmp_path / "edited")
+    rsa = clone.product("statistics/category_selectivity/tiny/rsa.h5")
+    whole = rsa.read_bytes()
+    rsa.write_bytes(whole[:-100])
+    assert clone.planned() == RSA_FIGURE  # its reader; it has itself no reason to be made
+    done = clone.snakemake()
+    assert done.returncode != 0
+    message = "rsa.h5: changed or damaged since it was made; delete results/statistics/"
+    assert message in done.stderr
+    rsa.unlink()
+    assert clone.planned() == RSA
+    assert clone.run() == RSA
+    assert rsa.read_bytes() == whole
+
+    figure = clone.product("figures/mlp_distributions/gelu.png")
+    figure.write_bytes(figure.read_bytes()[:-100])
+    assert clone.planned() == set()  # nothing reads it; `make verify` names it
+    assert clone.verify() == [
+        f"{figure.relative_to(clone.folder)}: changed or damaged since it was made"
+    ]
+    figure.unlink()
+    assert clone.run() == GELU_FIGURE
+    assert clone.verify() == []
+
+
+def test_a_sweep_that_makes_the_same_bytes_stops_there(tmp_path, gpt2_tokenizer):
+    """Early cutoff, with activation files of over 100 MB."""
+    wide = tmp_path / "wide"
+    build(wide, "gpt2", vocab_size=50257, n_inner=1024, num_hidden_layers=3)
+    AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(wide)
+    clone = Clone(tmp_path / "clone", wide)
+    clone.save(TEXTS | {"texts": ["word " * 60] * 440}, "stimuli/texts.yaml")
+    add_sites(clone)
+    del clone.config["studies"]["category_selectivity"]
+    for kind in ("statistics", "figures"):
+        del clone.config["studies"]["mlp_distributions"][kind]["tsne"]  # takes hours of so many
+    clone.save(clone.config)
+    clone.run()
+    layer = clone.product("activations/tiny/texts/layer-01.h5")
+    assert layer.stat().st_size > 100e6
+    clone.replace("microtome/mapped.py", "_Stop(Exception)", "_Stop(BaseException)")
+    assert clone.planned() == TEXT_SWEEP | HISTOGRAMS
+    assert clone.run("tokens") == set()
+    assert clone.run("activations") == TEXT_SWEEP
+    assert clone.run("statistics") == set()
+    assert clone.run() == set()

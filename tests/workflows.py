@@ -1,0 +1,182 @@
+"""The workflow as tests drive it: a copy of the repository with a small config of its own."""
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from microtome.products import KINDS, RESULTS
+
+ROOT = Path(__file__).parents[1]
+CODE = ("Snakefile", "config.schema.yaml", "rules", "scripts", "microtome", "profiles", "report")
+
+WORDS = {
+    "source": "made up",
+    "template": "The next word is {word}",
+    "words": {"fruit": ["apple", "pear", "plum"], "space": ["moon", "asteroid", "star"]},
+}
+TEXTS = {"source": "made up", "texts": ["A thin section of a language model, one of many."]}
+CONFIG = {
+    "models": {"tiny": {"n_layers": 3}},
+    "stimuli": {"words": "stimuli/words.yaml", "texts": "stimuli/texts.yaml"},
+    "studies": {
+        "category_selectivity": {
+            "models": ["tiny"],
+            "stimuli": "words",
+            "statistics": {
+                "cosine_similarities": {"sites": ["q", "k", "v"], "layers": [0, 1], "token": -1},
+                "rsa": {"reads": ["cosine_similarities"]},
+            },
+            "figures": {
+                "cosine_matrices": {
+                    "reads": ["cosine_similarities"],
+                    "layer": 1,
+                    "limits": [0.0, 1.0],
+                },
+                "rsa_profile": {"reads": ["rsa"]},
+            },
+        },
+        "mlp_distributions": {
+            "models": ["tiny"],
+            "stimuli": "texts",
+            "statistics": {
+                "gelu": {"n": 51, "limit": 4.0},
+                "tsne": {
+                    "sites": ["ln2_out", "mlp_out"],
+                    "layers": [1],
+                    "perplexity": 2,
+                    "seed": 0,
+                    "first_token": 1,
+                },
+            },
+            "figures": {"gelu": {"reads": ["gelu"]}, "tsne": {"reads": ["tsne"]}},
+        },
+    },
+    "sweep": {"batch_size": 4, "threads": 1},
+    "style": {"theme": "light", "dpi": 50},
+}
+
+
+class Clone:
+    """A copy of the repository with a small config of its own, and what a user does there."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.environment = os.environ | {"PYTHONPATH": str(folder)}
+        self.check_out()
+        self.config = copy.deepcopy(CONFIG)
+        self.config["models"]["tiny"]["source"] = str(model)
+        self.save(self.config)
+        (folder / "stimuli").mkdir()
+        self.save(WORDS, "stimuli/words.yaml")
+        self.save(TEXTS, "stimuli/texts.yaml")
+
+    def copy(self, folder: Path) -> "Clone":
+        """The same with all its products, in another folder."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        other = copy.copy(self)
+        other.folder = folder
+        other.environment = self.environment | {"PYTHONPATH": str(folder)}
+        other.config = copy.deepcopy(self.config)
+        return other
+
+    def check_out(self) -> None:
+        """Bring the repository's code, with the present time on each file."""
+        for name in CODE:
+            place = self.folder / name
+            if place.is_dir():
+                shutil.rmtree(place)
+            if (ROOT / name).is_dir():
+                shutil.copytree(
+                    ROOT / name,
+                    place,
+                    copy_function=shutil.copyfile,
+                    ignore=shutil.ignore_patterns("__pycache__"),
+                )
+            else:
+                shutil.copyfile(ROOT / name, place)
+
+    def save(self, content: dict, name: str = "config.yaml") -> None:
+        """Write a config or a stimulus file."""
+        text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def change(self, *path: str, to: object) -> None:
+        """Set a key of the config."""
+        entry = self.config
+        for key in path[:-1]:
+            entry = entry[key]
+        entry[path[-1]] = to
+        self.save(self.config)
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        """Edit a file of the repository."""
+        file = self.folder / name
+        text = file.read_text(encoding="utf-8")
+        assert text.count(old) >= 1, f"{name} has no {old!r}"
+        file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    def product(self, label: str) -> Path:
+        """A file below results/."""
+        return self.folder / "results" / label
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Call Snakemake as a user does."""
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def planned(self, *arguments: str) -> set[str]:
+        """The jobs of a dry run."""
+        done = self.snakemake("--dry-run", *arguments)
+        assert done.returncode == 0, done.stderr
+        return jobs(done)
+
+    def run(self, *arguments: str) -> set[str]:
+        """Run the workflow; the jobs that ran."""
+        done = self.snakemake(*arguments)
+        assert done.returncode == 0, done.stderr
+        return jobs(done)
+
+    def verify(self) -> list[str]:
+        """What `make verify` finds wrong, a line each."""
+        done = subprocess.run(
+            [sys.executable, "-m", "microtome.products"],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found = done.stdout.splitlines()
+        assert (done.returncode == 0) == found[-1].endswith("products, all as they were made")
+        return found if done.returncode else []
+
+    def contents(self) -> dict[str, bytes]:
+        """Every product's bytes, by its path."""
+        return {
+            str(file.relative_to(self.folder)): file.read_bytes()
+            for kind in KINDS
+            for file in sorted((self.folder / RESULTS / kind).rglob("*"))
+            if file.is_file() and not file.name.startswith(".")
+        }
+
+
+def jobs(done: subprocess.CompletedProcess) -> set[str]:
+    """Jobs by the product they make: a model, a token table, a sweep, a statistic, a figure."""
+    first = re.findall(r"^ +output: ([^,\n]+)", done.stdout + done.stderr, re.MULTILINE)
+    return {
+        re.sub(r"(/manifest|/layer-\d+|/final)?\.\w+$", "", path.removeprefix("results/"))
+        for path in first
+    }
