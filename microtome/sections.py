@@ -101,7 +101,7 @@ def write_layers(
                     for site, values in section.values.items():
                         if not np.isfinite(values).all():
                             raise MicrotomeError(
-                                f"layer {place}, site {site}: NaN or infinite activations; "
+                                f"{path}: layer {place}, site {site}: NaN or infinite activations; "
                                 "check the checkpoint's weights and the compute dtype"
                             )
                         _write_rows(file[site], section.rows, values)

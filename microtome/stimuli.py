@@ -10,11 +10,12 @@ words:
   space: [galaxy, asteroid]
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
+from microtome.documents import read_yaml
 from microtome.errors import MicrotomeError, nearest
 
 PLACE = "{word}"
@@ -29,12 +30,14 @@ class Stimulus:
         word: the word that the template was filled with, or None.
         category: the label of that word, or None.
         span: start and end of the word in the text, in characters, or None.
+        origin: the file and the place in it, for messages; empty if it comes from none.
     """
 
     text: str
     word: str | None = None
     category: str | None = None
     span: tuple[int, int] | None = None
+    origin: str = field(default="", compare=False)
 
 
 def read_stimuli(path: Path) -> list[Stimulus]:
@@ -42,20 +45,11 @@ def read_stimuli(path: Path) -> list[Stimulus]:
 
     Raises:
         MicrotomeError: not YAML or not UTF-8, an unknown key, a template without `{word}`, an
-            empty text, a word twice in a category, a category
-            of one word.
+            empty text or one that cannot be stored, a word twice in a category, a category of
+            one word.
     """
-    try:
-        # BaseLoader reads every scalar as text: `no`, `on` and `1984` are words.
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except FileNotFoundError:
-        raise MicrotomeError(f"{path}: no such stimulus file") from None
-    except UnicodeDecodeError as error:
-        raise MicrotomeError(f"{path}: byte {error.start} is not UTF-8; save it as such") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise MicrotomeError(f"{path}{line}: not YAML; quote texts with a colon or #") from None
+    # BaseLoader reads every scalar as text: `no`, `on` and `1984` are words.
+    content = read_yaml(path, yaml.BaseLoader)
     if not isinstance(content, dict):
         raise MicrotomeError(f"{path}: wants `source:` with `texts:`, or `template:` and `words:`")
     for key in content:
@@ -64,36 +58,52 @@ def read_stimuli(path: Path) -> list[Stimulus]:
     if not content.get("source"):
         raise MicrotomeError(f"{path}: `source:` is missing; say where the stimuli come from")
     if "texts" in content and not {"template", "words"} & set(content):
-        return [Stimulus(text) for text in _texts(path, content["texts"])]
+        return _texts(path, content["texts"])
     if {"template", "words"} <= set(content) and "texts" not in content:
         return _filled(path, content["template"], content["words"])
     raise MicrotomeError(f"{path}: wants either `texts:`, or `template:` with `words:`")
 
 
-def _texts(path: Path, texts: object) -> list[str]:
+def _texts(path: Path, texts: object) -> list[Stimulus]:
     if not isinstance(texts, list) or not texts:
         raise MicrotomeError(f"{path}: texts: wants a list of texts")
+    stimuli = []
     for number, text in enumerate(texts, start=1):
-        if not isinstance(text, str) or not text.strip():
-            raise MicrotomeError(f"{path}: texts: entry {number} is empty or no text")
-    return texts
+        place = f"texts: entry {number}"
+        _check_text(path, place, text, "write a text or take the entry out")
+        stimuli.append(Stimulus(text, origin=f"{path}: {place}"))
+    return stimuli
 
 
 def _filled(path: Path, template: object, words: object) -> list[Stimulus]:
-    if not isinstance(template, str) or template.count(PLACE) != 1:
+    _check_text(path, "template", template, f"write a text with {PLACE} in it")
+    if template.count(PLACE) != 1:
         raise MicrotomeError(f"{path}: template: wants {PLACE} once, has {template!r}")
     if not isinstance(words, dict) or not words:
         raise MicrotomeError(f"{path}: words: wants categories, each with a list of words")
     start = template.index(PLACE)
     stimuli: list[Stimulus] = []
     for category, members in words.items():
+        _check_text(path, "words: a label", category, "give every category a name")
         if not isinstance(members, list) or len(members) < 2:
             raise MicrotomeError(f"{path}: words: {category}: wants a list of two or more words")
         for number, word in enumerate(members):
-            if not isinstance(word, str) or not word.strip():
-                raise MicrotomeError(f"{path}: words: {category}: an entry is empty or no word")
+            place = f"words: {category}: entry {number + 1}"
+            _check_text(path, place, word, "write a word or take the entry out")
             if word in members[:number]:
-                raise MicrotomeError(f"{path}: words: {category}: {word!r} stands there twice")
+                raise MicrotomeError(
+                    f"{path}: words: {category}: {word!r} stands there twice; take one out"
+                )
             text = template.replace(PLACE, word)
-            stimuli.append(Stimulus(text, word, category, (start, start + len(word))))
+            span = (start, start + len(word))
+            stimuli.append(Stimulus(text, word, category, span, f"{path}: {place}"))
     return stimuli
+
+
+def _check_text(path: Path, place: str, text: object, remedy: str) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise MicrotomeError(f"{path}: {place} is empty or no text; {remedy}")
+    # YAML can spell what neither UTF-8 nor HDF5 can hold: half a character, and NUL.
+    unfit = next((c for c in text if c == "\0" or "\ud800" <= c <= "\udfff"), None)
+    if unfit:
+        raise MicrotomeError(f"{path}: {place} has the character {unfit!r}, which is no text")

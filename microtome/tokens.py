@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from microtome.errors import MicrotomeError
+from microtome.errors import MicrotomeError, in_short
 from microtome.stimuli import Stimulus
 
 #: Token coordinates every table has; stimuli from a template add `word`, `category`, `in_word`.
 COLUMNS = ("sequence", "position", "token_id", "text")
+
+_REMEDY = "put the model's own tokenizer.json and tokenizer_config.json beside its weights"
 
 
 def token_table(stimuli: Sequence[Stimulus], checkpoint: Path) -> xr.Dataset:
@@ -31,18 +33,24 @@ def token_table(stimuli: Sequence[Stimulus], checkpoint: Path) -> xr.Dataset:
         may be several tokens long).
 
     Raises:
-        MicrotomeError: a text longer than the model's context, or one without any token.
+        MicrotomeError: a checkpoint without a tokenizer, or with that of another model; a text
+            longer than the model's context.
     """
     from transformers import AutoTokenizer
 
     from microtome.checkpoint import read_config, sizes
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        checkpoint, local_files_only=True, trust_remote_code=False
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # none, damaged, or one that only remote code could serve
+        raise MicrotomeError(
+            f"{checkpoint}: transformers cannot load the tokenizer ({in_short(error)}); {_REMEDY}"
+        ) from error
     if not tokenizer.is_fast:
         raise MicrotomeError(f"{checkpoint}: the tokenizer has no tokenizer.json (a fast one)")
-    n_context = sizes(read_config(checkpoint))["n_context"]
+    model = sizes(read_config(checkpoint))
     labelled = stimuli[0].word is not None
     columns: dict[str, list] = {name: [] for name in COLUMNS}
     if labelled:
@@ -50,10 +58,17 @@ def token_table(stimuli: Sequence[Stimulus], checkpoint: Path) -> xr.Dataset:
     for number, stimulus in enumerate(stimuli):
         encoded = tokenizer(stimulus.text, return_offsets_mapping=True, verbose=False)
         ids = encoded["input_ids"]
-        if not 0 < len(ids) <= n_context:
+        if not ids or max(ids) >= model["d_vocab"]:  # without any file, transformers makes one up
+            found = f"token {max(ids)} of {model['d_vocab']}" if ids else "no token"
             raise MicrotomeError(
-                f"stimulus {number} ({stimulus.text[:40]!r}…) is {len(ids)} tokens long; "
-                f"the model takes 1 to {n_context}"
+                f"{checkpoint}: the tokenizer is not the model's, it makes {found} of "
+                f"{stimulus.text[:40]!r}; {_REMEDY}"
+            )
+        if len(ids) > model["n_context"]:
+            raise MicrotomeError(
+                f"{stimulus.origin or f'stimulus {number}'}: {stimulus.text[:40]!r}… is "
+                f"{len(ids)} tokens long, the model takes {model['n_context']}; shorten the text "
+                "or name another model"
             )
         columns["sequence"] += [number] * len(ids)
         columns["position"] += range(len(ids))

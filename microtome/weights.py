@@ -65,6 +65,7 @@ class StoredMLP:
             )
         self.gated = "pre_linear" in taps
         first = {"W1 (gate)": "pre", "W1 (up)": "pre_linear"} if self.gated else {"W1": "pre"}
+        self._taps = taps
         self._paths = {name: taps[site].path for name, site in (first | {"W2": "post"}).items()}
         self.projections = tuple(self._paths)
         config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
@@ -121,6 +122,22 @@ class StoredMLP:
             }
         known = {"ln2_out": "Input", **between, "mlp_out": "Projection"}
         return {site: known.get(site, site) for site in sites}
+
+    def definition(self, site: str) -> str:
+        """What `pre`, `pre_linear` or `post` is in this model; another site is its own name.
+
+        `pre = output of gate_proj, before SiLU`, say: the same name is something else where an
+        MLP is not gated, so figures that show these sites say so.
+        """
+        meaning = {
+            "pre": f"before {self.activation}",
+            "pre_linear": f"which {self.activation}(gate) is multiplied with",
+            "post": f"{self.activation}(gate) × up" if self.gated else f"after {self.activation}",
+        }
+        if site not in meaning or site not in self._taps:
+            return site
+        tap = self._taps[site]
+        return f"{site} = {tap.side} of {tap.path.rpartition('.')[2]}, {meaning[site]}"
 
     def _key(self, projection: str, kind: str, layer: int) -> str | None:
         """The checkpoint's name of a tensor, with or without the base model's prefix."""

@@ -1,5 +1,6 @@
 # What the rules share: the checked config, and where products lie.
 import fcntl
+import os
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -93,6 +94,12 @@ def work_alone():
     one the system lets go of with the process.
     """
     global folder_lock
+    results = Path("results")
+    if results.exists() and not os.access(results, os.W_OK):
+        sys.exit(
+            f"microtome: {results.resolve()}: the file system is read-only; choose another place "
+            "with --directory"
+        )
     folder_lock = open(".snakemake/microtome.lock", "w")
     try:
         fcntl.flock(folder_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -51,7 +51,7 @@ def test_the_default_config_is_right():
         (("models", "a"), {"source": "hf://a/b", "n_layers": 1}, "the revision is missing"),
         (("models", "a"), {"source": "untrained://smolm2-135m?seed=0", "n_layers": 1}, "did you"),
         (("models", "a"), {"source": "untrained://a?seed=0", "n_layers": 1}, "untrained itself"),
-        (("stimuli", "categories"), "stimuli/none.yaml", "no such stimulus file"),
+        (("stimuli", "categories"), "stimuli/none.yaml", "no such file; correct the path"),
         ((*STUDY, "models"), ["smollm2"], "no model 'smollm2'; did you mean 'smollm2-135m'"),
         ((*STUDY, "stimuli"), "category", "no stimuli 'category'; did you mean 'categories'"),
         ((*STUDY, "figures", "masks"), {}, "the key 'reads' is missing"),
@@ -76,7 +76,7 @@ def test_bad_configs_are_refused_in_one_line(tmp_path, path, value, message):
     text = str(caught.value)
     assert message in text
     assert "\n" not in text
-    assert text.startswith((str(file), "config:"))
+    assert text.startswith(f"{file}: ")
 
 
 def test_the_file_that_holds_the_key_is_named(tmp_path):

@@ -1,8 +1,11 @@
 """The code digest sees what can change a result, and nothing else."""
 
+import ast
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from microtome import digest
 from microtome.digest import code_digest
@@ -39,13 +42,17 @@ def f(x):
 }
 
 
-@pytest.fixture
-def tree(tmp_path):
+def planted(folder):
     for name, content in FILES.items():
-        path = tmp_path / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return planted(tmp_path)
 
 
 def digest_of(tree):
@@ -92,6 +99,73 @@ def test_what_cannot_change_a_result_is_not(tree, file, old, new):
     assert digest_of(tree) == before
 
 
+seeded = settings(derandomize=True, deadline=None, max_examples=150)
+LINE = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20)
+
+
+@pytest.fixture(scope="module")
+def planted_once(tmp_path_factory):
+    return planted(tmp_path_factory.mktemp("planted"))
+
+
+@seeded
+@given(
+    file=st.sampled_from([name for name, text in FILES.items() if '"""' in text]),
+    docstring=LINE,
+    comments=st.lists(LINE, min_size=20, max_size=20),
+    blank=st.lists(st.integers(0, 2), min_size=20, max_size=20),
+)
+def test_any_docstrings_comments_and_blank_lines_change_nothing(
+    planted_once, file, docstring, comments, blank
+):
+    before = digest_of(planted_once)
+    parsed = ast.parse(FILES[file])
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0].value.value = docstring
+    lines = ast.unparse(parsed).splitlines()
+    text = "".join(
+        line + f"  # {comment}" + "\n" * (1 + empty)
+        for line, comment, empty in zip(lines, comments, blank, strict=False)
+    )
+    try:
+        (planted_once / file).write_text(text, encoding="utf-8")
+        assert digest_of(planted_once) == before
+    finally:
+        planted(planted_once)
+
+
+CONSTANTS = st.one_of(
+    st.integers(0, 10**6), st.floats(0, 1e6), st.text(max_size=5), st.booleans(), st.none()
+)
+OPERATORS = st.sampled_from(["+", "-", "*", "/", "//", "%", "<", "==", "and"])
+EXPRESSIONS = st.recursive(
+    st.one_of(CONSTANTS.map(repr), st.sampled_from("xy")),
+    lambda inner: st.one_of(
+        st.builds("({} {} {})".format, inner, OPERATORS, inner),
+        st.builds("f({}, n={})".format, inner, inner),
+        st.builds("[{}, {}]".format, inner, inner),
+    ),
+    max_leaves=5,
+)
+
+
+@seeded
+@given(data=st.data(), first=EXPRESSIONS)
+def test_any_other_expression_is_seen(planted_once, data, first):
+    """Against the syntax tree: two codes have one digest if and only if they have one tree."""
+    second = data.draw(st.one_of(EXPRESSIONS, st.just(f"({first})"), st.just(f"{first} + 0")))
+    try:
+        digests = []
+        for code in (first, second):
+            (planted_once / "library" / "late.py").write_text(f"k = {code}\n", encoding="utf-8")
+            digests.append(digest_of(planted_once))
+    finally:
+        planted(planted_once)
+    same = ast.dump(ast.parse(first)) == ast.dump(ast.parse(second))
+    assert (digests[0] == digests[1]) == same
+
+
 def test_every_clone_agrees(tree, tmp_path_factory):
     other = tmp_path_factory.mktemp("clone")
     for name in FILES:
@@ -109,7 +183,8 @@ def test_every_import_of_microtome_in_the_scripts_is_followed():
             file = waiting.pop()
             if file not in seen:
                 seen.add(file)
-                waiting.extend(digest._read(file, ROOT)[1])
+                for name in digest._read(file, ROOT)[1]:
+                    waiting.extend(digest._files(ROOT, name))
         for file in seen:
             for line in file.read_text(encoding="utf-8").splitlines():
                 words = line.split()

@@ -222,7 +222,7 @@ def test_weight_product(case):
     mlp = case.mlps[case.layer]
     expected = (weight(mlp, case.modules[0]) @ weight(mlp, case.modules[-1])) ** 2
     product = case.made["weight_product"]
-    np.testing.assert_allclose(product["squared"], expected, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(product["squared"], expected, rtol=1e-5)
     assert product.attrs == {"layer": case.layer, "first": projections(case)[0]}
 
 
@@ -430,12 +430,30 @@ def test_weights_do_what_their_modules_do(checkpoints, name):
         for projection, name_ in zip(mlp.projections, modules, strict=True):
             module = getattr(block.mlp, name_)
             values = mlp.weight(projection, layer)
-            x = torch.randn(3, len(values))
+            module.double()  # sums of float32 would differ by their order
+            x = torch.randn(3, len(values), dtype=torch.float64)
             bias = mlp.bias(projection, layer)
             assert (bias is None) == (module.bias is None)
             found = x.numpy() @ values + (0 if bias is None else bias)
-            expected = module(x).detach()
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found, module(x).detach(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "pre", "post"),
+    [
+        ("gpt2", "output of c_fc, before GELU", "input of c_proj, after GELU"),
+        ("gpt_neox", "output of dense_h_to_4h, before GELU", "input of dense_4h_to_h, after GELU"),
+        ("llama", "output of gate_proj, before SiLU", "input of down_proj, SiLU(gate) × up"),
+        ("gemma2", "output of gate_proj, before GELU", "input of down_proj, GELU(gate) × up"),
+    ],
+)
+def test_what_pre_and_post_are_is_said_of_the_model_at_hand(checkpoints, name, pre, post):
+    mlp = StoredMLP(checkpoints[name], describe(checkpoints[name]))
+    assert mlp.definition("pre") == f"pre = {pre}"
+    assert mlp.definition("post") == f"post = {post}"
+    assert mlp.definition("resid_mid") == "resid_mid"
+    up = "pre_linear = output of up_proj, which SiLU(gate) is multiplied with"
+    assert (mlp.definition("pre_linear") == up) == (name == "llama")
 
 
 @pytest.mark.parametrize(("name", "width"), [("gpt2", "n_inner"), ("llama", "intermediate_size")])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import CONFIGS, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,11 @@ def gpt2(gpt2_tokenizer, tmp_path_factory):
     folder = build(tmp_path_factory.mktemp("gpt2"), "gpt2", vocab_size=50257)
     AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(gpt2):
+    return AutoTokenizer.from_pretrained(gpt2)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,7 @@ def test_texts_and_words_are_read_as_text(tmp_path):
         (b"source: x\ntemplate: 'The word'\nwords: {a: [b, c]}", "{word} once"),
         (b"source: x\ntemplate: '{word} {word}'\nwords: {a: [b, c]}", "{word} once"),
         (b"source: x\ntemplate: '{word}'\nwords: {a: [b]}", "a: wants a list of two"),
-        (b"source: x\ntemplate: '{word}'\nwords: {a: [b, ' ']}", "a: an entry is empty"),
+        (b"source: x\ntemplate: '{word}'\nwords: {a: [b, ' ']}", "a: entry 2 is empty"),
         (b"source: x\ntemplate: '{word}'\nwords: {a: [b, b]}", "a: 'b' stands there twice"),
         (b"source: x\ntemplate: '{word}'\nwords: [b, c]", "wants categories"),
         (b"source: x\ntemplate: '{word}'", "wants either `texts:`"),
@@ -89,7 +95,7 @@ def test_bad_stimulus_files_are_refused_in_one_line(tmp_path, content, message):
 
 
 def test_a_missing_stimulus_file_is_named(tmp_path):
-    with pytest.raises(MicrotomeError, match="no such stimulus file"):
+    with pytest.raises(MicrotomeError, match=r"none\.yaml: no such file"):
         read_stimuli(tmp_path / "none.yaml")
 
 
@@ -130,22 +136,94 @@ def test_special_tokens_are_kept_as_the_tokenizer_adds_them(letters):
 
 
 def test_a_text_longer_than_the_context_is_named(letters):
-    with pytest.raises(MicrotomeError, match=r"stimulus 1 \('ababab.*65 tokens.*1 to 64"):
+    with pytest.raises(MicrotomeError, match=r"stimulus 1: 'ababab.*65 tokens.*takes 64"):
         token_table([Stimulus("a"), Stimulus("ab" * 32)], letters)
 
 
-@settings(max_examples=40, deadline=None)
-@given(texts=st.lists(st.text(" abcXYZ.,é字😀", min_size=1, max_size=12), min_size=1, max_size=6))
-def test_any_texts_become_consecutive_rows(gpt2, texts):
+def test_a_text_longer_than_the_context_is_named_by_its_file(tmp_path, letters):
+    file = tmp_path / "long.yaml"
+    file.write_text(f"source: x\ntexts: [a, {'ab' * 32}]\n", encoding="utf-8")
+    with pytest.raises(MicrotomeError, match=r"long\.yaml: texts: entry 2: 'ababab.*; shorten the"):
+        token_table(read_stimuli(file), letters)
+
+
+def test_the_tokenizer_of_another_model_is_refused(gpt2_tokenizer, tmp_path):
+    build(tmp_path, "gpt2")
+    with pytest.raises(MicrotomeError, match=r"makes no token of 'a'; put the model's own token"):
+        token_table([Stimulus("a")], tmp_path)
+    AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(tmp_path)
+    with pytest.raises(MicrotomeError, match=r"makes token \d+ of 101 of 'antidis"):
+        token_table([Stimulus("antidisestablishmentarianism")], tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(MicrotomeError, match=r"cannot load the tokenizer \(.*\); put the model's"):
+        token_table([Stimulus("a")], tmp_path)
+
+
+seeded = settings(derandomize=True, deadline=None, max_examples=20)
+#: Texts and words as a stimulus file may have them.
+WORDS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8
+).filter(str.strip)
+
+
+@seeded
+@given(texts=st.lists(WORDS, min_size=1, max_size=15))
+def test_any_texts_become_consecutive_rows(gpt2, tokenizer, texts):
     table = token_table([Stimulus(text) for text in texts], gpt2)
-    split = sequences(table)
-    assert len(split) == len(texts)
-    for number, ids in enumerate(split):
-        rows = table.isel(token=table["sequence"].values == number)
-        assert list(rows["position"].values) == list(range(len(ids)))
-    tokenizer = AutoTokenizer.from_pretrained(gpt2)
+    split = [list(ids) for ids in sequences(table)]
+    assert split == [tokenizer.encode(text) for text in texts]
     assert [tokenizer.decode(ids) for ids in split] == texts
-    assert np.issubdtype(table["sequence"].dtype, np.int32)
+    expected = [(i, place) for i, ids in enumerate(split) for place in range(len(ids))]
+    assert list(zip(table["sequence"].values, table["position"].values, strict=True)) == expected
+    for name in ("sequence", "position", "token_id"):
+        assert table[name].dtype == np.int32
+    pieces = [tokenizer.decode([token]) for ids in split for token in ids]
+    assert list(table["text"].values) == pieces
+
+
+@seeded
+@given(
+    before=st.sampled_from(["", "The next word is ", "字 ", "(", "…"]),
+    after=st.sampled_from(["", " now", ".", "s", "́"]),
+    words=st.lists(WORDS, min_size=2, max_size=15, unique=True),
+)
+def test_any_word_in_any_template_is_covered(gpt2, tokenizer, before, after, words):
+    start = len(before)
+    stimuli = [
+        Stimulus(before + word + after, word, "x", (start, start + len(word))) for word in words
+    ]
+    table = token_table(stimuli, gpt2)
+    for number, word in enumerate(words):
+        rows = table.isel(token=table["sequence"].values == number)
+        ids, marked = rows["token_id"].values, rows["in_word"].values.astype(bool)
+        first, last = np.flatnonzero(marked)[[0, -1]]
+        assert marked[first : last + 1].all()
+        assert word in tokenizer.decode(ids[marked])
+        # No token more: without either end, a part of the word is missing.
+        for rest in (ids[first + 1 : last + 1], ids[first:last]):
+            assert word not in tokenizer.decode(rest)
+        assert set(rows["word"].values) == {word}
+        assert set(rows["category"].values) == {"x"}
+
+
+@seeded
+@given(
+    texts=st.lists(WORDS, min_size=1, max_size=4),
+    words=st.dictionaries(WORDS, st.lists(WORDS, min_size=2, max_size=4, unique=True), min_size=1),
+)
+def test_any_texts_and_words_are_read_as_they_stand(gpt2, texts, words):
+    file = gpt2 / "any.yaml"
+    file.write_text(yaml.safe_dump({"source": "x", "texts": texts}), encoding="utf-8")
+    assert [stimulus.text for stimulus in read_stimuli(file)] == texts
+    content = {"source": "x", "template": "A {word}.", "words": words}
+    file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    stimuli = read_stimuli(file)
+    assert [(s.category, s.word) for s in stimuli] == [
+        (category, word) for category, members in words.items() for word in members
+    ]
+    for stimulus in stimuli:
+        assert stimulus.text == f"A {stimulus.word}."
+        assert stimulus.text[slice(*stimulus.span)] == stimulus.word
 
 
 def test_every_tiny_configuration_is_an_architecture_of_the_table():

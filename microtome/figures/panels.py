@@ -1,6 +1,7 @@
 """Panels that figures share; each draws on axes it is given."""
 
 from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
 
 import matplotlib as mpl
 import numpy as np
@@ -30,7 +31,7 @@ def laminar_profile(
             values,
             color=colour,
             marker=marker,
-            markersize=8,
+            markersize=min(8, 300 / len(layers)),
             markerfacecolor=(*fill, 0.7),
             label=label,
         )
@@ -150,6 +151,36 @@ def histogram_images(
     )
     extend = "max" if density.max() > limits[1] else "neither"
     figure.colorbar(image, ax=row, pad=0.01, extend=extend, label="Density")
+
+
+def stage_images(
+    figure: Figure,
+    histograms: xr.Dataset,
+    *,
+    rows: str,
+    limits: tuple[float, float],
+    ylabel: str,
+) -> None:
+    """Fill a figure with images of the histograms of an MLP's stages, a lettered panel for each.
+
+    Args:
+        figure: where, with constrained layout.
+        histograms: as in `histogram_images`, along `site`, with the coordinate `stage`.
+        rows: the dimension that the rows of an image are along.
+        limits: the densities at the ends of the colour scale.
+        ylabel: what the rows are.
+    """
+    stages = histograms["stage"].values
+    histogram_images(
+        figure,
+        [f"{letter}) {stage}" for letter, stage in zip(ascii_uppercase, stages, strict=False)],
+        histograms,
+        rows=rows,
+        panels="site",
+        limits=limits,
+        xlabel="Activation value",
+        ylabel=ylabel,
+    )
 
 
 def cosine_matrices(

@@ -1,11 +1,16 @@
 """The look of every figure, and how a figure becomes files that depend on nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
+import manimgx_fonts
 import matplotlib as mpl
+import noto_cjk_sans_otc
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, fontManager, get_font
 
 from microtome.products import replacing
 
@@ -32,6 +37,12 @@ _DARK = {
     "lines.color": "#DDE2F4",
 }
 
+#: The font of all that is written. It comes with matplotlib.
+FONT = "DejaVu Sans"
+#: Packages that are nothing but fonts, Google's Noto: with them, a text in any script is drawn on
+#: every machine, whatever fonts that has.
+_MORE_FONTS = (manimgx_fonts, noto_cjk_sans_otc)
+
 #: Fill colours of the three things a figure compares, in order: red, green, blue.
 FILLS = ((0.9, 0.7, 0.7), (0.7, 0.9, 0.7), (0.7, 0.7, 0.9))
 #: Line colours and markers that go with them.
@@ -41,10 +52,47 @@ DEPTH = "plasma"
 
 
 @contextmanager
-def style(theme: str) -> Iterator[None]:
-    """Draw in the light or the dark theme."""
-    with mpl.rc_context(_COMMON | (_DARK if theme == "dark" else {})):
+def style(theme: str, texts: Iterable[str] = ()) -> Iterator[None]:
+    """Draw in the light or the dark theme.
+
+    Args:
+        theme: light or dark.
+        texts: what the figure writes that may be in any script: tokens.
+    """
+    fonts = {"font.family": fonts_for("".join(texts))}
+    with mpl.rc_context(_COMMON | fonts | (_DARK if theme == "dark" else {})):
         yield
+
+
+def fonts_for(text: str) -> list[str]:
+    """The fonts that a text needs, in the order that they are asked for a glyph.
+
+    No more than it needs: each makes drawing slower, whether or not it has a glyph.
+    """
+    needed = [FONT]
+    missing = set(text) - glyphs(FONT)
+    for font in _more_fonts() if missing else ():
+        if missing & glyphs(font):
+            needed.append(font)
+            missing -= glyphs(font)
+    return needed
+
+
+@cache
+def glyphs(font: str) -> frozenset[str]:
+    """The characters that a font has a glyph for."""
+    return frozenset(map(chr, get_font(findfont(font)).get_charmap()))
+
+
+@cache
+def _more_fonts() -> list[str]:
+    """Make more fonts known to matplotlib; their names."""
+    known = len(fontManager.ttflist)
+    for package in _MORE_FONTS:
+        for file in sorted(files(package).iterdir(), key=lambda file: file.name):
+            if file.name.endswith((".ttf", ".ttc")):
+                fontManager.addfont(file)
+    return [font.name for font in fontManager.ttflist[known:] if font.style == "normal"]
 
 
 def ink() -> str:

@@ -10,19 +10,14 @@ from functools import cache
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import text_to_path
 
-#: Fonts in the order they are asked for a glyph. The first two come with matplotlib; the others
-#: are used for what those lack (Chinese, Japanese, Korean), where a machine has one of them.
-FAMILIES = (
-    "DejaVu Sans Mono",
-    "DejaVu Sans",
-    "Noto Sans CJK JP",
-    "Arial Unicode MS",
-    "Microsoft YaHei",
-)
+from microtome.figures.style import fonts_for, glyphs
+
+#: The font of a text, where it has the glyphs.
+FONT = "DejaVu Sans Mono"
 #: What stands for a character that has no glyph of its own.
 SIGNS = {"\n": "↵", "\t": "→"}
 NOT_PRINTABLE, MISSING = "·", "□"
@@ -117,7 +112,7 @@ def text_heatmap(
             top + BASELINE * size,
             piece.text,
             color=_readable_on(colours[piece.token]),
-            fontfamily=_families(),
+            fontfamily=_fonts(piece.text),
             fontsize=size,
             parse_math=False,
         )
@@ -134,14 +129,12 @@ def _glyph(character: str) -> str:
         return SIGNS[character]
     if not character.isprintable():
         return NOT_PRINTABLE
-    fonts = (get_font(findfont(family)) for family in _families())
-    return character if any(font.get_char_index(ord(character)) for font in fonts) else MISSING
+    return character if any(character in glyphs(font) for font in _fonts(character)) else MISSING
 
 
 @cache
-def _families() -> list[str]:
-    installed = set(fontManager.get_font_names())
-    return [family for family in FAMILIES if family in installed]
+def _fonts(text: str) -> list[str]:
+    return [FONT, *fonts_for(text)]
 
 
 def _parts(text: str, room: float, size: float) -> Iterator[str]:
@@ -162,7 +155,7 @@ def _text_width(text: str, size: float) -> float:
 @cache
 def _advance(text: str) -> float:
     """A text's width per font size, from its fonts' own metrics, which know no resolution."""
-    font = FontProperties(family=_families(), size=1)
+    font = FontProperties(family=_fonts(text), size=1)
     return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from microtome.errors import MicrotomeError
 from microtome.statistics.correlation import site_pairs
 
 #: The largest cosine that float32 activations can tell from 1; Fisher's z is finite there.
@@ -24,6 +25,7 @@ def word_pairs(words: xr.Dataset) -> xr.Dataset:
         Masks (`word`, `other`) of 0 and 1: `same_category`, `upper_triangle` (above the
         diagonal), and their meets `within` and `across`.
     """
+    coordinates = _word_coordinates(words)
     category = words["category"].values.astype(str)
     same = category[:, None] == category[None, :]
     upper = np.triu(np.ones_like(same), 1)
@@ -35,7 +37,7 @@ def word_pairs(words: xr.Dataset) -> xr.Dataset:
     }
     return xr.Dataset(
         {name: (("word", "other"), mask.astype(np.int8)) for name, mask in masks.items()},
-        _word_coordinates(words),
+        coordinates,
     )
 
 
@@ -121,6 +123,10 @@ def padded(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _word_coordinates(words: xr.Dataset) -> dict[str, tuple[str, np.ndarray]]:
+    if "word" not in words.coords:
+        raise MicrotomeError(
+            "the stimuli have no words; name a stimulus set that has `template:` and `words:`"
+        )
     word, category = (words[name].values.astype(object) for name in ("word", "category"))
     return {
         "word": ("word", word),

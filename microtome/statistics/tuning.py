@@ -13,17 +13,18 @@ from scipy import stats
 from microtome.errors import MicrotomeError, nearest
 
 
-def word_activations(section: xr.Dataset, site: str) -> xr.Dataset:
+def word_activations(section: xr.Dataset, site: str, definition: str) -> xr.Dataset:
     """Activations of words on their own: the mean over a word's tokens.
 
     Args:
         section: the activations of one layer, with the coordinates of words in a template.
         site: the site; the elements of all its dimensions but `token` are the neurons.
+        definition: what the site is in this model (see `microtome.weights.StoredMLP`).
 
     Returns:
         `activation`, (`word`, `neuron`), float64, with the coordinates `category` and
         `n_tokens`, in the order of the stimuli: a word that stands in two categories has a row
-        in each.
+        in each; attributes `layer`, `site` and `definition`.
 
     Raises:
         MicrotomeError: stimuli without labelled words.
@@ -43,7 +44,7 @@ def word_activations(section: xr.Dataset, site: str) -> xr.Dataset:
     return xr.Dataset(
         {"activation": (("word", "neuron"), means)},
         labels | {"n_tokens": ("word", lengths)},
-        {"layer": section.attrs["layer"], "site": site},
+        {"layer": section.attrs["layer"], "site": site, "definition": definition},
     )
 
 
@@ -65,6 +66,7 @@ def t_tests(words: xr.Dataset, difference: Sequence[str], alpha: float) -> xr.Da
         `mean`, (`category`, `neuron`), with the coordinates `n_words` and `n_split`, of which
         those of several tokens; `t` and `p`, (`test`, `neuron`); `significant`, (`test`,
         `correction`, `neuron`), 0 or 1. A neuron that is the same for all words has t and p NaN.
+        Attributes as of `words`, and `alpha`.
 
     Raises:
         MicrotomeError: an unknown category, not two of them, or categories of unequal size,
@@ -123,7 +125,8 @@ def text_tuning(section: xr.Dataset, tests: xr.Dataset, site: str) -> xr.Dataset
     Returns:
         `activation`, (`category`, `token`), of the neuron most tuned to each category; `scaled`,
         the same from 0 (least) to 1 (most), and all 0 where a neuron never changes; `neuron` and
-        `t`, (`category`,); the coordinates `text` and `sequence` along `token`.
+        `t`, (`category`,); the coordinates `text` and `sequence` along `token`; attributes
+        `layer`, `site` and `definition`.
 
     Raises:
         MicrotomeError: another layer or site than that of the tests.
@@ -151,7 +154,7 @@ def text_tuning(section: xr.Dataset, tests: xr.Dataset, site: str) -> xr.Dataset
             "text": ("token", section["text"].values.astype(object)),
             "sequence": ("token", section["sequence"].values),
         },
-        {"layer": section.attrs["layer"], "site": site},
+        {name: tests.attrs[name] for name in ("layer", "site", "definition")},
     )
 
 

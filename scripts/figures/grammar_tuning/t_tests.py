@@ -33,7 +33,7 @@ def draw(tests: xr.Dataset) -> Figure:
     first, second = (name.upper() for name in tests["category"].values)
     axes.set(xlabel="Neuron", ylabel="T-value", xlim=(-7, len(t) + 8))
     title = f"{first} minus {second} in the neurons of layer {tests.attrs['layer']}"
-    axes.set(title=f"{title} (paired t, Bonferroni)")
+    axes.set(title=f"{title} (paired t, Bonferroni)\n{tests.attrs['definition']}")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 

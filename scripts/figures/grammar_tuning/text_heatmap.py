@@ -9,7 +9,7 @@ from microtome.products import job
 from microtome.store import read_dataset
 
 #: Inches: the figure's width, its margin, and what a panel's title takes.
-WIDTH, MARGIN, TITLE = 10, 0.25, 0.5
+WIDTH, MARGIN, TITLE = 10, 0.25, 0.7
 
 
 def draw(tuning: xr.Dataset) -> Figure:
@@ -33,7 +33,7 @@ def draw(tuning: xr.Dataset) -> Figure:
         axes.set_title(
             f"{'AB'[number]}) {category.capitalize()}-tuned neuron {neuron} of layer "
             f"{tuning.attrs['layer']} (t = {t:.1f}), "
-            f"activation {lowest:.2f} (pale) to {highest:.2f}",
+            f"activation {lowest:.2f} (pale) to {highest:.2f}\n{tuning.attrs['definition']}",
             loc="left",
         )
     return figure

@@ -39,9 +39,7 @@ def draw(words: xr.Dataset, *, limits: tuple[float, float]) -> Figure:
     )
     right.set(xlim=(-6, len(mean) + 7), xlabel="Neuron", ylabel="Activation")
     right.set(title=f"B) Mean activations over all {second}s")
-    expansion = "the MLP's expansion, before the nonlinearity (c_fc; gate_proj where gated)"
-    site = expansion if words.attrs["site"] == "pre" else words.attrs["site"]
-    figure.suptitle(f"Layer {words.attrs['layer']}, {site}")
+    figure.suptitle(f"Layer {words.attrs['layer']}, {words.attrs['definition']}")
     return figure
 
 

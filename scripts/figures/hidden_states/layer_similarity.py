@@ -27,6 +27,8 @@ def draw(similarities: xr.Dataset, *, limits: tuple[float, float]) -> Figure:
 
 
 if __name__ == "__main__":
-    with job(snakemake), style(snakemake.params.style["theme"]):
-        figure = draw(read_dataset(snakemake.input.layer_similarity), **snakemake.params.options)
-        save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])
+    with job(snakemake):
+        similarities = read_dataset(snakemake.input.layer_similarity)
+        with style(snakemake.params.style["theme"], similarities["text"].values):
+            figure = draw(similarities, **snakemake.params.options)
+            save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

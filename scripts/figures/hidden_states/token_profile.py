@@ -35,6 +35,8 @@ def draw(profile: xr.Dataset) -> Figure:
 
 
 if __name__ == "__main__":
-    with job(snakemake), style(snakemake.params.style["theme"]):
-        figure = draw(read_dataset(snakemake.input.token_profile), **snakemake.params.options)
-        save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])
+    with job(snakemake):
+        profile = read_dataset(snakemake.input.token_profile)
+        with style(snakemake.params.style["theme"], profile["text"].item()):
+            figure = draw(profile, **snakemake.params.options)
+            save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

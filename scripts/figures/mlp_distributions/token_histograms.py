@@ -1,11 +1,9 @@
 """Distributions of the stages of an MLP by token position, at one layer."""
 
-from string import ascii_uppercase
-
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.figures.panels import histogram_images
+from microtome.figures.panels import stage_images
 from microtome.figures.style import save, style
 from microtome.products import job
 from microtome.store import read_dataset
@@ -19,17 +17,7 @@ def draw(histograms: xr.Dataset, *, limits: tuple[float, float]) -> Figure:
         limits: the densities at the ends of the colour scale.
     """
     figure = Figure(figsize=(12, 3.5), layout="constrained")
-    stages = histograms["stage"].values
-    histogram_images(
-        figure,
-        [f"{letter}) {stage}" for letter, stage in zip(ascii_uppercase, stages, strict=False)],
-        histograms,
-        rows="position",
-        panels="site",
-        limits=limits,
-        xlabel="Activation value",
-        ylabel="Token position",
-    )
+    stage_images(figure, histograms, rows="position", limits=limits, ylabel="Token position")
     return figure
 
 

@@ -91,6 +91,8 @@ def label_points(axes: Axes, places: np.ndarray, labels: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    with job(snakemake), style(snakemake.params.style["theme"]):
-        figure = draw(read_dataset(snakemake.input.tsne), **snakemake.params.options)
-        save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])
+    with job(snakemake):
+        points = read_dataset(snakemake.input.tsne)
+        with style(snakemake.params.style["theme"], points["text"].values):
+            figure = draw(points, **snakemake.params.options)
+            save(figure, *snakemake.output, dpi=snakemake.params.style["dpi"])

@@ -6,6 +6,7 @@ from microtome.store import read_dataset, write_dataset
 
 if __name__ == "__main__":
     with job(snakemake):
-        layer, first_token = (snakemake.params.options[key] for key in ("layer", "first_token"))
+        options = snakemake.params.options
+        layer, first_token = options["layer"], options["first_token"]
         norms = read_dataset(snakemake.input.norms).sel(layer=layer)
         write_dataset(regression(norms, first_token).assign_attrs(layer=layer), snakemake.output[0])

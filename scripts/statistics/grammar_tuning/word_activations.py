@@ -3,8 +3,11 @@
 from microtome.products import job
 from microtome.statistics.tuning import word_activations
 from microtome.store import open_layer, write_dataset
+from microtome.weights import StoredMLP
 
 if __name__ == "__main__":
     with job(snakemake), open_layer(snakemake.input.layers[0]) as section:
-        words = word_activations(section, snakemake.params.sites[0])
+        site = snakemake.params.sites[0]
+        mlp = StoredMLP(snakemake.input.checkpoint, snakemake.input.manifest)
+        words = word_activations(section, site, mlp.definition(site))
         write_dataset(words, snakemake.output[0])

@@ -36,7 +36,7 @@ def summarise(tests: xr.Dataset, frame: pd.DataFrame, n: int = 5) -> str:
     return "\n".join(
         [
             f"{first} minus {second}, {words} words each: {len(frame)} neurons "
-            f"({tests.attrs['site']}) of layer {tests.attrs['layer']}",
+            f"of layer {tests.attrs['layer']}, {tests.attrs['definition']}",
             f"Words of more than one token: {split[0]} {first}, {split[1]} {second}",
             "",
             f"Significant neurons at {alpha:g}",
