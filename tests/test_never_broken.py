@@ -115,6 +115,7 @@ def test_a_killed_run_goes_on_where_it_was(whole, model, tmp_path, moment, victi
     assert clone.planned() == set()
 
 
+@pytest.mark.torture
 def test_two_runs_in_one_folder(whole, model, tmp_path):
     clone = small_clone(tmp_path, model)
     first = subprocess.Popen(
@@ -254,7 +255,9 @@ def copied(whole: tuple[Clone, float], folder: Path) -> Clone:
     return clone
 
 
-@pytest.mark.parametrize("damage", ["truncated", "replaced"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", pytest.param("replaced", marks=pytest.mark.torture)]
+)
 def test_weights_that_changed_are_not_computed_with(whole, tmp_path, damage):
     clone = copied(whole, tmp_path)
     file = weights(clone, "twin")
