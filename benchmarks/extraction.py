@@ -175,8 +175,10 @@ def sweep(name: str) -> None:
         ),
         output=[str(path) for path in paths],
         log=[f"results/logs/activations/{name}/prompts.log"],
-        params=SimpleNamespace(sites=list(SITES), final_sites=[]),
-        resources=SimpleNamespace(batch_size=N_PROMPTS),
+        params=SimpleNamespace(
+            sites=list(SITES), final_sites=[], dtype="float32", store_dtype="float32"
+        ),
+        resources=SimpleNamespace(batch_size=N_PROMPTS, device="cpu"),
         threads=torch.get_num_threads(),
     )
     runpy.run_path(script, init_globals={"snakemake": job}, run_name="__main__")

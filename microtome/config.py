@@ -161,8 +161,15 @@ def sweeps(config: Config) -> dict[tuple[str, str], Sweep]:
 
 def stimulus_file(config: Config, stimuli: str, base: Path) -> Path:
     """The file of a stimulus set: below the working directory, or else below `base`."""
-    file = os.path.expanduser(config["stimuli"][stimuli])
+    entry = config["stimuli"][stimuli]
+    file = os.path.expanduser(entry if isinstance(entry, str) else entry["file"])
     return Path(file) if os.path.exists(file) else base / file
+
+
+def tokens_kept(config: Config, stimuli: str) -> str | list[int]:
+    """Whose activations a stimulus set asks for: all, last, mean, or positions in each text."""
+    entry = config["stimuli"][stimuli]
+    return "all" if isinstance(entry, str) else entry.get("tokens", "all")
 
 
 def check(config: Config, schema: Path, files: Sequence[Path], base: Path) -> None:

@@ -1,11 +1,15 @@
 """A causal LM whose weights stay on disk until a block runs.
 
 The skeleton holds modules without weights. Weights are mapped from the checkpoint's safetensors
-(float32 ones without a copy) and handed to a module for one call, so that what is resident is
-one block and the rows of the embedding tables that were looked up.
+(without a copy where they need no conversion) and handed to a module for one call. While a block
+runs, a thread reads the next one's, so that what is resident is one block (two where weights are
+converted) and the rows of the embedding tables that were looked up.
 """
 
-from collections.abc import Callable
+import ctypes
+import mmap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,8 @@ from torch.func import functional_call
 from microtome.checkpoint import read_config, sizes, tensor_index
 from microtome.errors import MicrotomeError
 from microtome.skeleton import resolve, skeleton
+
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass
@@ -37,15 +43,24 @@ class MappedModel:
         blocks: the blocks, without weights.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, dtype: str = "float32", device: str = "cpu") -> None:
         """Build the skeleton and match its names with the checkpoint's tensors.
+
+        Args:
+            checkpoint: a checkpoint folder as `microtome.fetch.fetch` makes it.
+            dtype: what is computed in: float32, bfloat16 or float16.
+            device: where: cpu or cuda.
 
         Raises:
             MicrotomeError: weights that are missing, damaged, or do not fit the config.
         """
+        self._dtype: torch.dtype = getattr(torch, dtype)
+        self._device = torch.device(device)
+        self._on_gpu = self._device.type == "cuda"
+        self._transfers = torch.cuda.Stream(self._device) if self._on_gpu else None
         self.config = read_config(checkpoint)
         self.sizes = sizes(self.config)
-        self._model = model = skeleton(self.config)
+        self._model = model = skeleton(self.config, self._dtype)
         self._base = model.base_model
         self._files = tensor_index(checkpoint)
         found = resolve(model, self._files)
@@ -66,26 +81,64 @@ class MappedModel:
             if type(module).forward is nn.Embedding.forward
         }
         for module in self._tables.values():
-            module.register_forward_hook(lambda module, args, output: output.to(torch.float32))
+            module.register_forward_hook(lambda module, args, output: output.to(self._dtype))
         self._returns_tuple: bool | None = None
-        self._converted: dict[tuple[str, torch.Size], Tensor] = {}
+        self._buffers: dict[tuple[int, str], Tensor] = {}
+        self._on_device: dict[str, dict[str, Tensor]] = {}
+        for module in model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(self._device))
+
+    def weights_of_blocks(self, n_blocks: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """The weights of the first blocks, each brought while the one before it runs.
+
+        Yields:
+            A block's index and its weights in the dtype of computation, by their names in the
+            block; they hold until the next ones are asked for.
+        """
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            coming = reader.submit(self.block_weights, 0)
+            for layer in range(n_blocks):
+                weights = coming.result()
+                if layer + 1 < n_blocks:
+                    coming = reader.submit(self.block_weights, layer + 1)
+                yield layer, weights
 
     def block_weights(self, layer: int) -> dict[str, Tensor]:
-        """The weights of one block in float32, by their names in the block.
+        """The weights of one block in the dtype of computation, by their names in the block.
 
-        Weights of another dtype are converted into the same memory for every block, which is
-        three times as fast as new memory: what an earlier call returned is overwritten.
+        Weights of another dtype are converted into the same memory for every other block, which
+        is three times as fast as new memory: what the call before the last returned is
+        overwritten.
         """
         prefix = f"{self._blocks_path}.{layer}."
         names = [name for name in self._keys if name.startswith(prefix)]
         weights = {name.removeprefix(prefix): w for name, w in self._read(names).items()}
         for name, weight in weights.items():
-            if weight.is_floating_point() and weight.dtype != torch.float32:
-                key = (name, weight.shape)
-                if key not in self._converted:
-                    self._converted[key] = torch.empty(weight.shape, dtype=torch.float32)
-                weights[name] = self._converted[key].copy_(weight)
-        return weights
+            if weight.is_floating_point() and (weight.dtype != self._dtype or self._on_gpu):
+                weights[name] = self._buffer(layer, name, weight.shape).copy_(weight)
+            else:
+                _announce(weight)
+        return self._transferred(weights) if self._on_gpu else weights
+
+    def _buffer(self, layer: int, name: str, shape: torch.Size) -> Tensor:
+        """Memory for a block's weight; there are two of each, pinned where a GPU reads them."""
+        buffer = self._buffers.get((layer % 2, name))
+        if buffer is None or buffer.shape != shape:
+            buffer = torch.empty(shape, dtype=self._dtype, pin_memory=self._on_gpu)
+            self._buffers[layer % 2, name] = buffer
+        return buffer
+
+    def _transferred(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights on the GPU, sent on a stream of their own beside the running block."""
+        with torch.cuda.stream(self._transfers):
+            sent = {
+                name: weight.to(self._device, non_blocking=True) for name, weight in weights.items()
+            }
+        self._transfers.synchronize()  # holds up this thread, not the block
+        for weight in sent.values():
+            weight.record_stream(torch.cuda.current_stream(self._device))
+        return sent
 
     def run_block(
         self, layer: int, weights: dict[str, Tensor], hidden: Tensor, call: Call
@@ -178,6 +231,26 @@ class MappedModel:
             The model's output, or None after a `_Stop`.
         """
         within = "" if head or self._base is self._model else f"{self._model.base_model_prefix}."
+        weights = self._on_device.get(within)
+        if weights is None:
+            weights = self._outer_weights(within)
+            if self._on_gpu:  # on the CPU they are mapped anew, so that their pages do not stay
+                self._on_device[within] = weights
+        parent, _, attribute = self._blocks_path.rpartition(".")
+        owner = self._model.get_submodule(parent)
+        setattr(owner, attribute, nn.ModuleList(_StandIn(block, stand_in) for block in self.blocks))
+        try:
+            # Tied weights are given under each of their names: the head wants the dtype
+            # of computation, the embedding table keeps the checkpoint's dtype.
+            inputs = {"input_ids": ids.to(self._device), "use_cache": False}
+            return functional_call(self._model, weights, (), inputs, tie_weights=False)
+        except _Stop:
+            return None
+        finally:
+            setattr(owner, attribute, self.blocks)
+
+    def _outer_weights(self, within: str) -> dict[str, Tensor]:
+        """The weights outside of the blocks whose names begin with `within`."""
         weights = self._read(
             [
                 name
@@ -187,20 +260,8 @@ class MappedModel:
         )
         for name in weights.keys() - self._tables.keys():
             if weights[name].is_floating_point():
-                weights[name] = weights[name].to(torch.float32)
-        parent, _, attribute = self._blocks_path.rpartition(".")
-        owner = self._model.get_submodule(parent)
-        setattr(owner, attribute, nn.ModuleList(_StandIn(block, stand_in) for block in self.blocks))
-        try:
-            # Tied weights are given under each of their names: the head wants float32, the
-            # embedding table keeps the checkpoint's dtype.
-            return functional_call(
-                self._model, weights, (), {"input_ids": ids, "use_cache": False}, tie_weights=False
-            )
-        except _Stop:
-            return None
-        finally:
-            setattr(owner, attribute, self.blocks)
+                weights[name] = weights[name].to(self._dtype)
+        return {name: weight.to(self._device) for name, weight in weights.items()}
 
     def _read(self, names: list[str]) -> dict[str, Tensor]:
         """Map tensors of the model in the checkpoint's dtype.
@@ -217,6 +278,14 @@ class MappedModel:
                 for name in members:
                     tensors[name] = opened.get_tensor(self._keys[name])
         return tensors
+
+
+def _announce(weight: Tensor) -> None:
+    """Have the system read a tensor's pages from disk, if they are not in memory yet."""
+    start = weight.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    size = weight.data_ptr() + weight.nbytes - start
+    # Into the page cache, not into this process: what is resident stays one block.
+    _LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_WILLNEED)
 
 
 class _Stop(Exception):

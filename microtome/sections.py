@@ -29,20 +29,63 @@ from microtome.products import replacing
 CHUNK_BYTES = 1 << 20
 
 
+def _bfloat16() -> h5py.Datatype:
+    """The upper half of a float32, as a type of HDF5's; h5py and xarray read it as float32."""
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)  # the sign's bit; exponent and mantissa, where and how long
+    kind.set_size(2)
+    return h5py.Datatype(kind)
+
+
+_BFLOAT16 = _bfloat16()
+#: What values are stored in, as numpy handles them.
+_DTYPES = {
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "bfloat16": np.dtype("<u2"),
+}
+
+
 def read_columns(path: str | Path) -> dict[str, np.ndarray]:
-    """Read a token table's columns, by name, (token,) each."""
+    """Read the columns of a token table or of a layer file, by name."""
     with h5netcdf.File(path) as file:
         return {name: variable[...] for name, variable in file.variables.items()}
 
 
-def sequences(columns: Mapping[str, ArrayLike]) -> list[np.ndarray]:
-    """The token ids of each sequence of a token table, in order.
+def sequences(columns: Mapping[str, ArrayLike], name: str = "token_id") -> list[np.ndarray]:
+    """A column of a token table cut into sequences, in order, (position,) each.
 
     Args:
         columns: the token table's columns by name, (token,) each.
+        name: of the column.
     """
     starts = np.flatnonzero(np.diff(np.asarray(columns["sequence"]), prepend=-1))
-    return np.split(np.asarray(columns["token_id"]), starts[1:])
+    return np.split(np.asarray(columns[name]), starts[1:])
+
+
+def row_columns(columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+    """What the rows of activation arrays are: a token each, or the mean of a sequence's tokens.
+
+    Args:
+        columns: the token table's columns by name, (token,) each; without `row`, every token has
+            its own.
+
+    Returns:
+        The columns but `row`, (row,) each. A mean has the labels of its sequence, token -1 and
+        position -1.
+    """
+    columns = {name: np.asarray(values) for name, values in columns.items()}
+    if "row" not in columns:
+        return columns
+    rows = columns.pop("row")
+    kept = np.flatnonzero(rows >= 0)
+    _, first, count = np.unique(rows[kept], return_index=True, return_counts=True)
+    columns = {name: values[kept[first]] for name, values in columns.items()}
+    for name in ("token_id", "position"):
+        columns[name] = np.where(count > 1, np.int32(-1), columns[name])
+    means = np.array([f"mean of {n} tokens" for n in count], dtype=object)
+    columns["text"] = np.where(count > 1, means, columns["text"])
+    return columns
 
 
 def layer_of(path: str | Path) -> int | None:
@@ -71,17 +114,19 @@ def write_layers(
     columns: Mapping[str, ArrayLike],
     paths: Mapping[int | None, str | Path],
     attributes: Mapping[str, str],
+    dtype: str = "float32",
 ) -> None:
     """Write sections into one file per layer, each complete before the next is begun.
 
     Args:
         sections: layer by layer, as the sweep yields them.
-        columns: the token table's, by name, (token,) each; repeated in every file.
+        columns: what the rows are, by name, (token,) each; repeated in every file.
         paths: the file of each layer.
         attributes: attributes of every file; `layer` is added, `final` after the last block.
+        dtype: what values are stored in: float32, bfloat16 or float16.
 
     Raises:
-        MicrotomeError: a value is NaN or infinite.
+        MicrotomeError: a value is NaN or infinite, or beyond the range of float16.
     """
     n_tokens = len(columns["token_id"])
     blank: tuple[dict[str, tuple[int, ...]], bytes] | None = None
@@ -92,19 +137,26 @@ def write_layers(
         first = next(group)
         shapes = {site: values.shape[1:] for site, values in first.values.items()}
         if blank is None or blank[0] != shapes:
-            blank = shapes, _blank(columns, attributes, shapes)
+            blank = shapes, _blank(columns, attributes, shapes, dtype)
         with replacing(path) as unfinished:
             unfinished.write_bytes(blank[1])
             with h5py.File(unfinished, "r+") as file:
                 file.attrs["layer"] = place
                 for section in chain([first], group):
                     for site, values in section.values.items():
+                        where = f"{path}: layer {place}, site {site}"
                         if not np.isfinite(values).all():
                             raise MicrotomeError(
-                                f"{path}: layer {place}, site {site}: NaN or infinite activations; "
-                                "check the checkpoint's weights and the compute dtype"
+                                f"{where}: NaN or infinite activations; check the checkpoint's "
+                                "weights and `dtype` in the config's `sweep`"
                             )
-                        _write_rows(file[site], section.rows, values)
+                        stored = _stored(values, dtype)
+                        if dtype == "float16" and not np.isfinite(stored).all():
+                            raise MicrotomeError(
+                                f"{where}: activations beyond 65504, the largest number of float16;"
+                                " set `store_dtype` in the config's `sweep` to bfloat16 or float32"
+                            )
+                        _write_rows(file[site], section.rows, stored)
                     missing[section.rows] = False
             if missing.any():
                 raise ValueError(f"{path}: {missing.sum()} rows were never written")
@@ -115,6 +167,7 @@ def write_layers_beside(
     columns: Mapping[str, ArrayLike],
     paths: Mapping[int | None, str | Path],
     attributes: Mapping[str, str],
+    dtype: str = "float32",
 ) -> None:
     """Do as `write_layers` in a thread of its own, while this one computes the sections.
 
@@ -130,7 +183,7 @@ def write_layers_beside(
             raise _Interrupted
 
     with ThreadPoolExecutor(max_workers=1) as pool:
-        written = pool.submit(write_layers, arriving(), columns, paths, attributes)
+        written = pool.submit(write_layers, arriving(), columns, paths, attributes, dtype)
         written.add_done_callback(lambda done: stopped.set())
         try:
             for section in sections:
@@ -164,49 +217,68 @@ def _blank(
     columns: Mapping[str, ArrayLike],
     attributes: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
+    dtype: str,
 ) -> bytes:
     """A layer file without values, made once: naming dimensions takes longer than the values.
 
     Args:
-        columns: the token table's.
+        columns: what the rows are.
         attributes: attributes of the file.
-        shapes: of each site, the shape of one token's values.
+        shapes: of each site, the shape of one row's values.
+        dtype: what values are stored in.
     """
     image = io.BytesIO()
     with h5netcdf.File(image, "w") as file:
         file.attrs.update(attributes)
-        _write_coordinates(file, columns)
+        file.dimensions["token"] = len(columns["token_id"])
+        for name, values in columns.items():
+            values = np.asarray(values)
+            kind = values.dtype if values.dtype.kind in "bif" else h5py.string_dtype()
+            file.create_variable(name, ("token",), kind)[:] = values
         for site, shape in shapes.items():
-            _create_site(file, site, shape, tuple(columns))
+            for dimension, size in zip(DIMENSIONS[site], shape, strict=True):
+                if dimension not in file.dimensions:
+                    file.dimensions[dimension] = size
+    with h5py.File(image, "r+") as file:
+        for site, shape in shapes.items():
+            _create_site(file, site, shape, dtype).attrs["coordinates"] = " ".join(columns)
     return image.getvalue()
 
 
-def _write_coordinates(file: h5netcdf.File, columns: Mapping[str, ArrayLike]) -> None:
-    file.dimensions["token"] = len(columns["token_id"])
-    for name, values in columns.items():
-        values = np.asarray(values)
-        dtype = values.dtype if values.dtype.kind in "bif" else h5py.string_dtype()
-        file.create_variable(name, ("token",), dtype)[:] = values
-
-
-def _create_site(
-    file: h5netcdf.File, site: str, shape: tuple[int, ...], coordinates: tuple[str, ...]
-) -> None:
-    for dimension, size in zip(DIMENSIONS[site], shape, strict=True):
-        if dimension not in file.dimensions:
-            file.dimensions[dimension] = size
-    n_tokens = file.dimensions["token"].size
+def _create_site(file: h5py.File, site: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
+    n_rows = len(file["token"])
     # Chunks of one size, since the last one takes a full one's room too.
-    most = max(1, CHUNK_BYTES // (4 * math.prod(shape)))
-    rows = math.ceil(n_tokens / math.ceil(n_tokens / most))
-    variable = file.create_variable(
-        site, ("token", *DIMENSIONS[site]), np.float32, chunks=(rows, *shape), fletcher32=True
+    most = max(1, CHUNK_BYTES // (_DTYPES[dtype].itemsize * math.prod(shape)))
+    rows = math.ceil(n_rows / math.ceil(n_rows / most))
+    dataset = file.create_dataset(
+        site,
+        (n_rows, *shape),
+        _BFLOAT16 if dtype == "bfloat16" else _DTYPES[dtype],
+        chunks=(rows, *shape),
+        fletcher32=True,
     )
-    variable.attrs["coordinates"] = " ".join(map(str, coordinates))
+    for axis, dimension in enumerate(("token", *DIMENSIONS[site])):
+        dataset.dims[axis].attach_scale(file[dimension])
+    return dataset
+
+
+def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Round float32 to the dtype of the store; bfloat16 as its bits, numpy has none."""
+    if dtype != "bfloat16":
+        with np.errstate(over="ignore"):
+            return values.astype(_DTYPES[dtype], copy=False)
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # half to even
 
 
 def _write_rows(dataset: h5py.Dataset, rows: np.ndarray, values: np.ndarray) -> None:
     """Write consecutive rows at once: HDF5 is slow with scattered ones."""
+    # As the type of the file, so that HDF5 has nothing to convert.
+    kind = dataset.id.get_type()
     gaps = np.flatnonzero(np.diff(rows) != 1) + 1
     for run, part in zip(np.split(rows, gaps), np.split(values, gaps), strict=True):
-        dataset[run[0] : run[-1] + 1] = part
+        place = dataset.id.get_space()
+        place.select_hyperslab((int(run[0]), *[0] * (part.ndim - 1)), part.shape)
+        dataset.id.write(
+            h5py.h5s.create_simple(part.shape), place, np.ascontiguousarray(part), kind
+        )

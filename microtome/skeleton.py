@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 from microtome.errors import MicrotomeError, in_short
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
 
-def skeleton(config: "PretrainedConfig") -> "PreTrainedModel":
+def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
     """The model of a config with every parameter on the meta device and every buffer real.
+
+    Args:
+        config: of a causal language model.
+        dtype: of its parameters; float32 without.
 
     Raises:
         MicrotomeError: values from which no model can be built.
@@ -22,7 +27,7 @@ def skeleton(config: "PretrainedConfig") -> "PreTrainedModel":
     try:
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(
-                config, dtype=torch.float32, trust_remote_code=False
+                config, dtype=dtype or torch.float32, trust_remote_code=False
             )
     except Exception as error:  # whatever a model's modules say about its values
         raise MicrotomeError(

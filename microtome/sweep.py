@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from microtome.architectures import SITES, Tap, taps
+from microtome.architectures import DIMENSIONS, Tap, taps
 from microtome.errors import MicrotomeError
 from microtome.mapped import Call, MappedModel
-from microtome.sections import Section
+from microtome.sections import Section, sequences
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Batch:
     """Sequences of one length.
 
     Attributes:
-        rows: their rows of the token table, (batch * position,).
+        rows: for each of their tokens, the row of the activation arrays that it goes into, or -1
+            for none; tokens of one row are averaged. (batch, position).
         ids: their token ids, (batch, position).
     """
 
@@ -35,11 +37,35 @@ class Batch:
     ids: np.ndarray
 
 
+class _Kept:
+    """What is kept of a batch's tokens: all, some, or means over neighbours.
+
+    Attributes:
+        rows: the rows of the activation arrays that are made, ascending, (n,).
+    """
+
+    def __init__(self, rows: np.ndarray) -> None:
+        flat = rows.ravel()
+        chosen = np.flatnonzero(flat >= 0)
+        self.rows, counts = np.unique(flat[chosen], return_counts=True)
+        self._chosen = None if len(chosen) == flat.size else torch.from_numpy(chosen)
+        self._counts = None if counts.max(initial=1) == 1 else torch.from_numpy(counts)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """Cut (batch, position, width) down to (n, width)."""
+        value = value.flatten(0, 1)
+        if self._chosen is not None:
+            value = value[self._chosen]
+        if self._counts is not None:
+            value = torch.segment_reduce(value.float(), "mean", lengths=self._counts, axis=0)
+        return value
+
+
 @dataclass
 class _Passage:
     """A batch on its way through the model."""
 
-    rows: np.ndarray
+    kept: _Kept
     ids: Tensor  # (batch, position)
     hidden: Tensor  # entering the next block, (batch, position, d_model)
     calls: list[Call]  # of every block
@@ -49,21 +75,25 @@ class _Enough(Exception):
     """Leaves the deepest block when its last site has been read."""
 
 
-def batched(sequences: Sequence[np.ndarray], batch_size: int) -> list[Batch]:
-    """Group sequences into batches of one length each, so that none is padded.
+def batched(columns: Mapping[str, ArrayLike], batch_size: int) -> list[Batch]:
+    """Group the sequences of a token table into batches of one length each: none is padded.
 
     Args:
-        sequences: the token ids of each sequence, (position,) each, in the token table's order.
+        columns: the token table's columns by name, (token,) each; without `row`, every token has
+            a row of its own.
         batch_size: sequences per batch, at most.
     """
-    lengths = np.array([len(ids) for ids in sequences])
-    starts = np.cumsum(lengths) - lengths
+    ids = sequences(columns)
+    everything = {"sequence": columns["sequence"], "row": np.arange(len(columns["token_id"]))}
+    rows = sequences(columns if "row" in columns else everything, "row")
+    lengths = np.array([len(sequence) for sequence in ids])
     batches = []
     for length in np.unique(lengths):
         members = np.flatnonzero(lengths == length)
         for chosen in np.split(members, range(batch_size, len(members), batch_size)):
-            rows = (starts[chosen, None] + np.arange(length)).ravel()
-            batches.append(Batch(rows, np.stack([sequences[number] for number in chosen])))
+            batches.append(
+                Batch(np.stack([rows[i] for i in chosen]), np.stack([ids[i] for i in chosen]))
+            )
     return batches
 
 
@@ -74,11 +104,13 @@ def sweep(
     sites: Sequence[str],
     layers: Sequence[int],
     final_sites: Sequence[str] = (),
+    dtype: str = "float32",
+    device: str = "cpu",
 ) -> Iterator[Section]:
     """Run batches through a model and yield the activations at some sites of some layers.
 
     Unless final sites are asked for, the sweep ends in the deepest layer asked for, after the
-    last site there. It computes in float32 on the CPU.
+    last site there.
 
     Args:
         checkpoint: a checkpoint folder as `microtome.fetch.fetch` makes it.
@@ -86,16 +118,24 @@ def sweep(
         sites: names of `microtome.architectures.SITES`.
         layers: indices of blocks.
         final_sites: names of `microtome.architectures.FINAL_SITES`.
+        dtype: what is computed in: float32, bfloat16 or float16.
+        device: where: cpu, cuda, or auto for a GPU if there is one.
 
     Yields:
         Layer by layer in ascending order, and batch by batch within a layer, the rows of the
-        token table that the batch holds and an array (rows, …) for each site; last, with None
-        for a layer, the final sites.
+        activation arrays that the batch makes and an array (rows, …) in float32 for each site;
+        last, with None for a layer, the final sites.
 
     Raises:
-        MicrotomeError: an unknown site or layer, or weights that do not fit the config.
+        MicrotomeError: an unknown site or layer, weights that do not fit the config, no GPU.
     """
-    model = MappedModel(checkpoint)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MicrotomeError(
+            "sweep.device: cuda, but torch finds no GPU here; set it to auto or cpu"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = MappedModel(checkpoint, dtype, device)
     tapped = taps(model.config, sites)
     n_layers = model.sizes["n_layers"]
     for layer in layers:
@@ -105,36 +145,42 @@ def sweep(
     passages = []
     for batch in batches:
         ids = torch.from_numpy(batch.ids).long()
-        passages.append(_Passage(batch.rows, ids, *model.record(ids, deepest + 1)))
-    for layer in range(deepest + 1):
-        weights = model.block_weights(layer)
+        passages.append(_Passage(_Kept(batch.rows), ids, *model.record(ids, deepest + 1)))
+    for layer, weights in model.weights_of_blocks(deepest + 1):
         read = sites if layer in layers else ()
         inside = {site: tapped[site] for site in read if site in tapped}
         leave = layer == deepest and "resid_post" not in sites and not final_sites
         for passage in passages:
-            values = {"resid_pre": passage.hidden}
-            with suppress(_Enough), _reading(model.blocks[layer], inside, values, leave):
+            values: dict[str, Tensor] = {}
+            if "resid_pre" in read:
+                values["resid_pre"] = passage.kept(passage.hidden)
+            with (
+                suppress(_Enough),
+                _reading(model.blocks[layer], inside, passage.kept, values, leave),
+            ):
                 passage.hidden = model.run_block(
                     layer, weights, passage.hidden, passage.calls[layer]
                 )
-            values["resid_post"] = passage.hidden
+            if "resid_post" in read:
+                values["resid_post"] = passage.kept(passage.hidden)
             if read:
                 shaped = {s: _shaped(s, values[s], tapped.get(s), model.sizes) for s in read}
-                yield Section(layer, passage.rows, shaped)
+                yield Section(layer, passage.kept.rows, shaped)
     for passage in passages if final_sites else []:
         normed, logits = model.finish(passage.ids, passage.hidden)
-        values = {"ln_final": normed.flatten(0, 1).numpy(), "logits": logits.flatten(0, 1).numpy()}
-        yield Section(None, passage.rows, {site: values[site] for site in final_sites})
+        values = {"ln_final": passage.kept(normed), "logits": passage.kept(logits)}
+        shaped = {s: _shaped(s, values[s], None, model.sizes) for s in final_sites}
+        yield Section(None, passage.kept.rows, shaped)
 
 
 @contextmanager
 def _reading(
-    block: nn.Module, wanted: Mapping[str, Tap], values: dict[str, Tensor], leave: bool
+    block: nn.Module, wanted: Mapping[str, Tap], kept: _Kept, values: dict[str, Tensor], leave: bool
 ) -> Iterator[None]:
     """Note tensors in `values` while a block runs; with `leave`, stop it after the last one."""
 
     def note(site: str, value: Any) -> None:
-        values[site] = value[0] if isinstance(value, tuple) else value
+        values[site] = kept(value[0] if isinstance(value, tuple) else value)
         if leave and wanted.keys() <= values.keys():
             raise _Enough
 
@@ -160,15 +206,15 @@ def _reading(
 
 
 def _shaped(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) -> np.ndarray:
-    """Cut a site's part out of (batch, position, width) and give it the site's dimensions."""
+    """Cut a site's part out of (n, width) and give it the site's dimensions, in float32."""
     if tap is not None and tap.part is not None:
         value = _part(value, tap, sizes)
-    shape = [sizes[dimension] for dimension in SITES[site]]
+    shape = [sizes[dimension] for dimension in DIMENSIONS[site]]
     try:
-        return value.reshape(-1, *shape).numpy()
+        return value.reshape(-1, *shape).to("cpu", torch.float32).numpy()
     except RuntimeError:
         raise MicrotomeError(
-            f"site {site!r}: shape {tuple(value.shape)} where (batch, position) × "
+            f"site {site!r}: shape {tuple(value.shape)} where tokens × "
             f"{' × '.join(map(str, shape))} was expected; correct microtome/architectures.py"
         ) from None
 

@@ -1,7 +1,8 @@
 """Token tables: the rows of every activation array.
 
 Row i of the table is row i of every activation array of the same model and stimulus set:
-sequences one after another in the order of the stimulus file, no padding.
+sequences one after another in the order of the stimulus file, no padding. Where a set asks for
+some of its tokens only, the column `row` says which row of the arrays a token goes into.
 """
 
 from collections.abc import Sequence
@@ -19,22 +20,27 @@ COLUMNS = ("sequence", "position", "token_id", "text")
 _REMEDY = "put the model's own tokenizer.json and tokenizer_config.json beside its weights"
 
 
-def token_table(stimuli: Sequence[Stimulus], checkpoint: Path) -> xr.Dataset:
+def token_table(
+    stimuli: Sequence[Stimulus], checkpoint: Path, tokens: str | Sequence[int] = "all"
+) -> xr.Dataset:
     """Tokenise stimuli as the model's own tokenizer does, special tokens included.
 
     Args:
         stimuli: the texts, in order.
         checkpoint: the checkpoint folder that holds the tokenizer.
+        tokens: whose activations are kept of each text: `all`, `last`, the `mean` over all, or
+            positions, from the end if negative.
 
     Returns:
         A dataset of coordinates along `token`: `sequence` (number of the text), `position`
         (in its text), `token_id`, `text` (the token decoded on its own), and for words in a
         template `word`, `category` and `in_word` (whether the token overlaps the word, which
-        may be several tokens long).
+        may be several tokens long). Unless all tokens are kept, also `row`: the row of the
+        activation arrays, or -1; tokens of one row are averaged.
 
     Raises:
         MicrotomeError: a checkpoint without a tokenizer, or with that of another model; a text
-            longer than the model's context.
+            longer than the model's context, or too short for a position.
     """
     from transformers import AutoTokenizer
 
@@ -53,8 +59,11 @@ def token_table(stimuli: Sequence[Stimulus], checkpoint: Path) -> xr.Dataset:
     model = sizes(read_config(checkpoint))
     labelled = stimuli[0].word is not None
     columns: dict[str, list] = {name: [] for name in COLUMNS}
+    if tokens != "all":
+        columns["row"] = []
     if labelled:
         columns |= {"word": [], "category": [], "in_word": []}
+    n_rows = 0
     for number, stimulus in enumerate(stimuli):
         encoded = tokenizer(stimulus.text, return_offsets_mapping=True, verbose=False)
         ids = encoded["input_ids"]
@@ -70,6 +79,10 @@ def token_table(stimuli: Sequence[Stimulus], checkpoint: Path) -> xr.Dataset:
                 f"{len(ids)} tokens long, the model takes {model['n_context']}; shorten the text "
                 "or name another model"
             )
+        if tokens != "all":
+            rows = _rows(tokens, len(ids), f"{stimulus.origin}: {stimulus.text[:40]!r}")
+            columns["row"] += [n_rows + row if row >= 0 else -1 for row in rows]
+            n_rows += max(rows) + 1
         columns["sequence"] += [number] * len(ids)
         columns["position"] += range(len(ids))
         columns["token_id"] += ids
@@ -82,6 +95,21 @@ def token_table(stimuli: Sequence[Stimulus], checkpoint: Path) -> xr.Dataset:
                 start < last and first < end for start, end in encoded["offset_mapping"]
             ]
     return xr.Dataset(coords={name: ("token", column(values)) for name, values in columns.items()})
+
+
+def _rows(tokens: str | Sequence[int], length: int, text: str) -> list[int]:
+    """For each token of a text, the number of the row it goes into, or -1."""
+    if tokens == "mean":
+        return [0] * length
+    wanted = [-1] if tokens == "last" else tokens
+    for position in wanted:
+        if not -length <= position < length:
+            raise MicrotomeError(
+                f"{text} has {length} tokens, and `tokens` of the stimulus set asks for position "
+                f"{position}; correct the config"
+            )
+    kept = sorted({position % length for position in wanted})
+    return [kept.index(position) if position in kept else -1 for position in range(length)]
 
 
 def column(values: Sequence) -> np.ndarray:

@@ -1,5 +1,5 @@
 # The sweep: one job per model and stimulus set, one file per layer, whatever the studies ask of
-# them together. Batch size and threads do not change a result, so they are no params.
+# them together. Batch size, threads and device do not change a result, so they are no params.
 
 for (model, stimuli), wanted in settings.sweeps(config).items():
 
@@ -19,9 +19,12 @@ for (model, stimuli), wanted in settings.sweeps(config).items():
         threads: config["sweep"]["threads"]
         resources:
             batch_size=config["sweep"]["batch_size"],
+            device=config["sweep"]["device"],
         params:
             code=code("activations.py"),
             sites=wanted.sites,
             final_sites=wanted.final_sites,
+            dtype=config["sweep"]["dtype"],
+            store_dtype=config["sweep"]["store_dtype"],
         script:
             "../scripts/activations.py"

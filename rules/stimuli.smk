@@ -12,5 +12,6 @@ rule token_table:
         "results/logs/token_table/{model}/{stimuli}.log",
     params:
         code=code("token_table.py"),
+        tokens=lambda wildcards: settings.tokens_kept(config, wildcards.stimuli),
     script:
         "../scripts/token_table.py"

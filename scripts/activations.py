@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from microtome.products import job
-from microtome.sections import layer_of, read_columns, sequences, write_layers_beside
+from microtome.sections import layer_of, read_columns, row_columns, write_layers_beside
 from microtome.sweep import batched, sweep
 
 if __name__ == "__main__":
@@ -17,19 +17,23 @@ if __name__ == "__main__":
         manifest = json.loads(Path(snakemake.input.manifest).read_text(encoding="utf-8"))
         columns = read_columns(snakemake.input.tokens)
         paths = {layer_of(path): path for path in snakemake.output}
-        batches = batched(sequences(columns), snakemake.resources.batch_size)
+        batches = batched(columns, snakemake.resources.batch_size)
         sections = sweep(
             Path(snakemake.input.checkpoint),
             batches,
             snakemake.params.sites,
             [layer for layer in paths if layer is not None],
             snakemake.params.final_sites,
+            snakemake.params.dtype,
+            snakemake.resources.device,
         )
         attributes = {key: manifest[key] for key in ("model", "source", "revision")} | {
-            "dtype": "float32",
+            "dtype": snakemake.params.dtype,
             "torch": version("torch"),
             "transformers": version("transformers"),
         }
         total = len(paths) * len(batches)
         progress = tqdm(sections, total=total, unit="batch", desc="layers × batches", file=log)
-        write_layers_beside(progress, columns, paths, attributes)
+        write_layers_beside(
+            progress, row_columns(columns), paths, attributes, snakemake.params.store_dtype
+        )

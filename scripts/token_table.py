@@ -10,5 +10,6 @@ from microtome.tokens import token_table
 if __name__ == "__main__":
     with job(snakemake):
         stimuli = read_stimuli(Path(snakemake.input.stimuli))
-        table = token_table(stimuli, Path(snakemake.input.checkpoint))
+        checkpoint = Path(snakemake.input.checkpoint)
+        table = token_table(stimuli, checkpoint, snakemake.params.tokens)
         write_dataset(table.assign_attrs(model=snakemake.wildcards.model), snakemake.output[0])

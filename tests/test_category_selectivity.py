@@ -10,7 +10,7 @@ from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.fetch import fetch
-from microtome.sections import sequences, write_layers
+from microtome.sections import write_layers
 from microtome.sources import Folder
 from microtome.statistics.correlation import correlations
 from microtome.statistics.layers import at_position, by_layer, distinct
@@ -75,7 +75,7 @@ def studied(request, tmp_path_factory, gpt2_tokenizer):
         fetch(Folder(folder / "origin"), checkpoint)
     table = token_table(STIMULI, checkpoint)
     paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in LAYERS}
-    sections = sweep(checkpoint, batched(sequences(table), 32), SITES, LAYERS)
+    sections = sweep(checkpoint, batched(table, 32), SITES, LAYERS)
     write_layers(sections, table.coords, paths, {})
     return list(paths.values()), *full_forwards(checkpoint)
 

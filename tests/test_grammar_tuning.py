@@ -19,7 +19,7 @@ from microtome.errors import MicrotomeError
 from microtome.fetch import fetch
 from microtome.figures.style import fonts_for, style
 from microtome.figures.text import shown, text_heatmap, text_height, typeset
-from microtome.sections import sequences, write_layers
+from microtome.sections import write_layers
 from microtome.sources import Folder
 from microtome.statistics.tuning import t_tests, text_tuning, word_activations
 from microtome.stimuli import read_stimuli
@@ -44,7 +44,7 @@ def layer_file(folder, checkpoint, stimuli, layer):
     """A layer's `pre` for a stimulus set, made as the workflow makes it."""
     table = token_table(read_stimuli(ROOT / "stimuli" / f"{stimuli}.yaml"), checkpoint)
     path = folder / stimuli / f"layer-{layer:02d}.h5"
-    sections = sweep(checkpoint, batched(sequences(table), 32), ["pre"], [layer])
+    sections = sweep(checkpoint, batched(table, 32), ["pre"], [layer])
     write_layers(sections, table.coords, {layer: path}, {})
     return path
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
 from microtome.fetch import fetch
-from microtome.sections import sequences, write_layers
+from microtome.sections import write_layers
 from microtome.sources import Folder
 from microtome.statistics.hidden_states import (
     hidden_states,
@@ -69,9 +69,7 @@ def extract(checkpoint, stimuli, folder, texts=None):
     paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in range(n_layers)}
     paths[None] = folder / "final.h5"
     final = ["ln_final", "logits"]
-    sections = sweep(
-        checkpoint, batched(sequences(table), 8), ["resid_pre"], range(n_layers), final
-    )
+    sections = sweep(checkpoint, batched(table, 8), ["resid_pre"], range(n_layers), final)
     write_layers(sections, table.coords, paths, {})
     write_dataset(table, folder / "tokens.h5")
     *layers, last = paths.values()

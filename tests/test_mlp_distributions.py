@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
 from microtome.fetch import fetch, manifest
-from microtome.sections import sequences, write_layers
+from microtome.sections import write_layers
 from microtome.sources import Folder
 from microtome.statistics.distributions import histograms, site_histograms, token_histograms
 from microtome.statistics.embedding import tsne
@@ -123,7 +123,7 @@ def case(request, tmp_path_factory, gpt2_tokenizer):
     table = token_table(read_stimuli(ROOT / "stimuli" / "strawberry.yaml"), checkpoint)
     layers = range(len(seen))
     paths = {i: folder / f"layer-{i:02d}.h5" for i in layers}
-    sections = sweep(checkpoint, batched(sequences(table), 1), SITES, layers)
+    sections = sweep(checkpoint, batched(table, 1), SITES, layers)
     write_layers(sections, table.coords, paths, {})
 
     made = {}

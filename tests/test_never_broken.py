@@ -1,5 +1,6 @@
 """Never a broken product: runs that are killed, disks that refuse, files that were damaged."""
 
+import json
 import os
 import re
 import shutil
@@ -21,8 +22,8 @@ from microtome.errors import MicrotomeError
 from microtome.products import job, record, replacing
 from microtome.store import read_dataset
 
-#: Moments of a kill, as parts of the run's length, and what is killed. The test run takes three
-#: of them, `make torture` all.
+#: Moments of a kill, as parts of all that the run leaves, and what is killed. The test run takes
+#: three of them, `make torture` all.
 MOMENTS = [((number + 0.5) / 20, ("main", "job")[number % 2]) for number in range(20)]
 FEW = {3, 10, 15}
 
@@ -48,11 +49,25 @@ def small_clone(folder: Path, model: Path, name: str = "twin") -> Clone:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, model):
-    """A run that nothing disturbed, and how long it took."""
+    """A run that nothing disturbed."""
     clone = small_clone(tmp_path_factory.mktemp("whole"), model)
-    start = time.monotonic()
     clone.run()
-    return clone, time.monotonic() - start
+    return clone
+
+
+def test_the_untrained_twin_has_weights_of_its_own(whole):
+    manifests = [
+        json.loads(whole.product(f"models/{name}/manifest.json").read_text())
+        for name in ("tiny", "twin")
+    ]
+    assert manifests[0]["tensors"] == manifests[1]["tensors"]
+    assert manifests[0]["weights"] != manifests[1]["weights"]
+    assert manifests[1]["revision"] == "seed 1"
+
+
+def n_files(clone: Clone) -> int:
+    """How far a run is: the files in results/, logs and checksums among them."""
+    return sum(len(files) for _, _, files in os.walk(clone.product("")))
 
 
 def job_processes(parent: int) -> list[int]:
@@ -89,7 +104,6 @@ def ancestors(process: int) -> list[str]:
     ],
 )
 def test_a_killed_run_goes_on_where_it_was(whole, model, tmp_path, moment, victim):
-    undisturbed, length = whole
     clone = small_clone(tmp_path, model)
     main = subprocess.Popen(
         [sys.executable, "-m", "snakemake"],
@@ -98,7 +112,10 @@ def test_a_killed_run_goes_on_where_it_was(whole, model, tmp_path, moment, victi
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    time.sleep(moment * length)
+    wanted = moment * n_files(whole)
+    while n_files(clone) < wanted and main.poll() is None:
+        time.sleep(0.02)
+    assert main.poll() is None
     victims = [main.pid]
     while victim == "job" and main.poll() is None:
         victims = job_processes(main.pid)
@@ -110,7 +127,7 @@ def test_a_killed_run_goes_on_where_it_was(whole, model, tmp_path, moment, victi
             os.kill(process, signal.SIGKILL)
     main.wait()
     clone.run()
-    assert clone.contents() == undisturbed.contents()
+    assert clone.contents() == whole.contents()
     assert clone.verify() == []
     assert clone.planned() == set()
 
@@ -132,7 +149,7 @@ def test_two_runs_in_one_folder(whole, model, tmp_path):
     assert "another run is at work here; wait for its end" in second.stderr
     assert "Traceback" not in second.stderr
     assert first.wait() == 0
-    assert clone.contents() == whole[0].contents()
+    assert clone.contents() == whole.contents()
 
 
 def in_a_small_room(clone: Clone, script: str) -> subprocess.CompletedProcess:
@@ -209,7 +226,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(whole, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     source, target = Path("results/activations/layer-01.h5"), Path("results/statistics/x.bin")
     source.parent.mkdir(parents=True)
-    shutil.copy(whole[0].product("activations/twin/words/layer-01.h5"), source)
+    shutil.copy(whole.product("activations/twin/words/layer-01.h5"), source)
     record(source)
     bytes_, times = bytearray(source.read_bytes()), source.stat()
     run_job(source, target)
@@ -233,7 +250,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(whole, tmp_path, monkeypatch, c
 def test_a_flip_in_an_array_is_noticed_without_its_checksum(whole, tmp_path):
     """Who opens a layer file with xarray alone is told of damaged values by HDF5."""
     path = tmp_path / "layer-01.h5"
-    shutil.copy(whole[0].product("activations/twin/words/layer-01.h5"), path)
+    shutil.copy(whole.product("activations/twin/words/layer-01.h5"), path)
     values = read_dataset(path)["k"].values
     content = bytearray(path.read_bytes())
     at = content.find(values[:3].tobytes())
@@ -247,9 +264,9 @@ def weights(clone: Clone, model: str) -> Path:
     return clone.product(f"models/{model}/checkpoint/model.safetensors")
 
 
-def copied(whole: tuple[Clone, float], folder: Path) -> Clone:
+def copied(whole: Clone, folder: Path) -> Clone:
     """The undisturbed run once more, without what was derived from the weights."""
-    clone = whole[0].copy(folder / "again")
+    clone = whole.copy(folder / "again")
     for kind in ("activations", "statistics", "figures"):
         shutil.rmtree(clone.product(kind))
     return clone
@@ -275,12 +292,12 @@ def test_weights_that_changed_are_not_computed_with(whole, tmp_path, damage):
     ]
     shutil.rmtree(file.parent)
     clone.run()
-    assert clone.contents() == whole[0].contents()
+    assert clone.contents() == whole.contents()
 
 
 def test_a_local_model_that_changed_is_fetched_again(whole, model):
     """Weights of the same size under the same name: the fetch is stale, and all that follows."""
-    clone = whole[0]
+    clone = whole
     file = model / "model.safetensors"
     original = file.read_bytes()
     tensors = load_file(file)

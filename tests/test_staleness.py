@@ -118,7 +118,9 @@ def reorder(clone: Clone) -> None:
 
 
 def batches(clone: Clone) -> None:
-    clone.change("sweep", to={"batch_size": 2, "threads": 2})
+    clone.change("sweep", "batch_size", to=2)
+    clone.change("sweep", "threads", to=2)
+    clone.change("sweep", "device", to="auto")
 
 
 def chain(model: str) -> set[str]:

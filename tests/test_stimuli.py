@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from microtome.errors import MicrotomeError
-from microtome.sections import sequences
+from microtome.sections import row_columns, sequences
 from microtome.stimuli import Stimulus, read_stimuli
 from microtome.tokens import token_table
 
@@ -110,6 +110,41 @@ def test_rows_are_the_tokenizers_own_tokens(gpt2):
     assert [list(ids) for ids in sequences(table)] == expected
     assert "".join(table["text"].values[:5]).startswith("The next word is")
     assert set(table.coords) == {"sequence", "position", "token_id", "text"}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows"),
+    [
+        ("last", [-1, -1, 0, -1, 1]),
+        ("mean", [0, 0, 0, 1, 1]),
+        ([0], [0, -1, -1, 1, -1]),
+        ([-1, 0], [0, -1, 1, 2, 3]),
+        ([1, -1], [-1, 0, 1, -1, 2]),  # in the second text they are the same token
+    ],
+)
+def test_a_set_may_keep_some_of_its_tokens(gpt2, tokens, rows):
+    stimuli = [Stimulus("One two three"), Stimulus("Four five")]
+    table = token_table(stimuli, gpt2, tokens)
+    assert list(table["row"].values) == rows
+    assert [len(ids) for ids in sequences(table, "row")] == [3, 2]
+    kept = row_columns(table.coords)
+    assert "row" not in kept
+    whole = token_table(stimuli, gpt2)
+    assert table.drop_vars("row").identical(whole)
+    if tokens == "mean":
+        assert list(kept["token_id"]) == list(kept["position"]) == [-1, -1]
+        assert list(kept["text"]) == ["mean of 3 tokens", "mean of 2 tokens"]
+        assert list(kept["sequence"]) == [0, 1]
+    else:
+        chosen = np.array(rows) >= 0
+        for name, values in kept.items():
+            assert list(values) == list(whole[name].values[chosen])
+
+
+def test_a_text_too_short_for_a_position_is_named(gpt2):
+    stimuli = [Stimulus("One two three"), Stimulus("Four", origin="s.yaml: texts: entry 2")]
+    with pytest.raises(MicrotomeError, match=r"s\.yaml: texts: entry 2: 'Four' has 1 tokens.* 2;"):
+        token_table(stimuli, gpt2, [0, 2])
 
 
 @pytest.mark.parametrize("model", ["gpt2", "letters", "smollm2"])

@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,6 +64,35 @@ def test_same_input_same_bytes(tmp_path):
     (tmp_path / "other").mkdir()
     first, second = written(tmp_path), written(tmp_path / "other")
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_smaller_dtype_of_the_store_reads_as_numbers(tmp_path, dtype):
+    values = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+    values[0, :2] = 1 + 2**-8, 1 + 3 * 2**-8  # halfway between two of bfloat16: to the even one
+    path = tmp_path / "layer-00.h5"
+    rows = np.arange(6)
+    write_layers(
+        [Section(0, rows[half], {"post": values[half]}) for half in (rows < 3, rows >= 3)],
+        TABLE.coords,
+        {0: path},
+        {},
+        dtype,
+    )
+    rounded = torch.from_numpy(values).to(getattr(torch, dtype)).float().numpy()
+    with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        assert dataset["post"].dims == ("token", "d_mlp")
+        np.testing.assert_array_equal(dataset["post"].values, rounded)
+    with h5py.File(path) as file:
+        assert file["post"].id.get_storage_size() == 6 * 4 * 2 + 4  # and the checksum
+
+
+def test_what_float16_cannot_hold_is_refused(tmp_path):
+    section = Section(2, np.arange(6), {"post": np.full((6, 4), 7e4, np.float32)})
+    message = "layer 2, site post: activations beyond 65504.*set `store_dtype`"
+    with pytest.raises(MicrotomeError, match=message):
+        write_layers([section], TABLE.coords, {2: tmp_path / "layer-02.h5"}, {}, "float16")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("poison", [np.inf, -np.inf])

@@ -25,11 +25,20 @@ def sites_of(name):
     return [site for site in SITES if site not in absent]
 
 
+def columns(texts, rows=None):
+    """What the sweep reads of a token table."""
+    numbers = np.repeat(np.arange(len(texts)), [len(ids) for ids in texts])
+    table = {"sequence": numbers, "token_id": np.concatenate(texts)}
+    return table if rows is None else table | {"row": np.concatenate(rows)}
+
+
 def swept(checkpoint, sequences, sites, layers, batch_size=32, final_sites=()):
     """All rows of every layer and site, and the order the sections came in."""
     n_tokens = sum(map(len, sequences))
     arrays, order = {}, []
-    for section in sweep(checkpoint, batched(sequences, batch_size), sites, layers, final_sites):
+    for section in sweep(
+        checkpoint, batched(columns(sequences), batch_size), sites, layers, final_sites
+    ):
         order.append(section.layer)
         for site, values in section.values.items():
             whole = arrays.setdefault(
@@ -39,7 +48,13 @@ def swept(checkpoint, sequences, sites, layers, batch_size=32, final_sites=()):
     return arrays, order
 
 
-def hooked(model, name, ids):
+def hooked_all(model, name):
+    """Every site of every layer for all tokens of `SEQUENCES`, a text at a time."""
+    each = [hooked(model, name, ids[None]) for ids in SEQUENCES]
+    return {key: np.concatenate([seen[key][0] for seen in each]) for key in each[0]}
+
+
+def hooked(model, name, ids, dtype=torch.float32):
     """Every site of every layer from one full forward; the taps are written out by hand.
 
     Returns (layer, site): array (batch, position, width).
@@ -50,7 +65,7 @@ def hooked(model, name, ids):
     def keep(layer, site, part=lambda x: x):
         def note(value):
             value = value[0] if isinstance(value, tuple) else value
-            seen[layer, site] = part(value).detach().clone().numpy()
+            seen[layer, site] = part(value).detach().clone().to(dtype).numpy()
 
         return note
 
@@ -125,8 +140,10 @@ def hooked(model, name, ids):
                 after(block.mlp, keep(i, "mlp_out"))
     with torch.no_grad():
         output = model(torch.as_tensor(np.asarray(ids)), output_hidden_states=True)
-    seen[None, "logits"] = output.logits.numpy()
-    seen[None, "ln_final"] = output.hidden_states[-1].numpy()  # transformers' last is normed
+    seen[None, "logits"] = output.logits.to(dtype).numpy()
+    seen[None, "ln_final"] = (
+        output.hidden_states[-1].to(dtype).numpy()
+    )  # transformers' last is normed
     for handle in handles:
         handle.remove()
     return seen
@@ -298,3 +315,52 @@ def test_refuses_what_the_model_does_not_have(checkpoints, name, site, layer, me
     with pytest.raises(MicrotomeError, match=message) as caught:
         swept(checkpoints[name], SEQUENCES, [site], [layer])
     assert "\n" not in str(caught.value)
+
+
+ROWS = {
+    # Every text's last token; its first and last; the mean over all of its tokens.
+    "last": [[*[-1] * (n - 1), i] for i, n in enumerate(LENGTHS)],
+    "mean": [[i] * n for i, n in enumerate(LENGTHS)],
+}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "qwen3"])
+@pytest.mark.parametrize("tokens", ROWS)
+def test_only_the_rows_that_are_asked_for_are_kept(checkpoints, name, tokens):
+    expected = hooked_all(load(checkpoints[name]), name)
+    batches = batched(columns(SEQUENCES, ROWS[tokens]), 2)
+    found = {}
+    for section in sweep(checkpoints[name], batches, sites_of(name), [0, 3], ["logits"]):
+        for site, values in section.values.items():
+            assert len(values) == len(section.rows)
+            for row, value in zip(section.rows, values, strict=True):
+                found[section.layer, site, row] = value
+    assert len(found) == (2 * len(sites_of(name)) + 1) * len(LENGTHS)
+    ends = np.cumsum(LENGTHS)
+    for (layer, site, row), value in found.items():
+        text = expected[layer, site][ends[row] - LENGTHS[row] : ends[row]].astype(float)
+        wanted = text[-1] if tokens == "last" else text.mean(axis=0)
+        np.testing.assert_allclose(value.ravel(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_other_dtypes_equal_the_hooked_forward_in_that_dtype(checkpoints, name, dtype):
+    ids = np.stack([ids for ids in SEQUENCES if len(ids) == 7])
+    model = AutoModelForCausalLM.from_pretrained(checkpoints[name], dtype=getattr(torch, dtype))
+    expected = hooked(model.eval(), name, ids)
+    batches = batched(columns(list(ids)), 8)
+    for section in sweep(
+        checkpoints[name], batches, sites_of(name), range(4), ["ln_final", "logits"], dtype
+    ):
+        for site, values in section.values.items():
+            assert values.dtype == np.float32
+            np.testing.assert_array_equal(
+                values.ravel(), expected[section.layer, site].ravel(), err_msg=f"{site}"
+            )
+
+
+def test_a_gpu_that_is_not_there_is_said(checkpoints, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MicrotomeError, match="cuda, but torch finds no GPU here"):
+        next(sweep(checkpoints["gpt2"], batched(columns(SEQUENCES), 2), ["q"], [0], device="cuda"))

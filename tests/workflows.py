@@ -57,7 +57,13 @@ CONFIG = {
             "figures": {"gelu": {"reads": ["gelu"]}, "tsne": {"reads": ["tsne"]}},
         },
     },
-    "sweep": {"batch_size": 4, "threads": 1},
+    "sweep": {
+        "batch_size": 4,
+        "threads": 1,
+        "device": "cpu",
+        "dtype": "float32",
+        "store_dtype": "float32",
+    },
     "style": {"theme": "light", "dpi": 50},
 }
 

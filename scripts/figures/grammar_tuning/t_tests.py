@@ -31,7 +31,8 @@ def draw(tests: xr.Dataset) -> Figure:
             rasterized=len(t) > 2000,
         )
     first, second = (name.upper() for name in tests["category"].values)
-    axes.set(xlabel="Neuron", ylabel="T-value", xlim=(-7, len(t) + 8))
+    axes.margins(x=0.01)
+    axes.set(xlabel="Neuron", ylabel="T-value")
     title = f"{first} minus {second} in the neurons of layer {tests.attrs['layer']}"
     axes.set(title=f"{title} (paired t, Bonferroni)\n{tests.attrs['definition']}")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)

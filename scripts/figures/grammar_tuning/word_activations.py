@@ -37,7 +37,8 @@ def draw(words: xr.Dataset, *, limits: tuple[float, float]) -> Figure:
         markerfacecolor=(0.7, 0.7, 0.7, 0.6),
         rasterized=len(mean) > 2000,
     )
-    right.set(xlim=(-6, len(mean) + 7), xlabel="Neuron", ylabel="Activation")
+    right.margins(x=0.01)
+    right.set(xlabel="Neuron", ylabel="Activation")
     right.set(title=f"B) Mean activations over all {second}s")
     figure.suptitle(f"Layer {words.attrs['layer']}, {words.attrs['definition']}")
     return figure
