@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen
 
@@ -14,15 +16,24 @@ class Snakemake:
     def __init__(self):
         self._process = Popen([sys.executable, __file__], stdin=PIPE, stdout=PIPE, text=True)
 
-    def run(self, folder: Path, arguments: list[str]) -> CompletedProcess:
+    def run(
+        self, folder: Path, arguments: list[str], environment: Mapping[str, str] = os.environ
+    ) -> CompletedProcess:
         """Run `snakemake` with these arguments in a folder; what it prints stays there too."""
-        print(json.dumps([str(folder), arguments]), file=self._process.stdin, flush=True)
+        order = [str(folder), arguments, dict(environment)]
+        print(json.dumps(order), file=self._process.stdin, flush=True)
         code = int(self._process.stdout.readline())
         said = [(folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr")]
         return CompletedProcess(arguments, code, *said)
 
     def stop(self):
         self._process.communicate()
+
+
+@cache
+def shared() -> Snakemake:
+    """One for all tests of a process; it ends with its standard input."""
+    return Snakemake()
 
 
 def serve():
@@ -34,14 +45,19 @@ def serve():
     import microtome.config  # noqa: F401
 
     snakemake.cli.get_argument_parser()  # imports all plugins
+    for name in [name for name in sys.modules if name.partition(".")[0] == "microtome"]:
+        del sys.modules[name]  # only what it imports: a folder may have a Microtome of its own
     for line in sys.stdin:
-        folder, arguments = json.loads(line)
+        folder, arguments, environment = json.loads(line)
         child = os.fork()
         if child == 0:
             os.chdir(folder)
+            os.environ.clear()
+            os.environ.update(environment)
+            sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
             for name, descriptor in (("stdout", 1), ("stderr", 2)):
                 os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-            signal.alarm(300)
+            signal.alarm(900)
             sys.argv = ["snakemake", *arguments]
             sys.exit(snakemake.cli.main(arguments))
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

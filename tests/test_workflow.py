@@ -1,8 +1,6 @@
 """The workflow itself, run as a user runs it, on a tiny GPT-2 with the real tokenizer."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 import xarray as xr
 import yaml
 from conftest import build
+from forked import shared
 from PIL import Image
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -20,16 +19,9 @@ STUDY = "category_selectivity"
 
 
 def snakemake(folder, *arguments):
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-    command += ["--workflow-profile", str(ROOT / "profiles" / "default")]
-    command += ["--replace-workflow-config"]
-    return subprocess.run(
-        [*command, "--directory", str(folder), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        check=False,
-    )
+    options = ["--snakefile", str(ROOT / "Snakefile"), "--replace-workflow-config"]
+    options += ["--workflow-profile", str(ROOT / "profiles" / "default")]
+    return shared().run(folder, [*options, "--directory", str(folder), *arguments])
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from forked import shared
 
 from microtome.products import KINDS, RESULTS
 
@@ -134,14 +135,7 @@ class Clone:
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         """Call Snakemake as a user does."""
-        return subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return shared().run(self.folder, list(arguments), self.environment)
 
     def planned(self, *arguments: str) -> set[str]:
         """The jobs of a dry run."""
