@@ -1,5 +1,6 @@
 # The sweep: one job per model and stimulus set, one file per layer, whatever the studies ask of
-# them together. Batch size and threads do not change a result, so they are no params.
+# them together. Batch size and threads do not change a result, so they are no params; neither do
+# memory and time, which follow from the model's shape and the texts' lengths.
 
 for (model, stimuli), wanted in settings.sweeps(config).items():
 
@@ -19,6 +20,9 @@ for (model, stimuli), wanted in settings.sweeps(config).items():
         threads: config["sweep"]["threads"]
         resources:
             batch_size=config["sweep"]["batch_size"],
+            mem_mb=sweep_needs(wanted, "mem_mb"),
+            runtime=sweep_needs(wanted, "runtime"),
+            gpu=1 if config["sweep"].get("device") == "cuda" else 0,
         params:
             code=code("activations.py"),
             sites=wanted.sites,

@@ -1,5 +1,6 @@
 # What the rules share: the checked config, and where products lie.
 import fcntl
+import json
 import os
 import re
 import sys
@@ -7,9 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from microtome import config as settings
+from microtome import cost
 from microtome.digest import code_digest
 from microtome.errors import MicrotomeError
 from microtome.sources import Folder, Package, Untrained, parse_source
+from microtome.stimuli import read_stimuli
 
 ROOT = Path(workflow.basedir)
 
@@ -110,6 +113,20 @@ def work_alone():
         )
 
 
+def say_what_the_cluster_ended(log):
+    """Say in a line each which jobs Slurm ended for good; a script's own errors have theirs.
+
+    The executor plugin knows the job's state, but tells it in Snakemake's report alone.
+    """
+    failed = r"Error in rule (\w+):\s+message: SLURM-job '\d+' failed, SLURM status is: '(\w+)'.*?"
+    failed += r"\n *log: ([^,\n]+), (\S+)"
+    found = re.findall(failed, Path(log).read_text(encoding="utf-8"), re.DOTALL)
+    last = {rule: (status, *logs) for rule, status, *logs in found}
+    for rule, (status, log_file, slurm_log) in last.items():
+        if not Path(log_file).exists() or "error: " not in Path(log_file).read_text("utf-8"):
+            print(f"microtome: {rule}: ended by Slurm ({status}); see {slurm_log}", file=sys.stderr)
+
+
 def model_origin(wildcards):
     """What a model is made from on this machine: a folder's weights, or another model."""
     source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
@@ -154,3 +171,59 @@ def caption(figure):
     """A figure's caption; figures that share a script share it, and one may have none."""
     path = ROOT / "report" / figure.study / f"{figure.script}.rst"
     return str(path) if path.exists() else None
+
+
+def runs_model(product):
+    """Whether a statistic runs the model itself: it reads the checkpoint, and tokens for it."""
+    return product.checkpoint and product.tokens
+
+
+def read_model(manifest):
+    """A model's shape; while there is no manifest yet, Snakemake says <TBD> and asks again."""
+    return cost.model(json.loads(Path(manifest).read_text(encoding="utf-8")))
+
+
+def sweep_settings():
+    """The part of the config that a sweep's cost follows."""
+    return {key: config["sweep"][key] for key in ("batch_size", "threads")}
+
+
+def planned_sweeps():
+    """Every sweep that the config asks for, with the characters of each text."""
+    return [
+        {"model": model, "stimuli": stimuli, **vars(wanted)}
+        | {
+            "texts": [
+                len(s.text) for s in read_stimuli(settings.stimulus_file(config, stimuli, ROOT))
+            ]
+        }
+        for (model, stimuli), wanted in settings.sweeps(config).items()
+    ]
+
+
+def sweep_needs(wanted, resource):
+    """A resource function: what the sweep of a model and stimulus set asks a scheduler for."""
+
+    def needs(wildcards, input, attempt):
+        needed = cost.sweep(
+            read_model(input.manifest),
+            cost.lengths(input.tokens),
+            wanted.sites,
+            wanted.layers,
+            wanted.final_sites,
+            **sweep_settings(),
+        )
+        return getattr(needed, resource)(attempt)
+
+    return needs
+
+
+def branches_need(resource):
+    """A resource function: what a statistic that runs the model with branches asks for."""
+
+    def needs(wildcards, input, attempt):
+        length = max(cost.lengths(input.tokens))
+        model, threads = read_model(input.manifest), config["sweep"]["threads"]
+        return getattr(cost.branches(model, length, threads=threads), resource)(attempt)
+
+    return needs

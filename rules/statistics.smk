@@ -1,4 +1,6 @@
-# Statistics: one labelled dataset each, from activations, tokens or other statistics.
+# Statistics: one labelled dataset each, from activations, tokens or other statistics. On a
+# cluster, those that run the model are jobs; the others take seconds and would wait longer than
+# that for a place in a queue.
 
 for study in config["studies"]:
     for product in settings.statistics(config, study).values():
@@ -12,6 +14,11 @@ for study in config["studies"]:
                 product_file("statistics", product, "h5"),
             log:
                 product_file("logs/statistics", product, "log"),
+            localrule: not runs_model(product)
+            threads: config["sweep"]["threads"] if runs_model(product) else 1
+            resources:
+                mem_mb=branches_need("mem_mb") if runs_model(product) else 1000,
+                runtime=branches_need("runtime") if runs_model(product) else 10,
             params:
                 script=f"statistics/{study}/{product.script}.py",
                 code=code(f"statistics/{study}/{product.script}.py"),

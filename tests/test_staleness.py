@@ -118,7 +118,7 @@ def reorder(clone: Clone) -> None:
 
 
 def batches(clone: Clone) -> None:
-    clone.change("sweep", to={"batch_size": 2, "threads": 2})
+    clone.change("sweep", to={"batch_size": 2, "threads": 2, "device": "cuda"})
 
 
 def chain(model: str) -> set[str]:
@@ -209,7 +209,11 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
     "a study removed": (remove_study, set()),
     "the order of keys": (reorder, set()),
     "a key of another study": (in_config(*STATISTICS, "gelu", "n", to=41), GELU),
-    "batch size and threads": (batches, set()),
+    "batch size, threads and device": (batches, set()),
+    "what jobs ask a cluster for": (
+        in_code("microtome/cost.py", "MARGIN = 1.25", "MARGIN = 1.5"),
+        set(),
+    ),
     "a figure deleted": (
         lambda clone: clone.product("figures/mlp_distributions/gelu.png").unlink(),
         GELU_FIGURE,
