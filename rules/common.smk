@@ -113,18 +113,19 @@ def work_alone():
         )
 
 
-def say_what_the_cluster_ended(log):
+def say_what_the_cluster_ended(logs):
     """Say in a line each which jobs Slurm ended for good; a script's own errors have theirs.
 
     The executor plugin knows the job's state, but tells it in Snakemake's report alone.
     """
-    failed = r"Error in rule (\w+):\s+message: SLURM-job '\d+' failed, SLURM status is: '(\w+)'.*?"
+    failed = r"Error in \w+ (\w+):\s+message: SLURM-job '\d+' failed, SLURM status is: '(\w+)'.*?"
     failed += r"\n *log: ([^,\n]+), (\S+)"
-    found = re.findall(failed, Path(log).read_text(encoding="utf-8"), re.DOTALL)
-    last = {rule: (status, *logs) for rule, status, *logs in found}
-    for rule, (status, log_file, slurm_log) in last.items():
+    said = "".join(Path(log).read_text(encoding="utf-8") for log in logs)
+    found = re.findall(failed, said, re.DOTALL)
+    last = {name: files for name, *files in found}
+    for name, (status, log_file, slurm_log) in last.items():
         if not Path(log_file).exists() or "error: " not in Path(log_file).read_text("utf-8"):
-            print(f"microtome: {rule}: ended by Slurm ({status}); see {slurm_log}", file=sys.stderr)
+            print(f"microtome: {name}: ended by Slurm ({status}); see {slurm_log}", file=sys.stderr)
 
 
 def model_origin(wildcards):
