@@ -179,7 +179,8 @@ def lengths(tokens: str | Path) -> list[int]:
     """Tokens of each text of a token table."""
     import h5py  # here, because a run that finds nothing to do has no use for it
 
-    with h5py.File(tokens) as table:
+    # Opened by Python, whose error names the file that Snakemake is to wait for; HDF5's does not.
+    with Path(tokens).open("rb") as stream, h5py.File(stream) as table:
         return list(Counter(table["sequence"][...].tolist()).values())
 
 

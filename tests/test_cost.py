@@ -121,9 +121,15 @@ def test_requests_grow_with_the_attempt():
 def test_a_dry_run_says_what_it_cannot_know_yet(tmp_path, checkpoints):
     clone = Clone(tmp_path, checkpoints["gpt2"])
     clone.change("models", "tiny", "n_layers", to=4)
-    done = clone.snakemake("--dry-run")
-    assert done.returncode == 0, done.stderr
-    assert "mem_mb=<TBD>" in done.stdout + done.stderr
+    scaling = {"checkpoint": True, "tokens": True, "factor": 0.8, "target": " a"}
+    study = {"models": ["tiny"], "stimuli": "texts", "statistics": {"scaling": scaling}}
+    figures = {"scaling": {"reads": ["scaling"]}}
+    clone.change("studies", "hidden_states", to=study | {"figures": figures})
+    for _ in range(2):  # without a manifest, then with it and without token tables
+        done = clone.snakemake("--dry-run")
+        assert done.returncode == 0, done.stderr
+        assert (done.stdout + done.stderr).count(" mem_mb=<TBD>") == 3
+        clone.run("results/models/tiny/manifest.json")
 
 
 def test_the_plan_is_printed_before_anything_runs(tmp_path, checkpoints):
