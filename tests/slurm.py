@@ -45,8 +45,8 @@ ETC = Path("/etc/slurm")
 class Slurm:
     """The daemons, and what they know of jobs.
 
-    Memory limits are enforced by looking once a second (OverMemoryKill): cgroups, which most
-    clusters use, are not there for the taking in a container.
+    Memory limits are enforced by looking once a second (OverMemoryKill), which needs no cgroups:
+    those, which most clusters use, are not to be had in every container.
     """
 
     def __init__(self, folder: Path) -> None:
