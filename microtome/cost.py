@@ -20,8 +20,8 @@ from microtome.architectures import DIMENSIONS
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 #: Resident before any weight is read: Python with torch and transformers. Measured: 410 MiB.
 IMPORTS = 420 << 20
-#: Beside the script in a cluster job: the two Snakemake processes that start it.
-SNAKEMAKE = 250 << 20
+#: Beside the script in a cluster job: the two Snakemake processes that start it, 142 MiB each.
+SNAKEMAKE = 300 << 20
 #: What allocators, thread pools and the kernel's reading ahead add to what the shapes say.
 MARGIN = 1.25
 #: Architectures that keep a causal mask of (n_context, n_context) bytes in every block.

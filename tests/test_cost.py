@@ -114,7 +114,7 @@ def test_seven_billion_as_computed():
 def test_requests_grow_with_the_attempt():
     needed = cost.Cost(memory=1000 * MIB, disk=0, seconds=1200)
     first, second = needed.mem_mb(1), needed.mem_mb(2)
-    assert first == 1250
+    assert first == 1300
     assert second == 2 * first
     assert (needed.runtime(1), needed.runtime(3)) == (60, 180)
 
