@@ -1,11 +1,12 @@
 # make figures: everything, from an empty folder. make book: on the book's models.
-# make verify: are all products as they were made? make test: the tests.
-# make torture: more of them, for half an hour. make lint: style.
+# make plan: what that will cost, before anything runs. make verify: are all products as they were
+# made? make test: the tests. make torture: more of them, for half an hour. make cluster-test: on a
+# Slurm of its own. make lint: style.
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures book verify test torture lint
+.PHONY: figures book plan verify test torture cluster-test lint
 
 figures: .venv/installed
 	$(call stages,,results/report.html)
@@ -24,6 +25,10 @@ define stages
 	@echo "Figures: results/figures/   Tables: results/tables/   Report: $(2)"
 endef
 
+# Of another config: make plan CONFIG=config.book.yaml
+plan: .venv/installed
+	@$(BIN)/snakemake plan --quiet all $(if $(CONFIG),--configfile $(CONFIG))
+
 # Compare every product with the checksum that was noted when it was made.
 verify: .venv/installed
 	$(BIN)/python -m microtome.products
@@ -35,6 +40,14 @@ test: .venv/tested
 # What the tests take a few cases of: kills at twenty moments, a run after every edit.
 torture: .venv/tested
 	$(BIN)/pytest -m torture
+
+# As root, on Debian: installs Slurm and munge, and starts them on loopback for as long as it runs.
+cluster-test: .venv/tested .venv/cluster
+	@test "$$(id -u)" = 0 || { echo "make cluster-test: starts daemons of Slurm; run it as root"; exit 1; }
+	@command -v slurmctld slurmd munged >/dev/null || { \
+		command -v apt-get >/dev/null || { echo "make cluster-test: no apt-get; install slurm-wlm and munge"; exit 1; }; \
+		apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends slurm-wlm munge; }
+	PYTHONPATH=$(CURDIR)/.venv/cluster $(BIN)/pytest -m cluster
 
 # The one lint not heeded: all rules share one environment, that of requirements.lock.
 lint: .venv/tested
@@ -50,6 +63,11 @@ lint: .venv/tested
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --no-deps -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# What a cluster needs besides, beside the rest: Snakemake imports each plugin it finds at every start.
+.venv/cluster: .venv/installed requirements-cluster.lock
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $@ -r requirements-cluster.lock
 	touch $@
 
 .venv/tested: .venv/installed requirements-test.lock

@@ -45,9 +45,14 @@ onstart:
     work_alone()
 
 
+onerror:
+    say_what_the_cluster_ended(log)
+
+
 include: "rules/models.smk"
 include: "rules/stimuli.smk"
 include: "rules/activations.smk"
 include: "rules/statistics.smk"
 include: "rules/figures.smk"
 include: "rules/tables.smk"
+include: "rules/plan.smk"

@@ -50,6 +50,7 @@ class Product:
         final_sites: sites after the last block that it reads.
         tokens: whether it reads the token table.
         checkpoint: whether it reads the checkpoint: weights, or the model to run.
+        swept: whether its script sweeps the model itself, so that no activations are stored.
         reads: the statistics it reads.
         options: what remains, passed to the script.
         of_model: whether it depends on a model at all.
@@ -64,6 +65,7 @@ class Product:
     final_sites: tuple[str, ...]
     tokens: bool
     checkpoint: bool
+    swept: bool
     reads: tuple[str, ...]
     options: dict[str, Any]
     of_model: bool
@@ -102,7 +104,8 @@ def readers(config: Config, study: str, kind: str) -> dict[str, Product]:
 def _product(config: Config, study: str, name: str, entry: Config, of_model: bool) -> Product:
     layers = entry.get("layers", "all")
     sites = entry.get("sites", ())
-    reserved = {"script", "stimuli", "sites", "layers", "reads", "tokens", "checkpoint"}
+    reserved = {"script", "stimuli", "sites", "layers", "reads", "tokens", "checkpoint", "swept"}
+    swept = entry.get("swept", False)
     return Product(
         study=study,
         name=name,
@@ -111,8 +114,9 @@ def _product(config: Config, study: str, name: str, entry: Config, of_model: boo
         sites=tuple(site for site in sites if site in SITES),
         layers=None if layers == "all" else tuple(sorted(set(layers))),
         final_sites=tuple(site for site in sites if site in FINAL_SITES),
-        tokens=entry.get("tokens", False),
-        checkpoint=entry.get("checkpoint", False),
+        tokens=entry.get("tokens", False) or swept,
+        checkpoint=entry.get("checkpoint", False) or swept,
+        swept=swept,
         reads=tuple(entry.get("reads", ())),
         options={key: entry[key] for key in sorted(set(entry) - reserved)},
         of_model=of_model,
@@ -147,7 +151,7 @@ def sweeps(config: Config) -> dict[tuple[str, str], Sweep]:
     for study, entry in config["studies"].items():
         for model in entry["models"]:
             for product in statistics(config, study).values():
-                if product.sites or product.final_sites:
+                if (product.sites or product.final_sites) and not product.swept:
                     asking.setdefault((model, product.stimuli), []).append(product)
     return {
         (model, stimuli): Sweep(
@@ -157,6 +161,12 @@ def sweeps(config: Config) -> dict[tuple[str, str], Sweep]:
         )
         for (model, stimuli), products in asking.items()
     }
+
+
+def product_sweep(config: Config, product: Product, model: str) -> Sweep:
+    """What a statistic that is made in the sweep wants of a model."""
+    layers = product_layers(config, product, model) if product.sites else []
+    return Sweep(list(product.sites), layers, list(product.final_sites))
 
 
 def stimulus_file(config: Config, stimuli: str, base: Path) -> Path:
@@ -445,8 +455,8 @@ _INPUTS = {
 def _inputs(product: Product) -> set[str]:
     """The names under which a product's script finds its inputs."""
     present = {
-        "layers": product.sites,
-        "final": product.final_sites,
+        "layers": product.sites and not product.swept,
+        "final": product.final_sites and not product.swept,
         "tokens": product.tokens,
         "manifest": product.checkpoint,
         "checkpoint": product.checkpoint,

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from microtome.architectures import DIMENSIONS, Tap, taps
 from microtome.errors import MicrotomeError
@@ -95,6 +96,37 @@ def batched(columns: Mapping[str, ArrayLike], batch_size: int) -> list[Batch]:
                 Batch(np.stack([rows[i] for i in chosen]), np.stack([ids[i] for i in chosen]))
             )
     return batches
+
+
+def sweep_table(
+    checkpoint: Path,
+    columns: Mapping[str, ArrayLike],
+    sites: Sequence[str],
+    layers: Sequence[int],
+    final_sites: Sequence[str] = (),
+    *,
+    batch_size: int,
+    dtype: str,
+    device: str,
+    log: TextIO,
+) -> Iterator[Section]:
+    """Run a token table's sequences through a model as `sweep` does, with a progress bar.
+
+    Args:
+        checkpoint: a checkpoint folder as `microtome.fetch.fetch` makes it.
+        columns: the token table's columns by name, (token,) each.
+        sites: sites of blocks.
+        layers: indices of blocks.
+        final_sites: sites after the last block.
+        batch_size: sequences per batch, at most.
+        dtype: as in `sweep`.
+        device: as in `sweep`.
+        log: where the bar goes.
+    """
+    batches = batched(columns, batch_size)
+    sections = sweep(checkpoint, batches, sites, layers, final_sites, dtype, device)
+    total = (len(layers) + bool(final_sites)) * len(batches)
+    return tqdm(sections, total=total, unit="batch", desc="layers × batches", file=log)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 # The sweep: one job per model and stimulus set, one file per layer, whatever the studies ask of
-# them together. Batch size, threads and device do not change a result, so they are no params.
+# them together. Batch size, threads and device do not change a result, so they are no params; nor
+# are memory and time, which follow from the model's shape and the texts' lengths.
 
 for (model, stimuli), wanted in settings.sweeps(config).items():
 
@@ -20,6 +21,9 @@ for (model, stimuli), wanted in settings.sweeps(config).items():
         resources:
             batch_size=config["sweep"]["batch_size"],
             device=config["sweep"]["device"],
+            mem_mb=sweep_needs("mem_mb", lambda model, wanted=wanted: wanted),
+            runtime=sweep_needs("runtime", lambda model, wanted=wanted: wanted),
+            gpu=1 if config["sweep"]["device"] == "cuda" else 0,
         params:
             code=code("activations.py"),
             sites=wanted.sites,

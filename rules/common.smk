@@ -1,5 +1,6 @@
 # What the rules share: the checked config, and where products lie.
 import fcntl
+import json
 import os
 import re
 import sys
@@ -7,9 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from microtome import config as settings
+from microtome import cost
 from microtome.digest import code_digest
 from microtome.errors import MicrotomeError
 from microtome.sources import Folder, Package, Untrained, parse_source
+from microtome.stimuli import read_stimuli
 
 ROOT = Path(workflow.basedir)
 
@@ -110,6 +113,21 @@ def work_alone():
         )
 
 
+def say_what_the_cluster_ended(logs):
+    """Say in a line each which jobs Slurm ended for good; a script's own errors have theirs.
+
+    The executor plugin knows the job's state, but tells it in Snakemake's report alone.
+    """
+    failed = r"Error in \w+ (\w+):\s+message: SLURM-job '\d+' failed, SLURM status is: '(\w+)'.*?"
+    failed += r"\n *log: ([^,\n]+), (\S+)"
+    said = "".join(Path(log).read_text(encoding="utf-8") for log in logs)
+    found = re.findall(failed, said, re.DOTALL)
+    last = {name: files for name, *files in found}
+    for name, (status, log_file, slurm_log) in last.items():
+        if not Path(log_file).exists() or "error: " not in Path(log_file).read_text("utf-8"):
+            print(f"microtome: {name}: ended by Slurm ({status}); see {slurm_log}", file=sys.stderr)
+
+
 def model_origin(wildcards):
     """What a model is made from on this machine: a folder's weights, or another model."""
     source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
@@ -140,10 +158,10 @@ def statistic_inputs(product):
         if product.checkpoint:
             found["manifest"] = f"results/models/{wildcards.model}/manifest.json"
             found["checkpoint"] = ancient(f"results/models/{wildcards.model}/checkpoint")
-        if product.sites:
+        if product.sites and not product.swept:
             layers = settings.product_layers(config, product, wildcards.model)
             found["layers"] = activation_files(wildcards.model, product.stimuli, layers, False)
-        if product.final_sites:
+        if product.final_sites and not product.swept:
             found["final"] = activation_files(wildcards.model, product.stimuli, [], True)
         return found
 
@@ -154,3 +172,98 @@ def caption(figure):
     """A figure's caption; figures that share a script share it, and one may have none."""
     path = ROOT / "report" / figure.study / f"{figure.script}.rst"
     return str(path) if path.exists() else None
+
+
+def runs_model(product):
+    """Whether a statistic runs the model itself: it reads the checkpoint, and tokens for it."""
+    return product.checkpoint and product.tokens
+
+
+def read_model(manifest):
+    """A model's shape; while there is no manifest yet, Snakemake says <TBD> and asks again."""
+    return cost.model(json.loads(Path(manifest).read_text(encoding="utf-8")))
+
+
+def sweep_settings():
+    """The part of the config that a sweep's cost follows."""
+    return {key: value for key, value in config["sweep"].items() if key != "device"}
+
+
+def planned_sweeps():
+    """Every sweep that the config asks for, with the characters of each text."""
+    return [
+        {"model": model, "stimuli": stimuli, **vars(wanted)}
+        | {
+            "texts": [
+                len(s.text) for s in read_stimuli(settings.stimulus_file(config, stimuli, ROOT))
+            ]
+        }
+        for (model, stimuli), wanted in settings.sweeps(config).items()
+    ]
+
+
+def sweep_needs(resource, wanted_of):
+    """A resource function: what a sweep asks a scheduler for.
+
+    Args:
+        resource: `mem_mb` or `runtime`.
+        wanted_of: gives a model's `settings.Sweep`.
+    """
+
+    def needed(wildcards, input):
+        wanted = wanted_of(wildcards.model)
+        return cost.sweep(
+            read_model(input.manifest),
+            cost.lengths(input.tokens),
+            wanted.sites,
+            wanted.layers,
+            wanted.final_sites,
+            rows=cost.rows(input.tokens),
+            **sweep_settings(),
+        )
+
+    return asked(resource, needed)
+
+
+def branches_need(resource):
+    """A resource function: what a statistic that runs the model with branches asks for."""
+
+    def needed(wildcards, input):
+        length = max(cost.lengths(input.tokens))
+        model, threads = read_model(input.manifest), config["sweep"]["threads"]
+        return cost.branches(model, length, threads=threads)
+
+    return asked(resource, needed)
+
+
+def asked(resource, needed):
+    """A resource function from one that computes the cost of a job."""
+
+    def ask(wildcards, input, attempt):
+        try:
+            return getattr(needed(wildcards, input), resource)(attempt)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError):  # damaged: the job itself says which and how
+            return {"mem_mb": 1000, "runtime": 10}[resource]
+
+    return ask
+
+
+def statistic_needs(product, resource):
+    """What a statistic asks for: as a sweep, if it is one, or as one that runs the model."""
+    if product.swept:
+        return sweep_needs(resource, lambda model: settings.product_sweep(config, product, model))
+    if runs_model(product):
+        return branches_need(resource)
+    return {"mem_mb": 1000, "runtime": 10}[resource]
+
+
+def swept_params(product):
+    """Of a statistic that is made in the sweep: what it wants of the model, and in which dtype."""
+    if not product.swept:
+        return {}
+    return {
+        "layers": lambda wildcards: settings.product_layers(config, product, wildcards.model),
+        "dtype": config["sweep"]["dtype"],
+    }

@@ -19,6 +19,7 @@ for study in config["studies"]:
                 ),
             log:
                 product_file("logs/figures", figure, "log"),
+            localrule: True
             params:
                 script=f"figures/{study}/{figure.script}.py",
                 code=code(f"figures/{study}/{figure.script}.py"),

@@ -10,6 +10,7 @@ rule token_table:
         "results/tokens/{model}/{stimuli}.h5",
     log:
         "results/logs/token_table/{model}/{stimuli}.log",
+    localrule: True
     params:
         code=code("token_table.py"),
         tokens=lambda wildcards: settings.tokens_kept(config, wildcards.stimuli),

@@ -13,6 +13,7 @@ for study in config["studies"]:
                 txt=product_file("tables", table, "txt"),
             log:
                 product_file("logs/tables", table, "log"),
+            localrule: True
             params:
                 script=f"tables/{study}/{table.script}.py",
                 code=code(f"tables/{study}/{table.script}.py"),

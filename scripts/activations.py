@@ -5,11 +5,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from microtome.products import job
 from microtome.sections import layer_of, read_columns, row_columns, write_layers_beside
-from microtome.sweep import batched, sweep
+from microtome.sweep import sweep_table
 
 if __name__ == "__main__":
     with job(snakemake) as log:
@@ -17,23 +16,21 @@ if __name__ == "__main__":
         manifest = json.loads(Path(snakemake.input.manifest).read_text(encoding="utf-8"))
         columns = read_columns(snakemake.input.tokens)
         paths = {layer_of(path): path for path in snakemake.output}
-        batches = batched(columns, snakemake.resources.batch_size)
-        sections = sweep(
+        sections = sweep_table(
             Path(snakemake.input.checkpoint),
-            batches,
+            columns,
             snakemake.params.sites,
             [layer for layer in paths if layer is not None],
             snakemake.params.final_sites,
-            snakemake.params.dtype,
-            snakemake.resources.device,
+            batch_size=snakemake.resources.batch_size,
+            dtype=snakemake.params.dtype,
+            device=snakemake.resources.device,
+            log=log,
         )
         attributes = {key: manifest[key] for key in ("model", "source", "revision")} | {
             "dtype": snakemake.params.dtype,
             "torch": version("torch"),
             "transformers": version("transformers"),
         }
-        total = len(paths) * len(batches)
-        progress = tqdm(sections, total=total, unit="batch", desc="layers × batches", file=log)
-        write_layers_beside(
-            progress, row_columns(columns), paths, attributes, snakemake.params.store_dtype
-        )
+        store_dtype = snakemake.params.store_dtype
+        write_layers_beside(sections, row_columns(columns), paths, attributes, store_dtype)

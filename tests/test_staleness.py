@@ -211,7 +211,11 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
     "a study removed": (remove_study, set()),
     "the order of keys": (reorder, set()),
     "a key of another study": (in_config(*STATISTICS, "gelu", "n", to=41), GELU),
-    "batch size and threads": (batches, set()),
+    "batch size, threads and device": (batches, set()),
+    "what jobs ask a cluster for": (
+        in_code("microtome/cost.py", "MARGIN = 1.25", "MARGIN = 1.5"),
+        set(),
+    ),
     "a figure deleted": (
         lambda clone: clone.product("figures/mlp_distributions/gelu.png").unlink(),
         GELU_FIGURE,

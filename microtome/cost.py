@@ -1,0 +1,249 @@
+"""What running a model costs: memory, bytes on disk and time, from shapes alone.
+
+The same numbers answer a user who asks before anything runs (`snakemake plan`) and a scheduler
+that wants to know what a job needs. They follow what the sweep holds at once: the weights of two
+blocks (one runs, the next is being read), the hidden states of all tokens, one batch inside a
+block, and the sections that wait for the writer.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from microtome.architectures import DIMENSIONS
+
+#: Bytes per value, by the names of configs and by those of safetensors.
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+#: Resident before any weight is read: Python with torch and transformers. Measured: 410 MiB.
+IMPORTS = 420 << 20
+#: Beside the script in a cluster job: the two Snakemake processes that start it, 142 MiB each.
+SNAKEMAKE = 300 << 20
+#: What allocators, thread pools and the kernel's reading ahead add to what the shapes say.
+MARGIN = 1.25
+#: Architectures that keep a causal mask of (n_context, n_context) bytes in every block.
+MASKS = ("codegen", "gpt_neo", "gptj")
+#: The kernel maps this much around each row that is looked up in an embedding table.
+AROUND = 64 << 10
+#: Sections at once: in the making, two waiting, being written.
+SECTIONS = 4
+#: Speeds to reckon with, below what two cores and one local disk were seen to do: floating-point
+#: operations per second and thread, bytes per second read and written.
+COMPUTE, READ, WRITE = 15e9, 500e6, 200e6
+#: Seconds until a job's first block runs.
+START = 15
+#: How much longer than expected a job may take, and the least it asks for, in minutes.
+PATIENCE, SHORTEST = 3, 10
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's shape.
+
+    Attributes:
+        sizes: its dimensions, as `microtome.checkpoint.sizes` names them.
+        block: numbers in the largest block.
+        outside: numbers outside the blocks, in embeddings, final norm and head.
+        stored: bytes per number in the checkpoint.
+        masks: bytes of the causal masks that the architecture keeps, one per block.
+    """
+
+    sizes: Mapping[str, int]
+    block: int
+    outside: int
+    stored: int
+    masks: int
+
+    @property
+    def head(self) -> int:
+        """Numbers in the head, (d_vocab, d_model), whether or not it is tied."""
+        return self.sizes["d_vocab"] * self.sizes["d_model"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a job needs.
+
+    Attributes:
+        memory: bytes resident at the peak.
+        disk: bytes of the activation files.
+        seconds: expected duration.
+    """
+
+    memory: float
+    disk: int
+    seconds: float
+
+    def mem_mb(self, attempt: int = 1) -> int:
+        """Memory to ask a scheduler for, in MiB, which is what Slurm takes a megabyte for."""
+        return attempt * math.ceil((self.memory + SNAKEMAKE) / (1 << 20))
+
+    def runtime(self, attempt: int = 1) -> int:
+        """Time to ask a scheduler for, in minutes."""
+        return attempt * max(SHORTEST, math.ceil(PATIENCE * self.seconds / 60))
+
+
+def model(manifest: Mapping[str, Any]) -> Model:
+    """The shape of a model from what `microtome.fetch.manifest` says of it."""
+    blocks: Counter[int] = Counter()
+    outside, stored = 0, 0
+    for name, tensor in manifest["tensors"].items():
+        numbers = math.prod(tensor["shape"])
+        # The first number in a tensor's name is its block's; experts are numbered after it.
+        layer = re.search(r"(?:^|\.)(\d+)\.", name)
+        if layer:
+            blocks[int(layer[1])] += numbers
+        else:
+            outside += numbers
+        stored = max(stored, BYTES.get(tensor["dtype"], 1))
+    dimensions = [key for key, value in manifest.items() if isinstance(value, int)]
+    sizes = {key: manifest[key] for key in dimensions}
+    masks = sizes["n_layers"] * sizes["n_context"] ** 2 if manifest["architecture"] in MASKS else 0
+    return Model(sizes, max(blocks.values()), outside, stored, masks)
+
+
+def bytes_per_token(sizes: Mapping[str, int], site: str, dtype: str = "float32") -> int:
+    """What one token of one layer takes at a site on disk, in bytes."""
+    return BYTES[dtype] * math.prod(sizes[dimension] for dimension in DIMENSIONS[site])
+
+
+def sweep(
+    model: Model,
+    lengths: Sequence[int],
+    sites: Sequence[str],
+    layers: Sequence[int],
+    final_sites: Sequence[str] = (),
+    *,
+    batch_size: int,
+    threads: int,
+    rows: int | None = None,
+    dtype: str = "float32",
+    store_dtype: str = "float32",
+) -> Cost:
+    """What a sweep costs.
+
+    Args:
+        model: the model's shape.
+        lengths: tokens of each text.
+        sites: sites of blocks that are kept.
+        layers: the layers they are kept from.
+        final_sites: sites after the last block that are kept.
+        batch_size: texts per batch, at most.
+        threads: threads that compute.
+        rows: rows of each activation array; None keeps every token.
+        dtype: what is computed in.
+        store_dtype: what is written.
+    """
+    n_blocks = model.sizes["n_layers"] if final_sites else max(layers) + 1
+    n_tokens = sum(lengths)
+    batch, longest = largest_batch(lengths, batch_size)
+    kept = sum(bytes_per_token(model.sizes, site, store_dtype) for site in sites)
+    kept_last = sum(bytes_per_token(model.sizes, site, store_dtype) for site in final_sites)
+    widest = max(
+        sum(bytes_per_token(model.sizes, site) for site in sites),
+        sum(bytes_per_token(model.sizes, site) for site in final_sites),
+    )
+    rows = n_tokens if rows is None else rows
+    disk = rows * (kept * len(layers) + kept_last)
+    return Cost(
+        memory=_memory(model, n_tokens, batch, longest, batch if final_sites else 0, dtype)
+        + MARGIN * SECTIONS * batch * widest,
+        disk=disk,
+        seconds=_seconds(model, lengths, n_blocks, n_tokens if final_sites else 0, threads)
+        + disk / WRITE,
+    )
+
+
+def branches(model: Model, length: int, *, threads: int) -> Cost:
+    """What running one text costs with a branch of its own after every block.
+
+    Args:
+        model: the model's shape.
+        length: tokens of the text.
+        threads: threads that compute.
+    """
+    n_layers = model.sizes["n_layers"]
+    n_tokens = (n_layers + 1) * length
+    lengths = [length] * ((n_layers + 2) // 2)  # on average over the blocks
+    return Cost(
+        memory=_memory(model, n_tokens, n_tokens, length, n_layers + 1, "float32"),
+        disk=0,
+        seconds=_seconds(model, lengths, n_layers, n_layers + 1, threads),
+    )
+
+
+def lengths(tokens: str | Path) -> list[int]:
+    """Tokens of each text of a token table."""
+    return list(Counter(_column(tokens, "sequence")).values())
+
+
+def rows(tokens: str | Path) -> int:
+    """Rows of the activation arrays of a token table."""
+    kept = _column(tokens, "row")
+    return max(kept) + 1 if kept else len(_column(tokens, "sequence"))
+
+
+def _column(tokens: str | Path, name: str) -> list[int]:
+    import h5py  # here, because a run that finds nothing to do has no use for it
+
+    # Opened by Python, whose error names the file that Snakemake is to wait for; HDF5's does not.
+    with Path(tokens).open("rb") as stream, h5py.File(stream) as table:
+        return table[name][...].tolist() if name in table else []
+
+
+def largest_batch(lengths: Sequence[int], batch_size: int) -> tuple[int, int]:
+    """Tokens of the largest batch, and of the longest text; a batch has texts of one length."""
+    texts = Counter(lengths)
+    return max(n * min(count, batch_size) for n, count in texts.items()), max(texts)
+
+
+def _memory(
+    model: Model, n_tokens: int, batch: int, longest: int, with_logits: int, dtype: str
+) -> float:
+    """Bytes resident at the peak, without what is kept for the writer.
+
+    Args:
+        model: the model's shape.
+        n_tokens: tokens whose hidden states are held between blocks.
+        batch: tokens that are inside a block at once.
+        longest: tokens of the longest text.
+        with_logits: tokens whose logits are computed at once.
+        dtype: what is computed in.
+    """
+    sizes, number = model.sizes, BYTES[dtype]
+    blocks = 2 * model.block * number
+    if model.stored != number:
+        blocks += model.block * model.stored  # mapped while it is converted
+    # Inside a block: the residual stream, its norm and what is added to it; the heads' queries,
+    # keys, values and results; three widths of an MLP; one row of scores per head and token.
+    width = 4 * sizes["d_model"] + 6 * sizes["n_heads"] * sizes["d_head"] + 3 * sizes["d_mlp"]
+    inside = batch * (width + sizes["n_heads"] * longest) * 4
+    hidden = 2 * n_tokens * sizes["d_model"] * number
+    looked_up = min(sizes["d_vocab"] * sizes["d_model"] * model.stored, n_tokens * AROUND)
+    held = (
+        max(blocks + inside, _head(model, with_logits, number)) + hidden + looked_up + model.masks
+    )
+    return IMPORTS + MARGIN * held
+
+
+def _head(model: Model, with_logits: int, number: int) -> int:
+    """Bytes of the head while it runs: its weights, and the logits with a copy of them."""
+    if not with_logits:
+        return 0
+    weights = model.head * (number if model.stored == number else number + model.stored)
+    return weights + 2 * with_logits * model.sizes["d_vocab"] * 4
+
+
+def _seconds(
+    model: Model, lengths: Sequence[int], n_blocks: int, with_logits: int, threads: int
+) -> float:
+    """Seconds to read the weights and compute, with two operations per weight and token."""
+    heads = model.sizes["n_heads"] * model.sizes["d_head"]
+    attention = sum(4 * heads * length**2 for length in lengths)
+    operations = n_blocks * (2 * model.block * sum(lengths) + attention)
+    operations += 2 * model.head * with_logits
+    read = model.stored * (n_blocks * model.block + (model.head if with_logits else 0))
+    return START + read / READ + operations / (COMPUTE * threads)

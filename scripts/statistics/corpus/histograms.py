@@ -1,0 +1,26 @@
+"""Histograms of activations over a corpus, made in the sweep: none is stored."""
+
+from pathlib import Path
+
+import torch
+
+from microtome.products import job
+from microtome.sections import read_columns
+from microtome.statistics.running import histograms
+from microtome.store import write_dataset
+from microtome.sweep import sweep_table
+
+if __name__ == "__main__":
+    with job(snakemake) as log:
+        torch.set_num_threads(snakemake.threads)
+        sections = sweep_table(
+            Path(snakemake.input.checkpoint),
+            read_columns(snakemake.input.tokens),
+            snakemake.params.sites,
+            snakemake.params.layers,
+            batch_size=snakemake.resources.batch_size,
+            dtype=snakemake.params.dtype,
+            device=snakemake.resources.device,
+            log=log,
+        )
+        write_dataset(histograms(sections, **snakemake.params.options), snakemake.output[0])

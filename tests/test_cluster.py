@@ -1,0 +1,204 @@
+"""The workflow through a real Slurm: what is submitted, what it asks for, what survives."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import build
+from slurm import Slurm
+from transformers import AutoTokenizer
+from workflows import TEXTS, Clone
+
+from microtome import cost
+
+pytestmark = pytest.mark.cluster
+
+WORDS_SWEEP, TEXTS_SWEEP = "rule_activations_tiny_words", "rule_activations_tiny_texts"
+SCALING = "rule_statistic_hidden_states_scaling"
+#: All that is submitted; the rest of the workflow is made beside the main process.
+HEAVY = {WORDS_SWEEP, TEXTS_SWEEP, SCALING}
+PROFILE = ["--workflow-profile", "profiles/slurm", "--slurm-status-command", "squeue"]
+PROFILE += ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    slurm = Slurm(tmp_path_factory.mktemp("slurm"))
+    yield slurm
+    slurm.stop()
+    assert all(daemon.poll() is not None for daemon in slurm.daemons)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, gpt2_tokenizer):
+    folder = tmp_path_factory.mktemp("origin") / "tiny"
+    build(folder, "gpt2", vocab_size=50257, num_hidden_layers=3)
+    AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(folder)
+    return folder
+
+
+def clone_for(folder: Path, model: Path) -> Clone:
+    """The tests' small config with one more study, whose statistic runs the model."""
+    clone = Clone(folder, model)
+    # Where `make cluster-test` has the executor plugin.
+    clone.environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
+    clone.save(TEXTS | {"texts": ["A fly, a beetle, and one more"]}, "stimuli/insects.yaml")
+    clone.config["stimuli"]["insects"] = "stimuli/insects.yaml"
+    scaling = {"checkpoint": True, "tokens": True, "factor": 0.8, "target": " insect"}
+    study = {"models": ["tiny"], "stimuli": "insects", "statistics": {"scaling": scaling}}
+    clone.change("studies", "hidden_states", to=study | {"figures": {"scaling": READS}})
+    return clone
+
+
+READS = {"reads": ["scaling"]}
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory, model):
+    """A run without a cluster."""
+    clone = clone_for(tmp_path_factory.mktemp("local"), model)
+    clone.run()
+    return clone
+
+
+@pytest.fixture(scope="module")
+def submitted(slurm, local, tmp_path_factory, model):
+    """A run on the cluster, and the jobs that Slurm saw of it."""
+    clone = clone_for(tmp_path_factory.mktemp("submitted"), model)
+    before = len(slurm.jobs())
+    clone.run(*PROFILE)
+    return clone, slurm.jobs()[before:]
+
+
+def rule(job: dict[str, str]) -> str:
+    """The rule that a job runs: the plugin's comment, up to the wildcards."""
+    return next((name for name in HEAVY if job["Comment"].startswith(name)), job["Comment"])
+
+
+def test_same_bytes_as_without_a_cluster(local, submitted):
+    clone, _ = submitted
+    # Logs of fetching and paths in manifests are the same: both read the model from one folder.
+    assert clone.contents() == local.contents()
+    assert clone.verify() == []
+
+
+def test_a_second_run_submits_nothing(slurm, submitted):
+    clone, _ = submitted
+    before = len(slurm.jobs())
+    assert clone.run(*PROFILE) == set()
+    assert len(slurm.jobs()) == before
+
+
+def test_only_what_runs_the_model_is_a_job(submitted):
+    _, jobs = submitted
+    assert sorted(map(rule, jobs)) == sorted(HEAVY)
+    assert {job["JobState"] for job in jobs} == {"COMPLETED"}
+
+
+def test_jobs_ask_for_what_their_model_needs(submitted):
+    clone, jobs = submitted
+    asked = {rule(job): job for job in jobs}
+    for name, job in asked.items():
+        assert job["CPUs/Task"] == str(clone.config["sweep"]["threads"])
+        assert job["TimeLimit"] == "00:10:00"
+        assert "TresPerJob" not in job, name
+    manifest = json.loads(clone.product("models/tiny/manifest.json").read_text())
+    lengths = cost.lengths(clone.product("tokens/tiny/words.h5"))
+    needed = cost.sweep(
+        cost.model(manifest), lengths, ["q", "k", "v"], [0, 1], batch_size=4, threads=1
+    )
+    assert asked[WORDS_SWEEP]["MinMemoryNode"] == f"{needed.mem_mb()}M"
+    scaling = cost.branches(cost.model(manifest), 8, threads=1)
+    assert asked[SCALING]["MinMemoryNode"] == f"{scaling.mem_mb()}M"
+
+
+def start(clone: Clone, *arguments: str) -> subprocess.Popen:
+    with (clone.folder / "main.log").open("w", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "snakemake", *PROFILE, *arguments],
+            cwd=clone.folder,
+            env=clone.environment,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def wait_for(slurm: Slurm, main: subprocess.Popen, before: int, name: str) -> dict[str, str]:
+    """The first job of a rule, as soon as it runs."""
+    deadline = time.monotonic() + 300
+    while main.poll() is None and time.monotonic() < deadline:
+        for job in slurm.jobs()[before:]:
+            if rule(job) == name and job["JobState"] == "RUNNING":
+                return job
+        time.sleep(0.5)
+    raise AssertionError(f"{name} never ran")
+
+
+def test_jobs_that_are_ended_are_tried_again_with_more(slurm, local, tmp_path, model):
+    clone = clone_for(tmp_path, model)
+    before = len(slurm.jobs())
+    main = start(clone, "--set-resources", "activations_tiny_words:mem_mb=attempt*attempt*300")
+    job = wait_for(slurm, main, before, TEXTS_SWEEP)
+    slurm.ask("scancel", job["JobId"])
+    assert main.wait() == 0, (clone.folder / "main.log").read_text()
+    assert clone.contents() == local.contents()
+    tried = {}
+    for job in slurm.jobs()[before:]:
+        tried.setdefault(rule(job), []).append(job)
+    ended = {name: [job["JobState"] for job in jobs] for name, jobs in tried.items()}
+    assert ended[SCALING] == ["COMPLETED"]
+    assert ended[TEXTS_SWEEP] == ["CANCELLED", "COMPLETED"]
+    assert ended[WORDS_SWEEP][0] != "COMPLETED"
+    assert ended[WORDS_SWEEP][-1] == "COMPLETED"
+    first, second = (int(job["MinMemoryNode"].rstrip("M")) for job in tried[TEXTS_SWEEP])
+    assert second == 2 * first
+    assert tried[WORDS_SWEEP][0]["MinMemoryNode"] == "300M"
+    assert tried[WORDS_SWEEP][1]["MinMemoryNode"] == "1200M"
+
+
+def test_a_job_that_is_never_given_enough_is_reported_and_the_rest_survives(
+    slurm, local, tmp_path, model
+):
+    clone = clone_for(tmp_path, model)
+    main = start(clone, "--retries", "0", "--set-resources", "activations_tiny_words:mem_mb=300")
+    assert main.wait() != 0
+    said = (clone.folder / "main.log").read_text()
+    report = [line for line in said.splitlines() if line.startswith("microtome: ")]
+    assert len(report) == 1
+    assert re.match(
+        r"microtome: activations_tiny_words: ended by Slurm \([A-Z_]+\); see ", report[0]
+    )
+    assert "memory limit" in Path(report[0].rpartition(" ")[2]).read_text(encoding="utf-8")
+    made = clone.contents()
+    expected = {
+        path: content
+        for path, content in local.contents().items()
+        if "words.h5" in path or ("category_selectivity" not in path and "/words/" not in path)
+    }
+    assert made == expected
+
+
+def test_a_main_process_that_was_killed_goes_on_where_it_was(slurm, local, tmp_path, model):
+    """On GPUs, which are asked for as soon as the config says so."""
+    clone = clone_for(tmp_path, model)
+    clone.change("sweep", "device", to="cuda")
+    before = len(slurm.jobs())
+    main = start(clone)
+    job = wait_for(slurm, main, before, WORDS_SWEEP)
+    assert job["TresPerJob"] == "gres:gpu:1"
+    os.kill(main.pid, signal.SIGKILL)
+    main.wait()
+    clone.change("sweep", "device", to="cpu")
+    again = clone.run(*PROFILE)
+    assert "models/tiny" not in again
+    assert "tokens/tiny/words" not in again
+    assert clone.contents() == local.contents()
+    assert clone.verify() == []
+    assert clone.planned(*PROFILE) == set()
