@@ -21,8 +21,8 @@ for (model, stimuli), wanted in settings.sweeps(config).items():
         resources:
             batch_size=config["sweep"]["batch_size"],
             device=config["sweep"]["device"],
-            mem_mb=sweep_needs("mem_mb", lambda model, wanted=wanted: wanted),
-            runtime=sweep_needs("runtime", lambda model, wanted=wanted: wanted),
+            mem_mb=sweep_needs("mem_mb", lambda wildcards, wanted=wanted: wanted),
+            runtime=sweep_needs("runtime", lambda wildcards, wanted=wanted: wanted),
             gpu=1 if config["sweep"]["device"] == "cuda" else 0,
         params:
             code=code("activations.py"),

@@ -207,11 +207,11 @@ def sweep_needs(resource, wanted_of):
 
     Args:
         resource: `mem_mb` or `runtime`.
-        wanted_of: gives a model's `settings.Sweep`.
+        wanted_of: gives the job's `settings.Sweep` for its wildcards.
     """
 
     def needed(wildcards, input):
-        wanted = wanted_of(wildcards.model)
+        wanted = wanted_of(wildcards)
         return cost.sweep(
             read_model(input.manifest),
             cost.lengths(input.tokens),
@@ -253,7 +253,9 @@ def asked(resource, needed):
 def statistic_needs(product, resource):
     """What a statistic asks for: as a sweep, if it is one, or as one that runs the model."""
     if product.swept:
-        return sweep_needs(resource, lambda model: settings.product_sweep(config, product, model))
+        return sweep_needs(
+            resource, lambda wildcards: settings.product_sweep(config, product, wildcards.model)
+        )
     if runs_model(product):
         return branches_need(resource)
     return {"mem_mb": 1000, "runtime": 10}[resource]

@@ -281,6 +281,21 @@ CONFIGS = {
     # Options, style and sweep
     "batch_size_zero": ("sweep: {batch_size: 0}", "wants a number of texts, 1 or more; has 0"),
     "threads_true": ("sweep: {threads: true}", "wants a number of threads, 1 or more; has true"),
+    "dtype": ("sweep: {dtype: int8}", 'wants float32, bfloat16 or float16; has "int8"'),
+    "store_dtype": ("sweep: {store_dtype: f4}", "sweep.store_dtype: wants float32, bfloat16 or"),
+    "device": ("sweep: {device: gpu}", 'sweep.device: wants auto, cpu or cuda; has "gpu"'),
+    "tokens_of_stimuli": (
+        "stimuli: {categories: {file: stimuli/categories.yaml, tokens: first}}",
+        "stimuli.categories: wants the path of a stimulus file, or {file: …, tokens: …} with",
+    ),
+    "stimuli_without_a_file": (
+        "stimuli: {extra: {tokens: last}}",
+        "stimuli.extra: wants the path of a stimulus file",
+    ),
+    "swept_without_knowing": (
+        study("{statistics: {qkv_points: {swept: true}}}"),
+        "its script reads 'layers'",
+    ),
     "theme": ("style: {theme: blue}", 'style.theme: wants light or dark; has "blue"'),
     "dpi_too_small": ("style: {dpi: 10}", "style.dpi: wants dots per inch, 30 to 1200; has 10"),
     "seed_is_a_text": (
