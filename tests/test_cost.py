@@ -19,11 +19,11 @@ MIB = 1 << 20
 SWEEP = """
 import re, sys
 from pathlib import Path
-from microtome.sections import layer_of, read_columns, sequences, write_layers_beside
+from microtome.sections import read_columns, write_layers_beside
 from microtome.sweep import batched, sweep
 checkpoint, tokens, folder, sites, final = sys.argv[1:]
 columns = read_columns(tokens)
-batches = batched(sequences(columns), 32)
+batches = batched(columns, 32)
 sections = sweep(Path(checkpoint), batches, sites.split(), range(30), final.split())
 paths = {layer: f"{folder}/layer-{layer:02d}.h5" for layer in range(30)}
 write_layers_beside(sections, columns, paths | {None: f"{folder}/final.h5"}, {})
@@ -51,7 +51,12 @@ def fits(peak: float, needed: cost.Cost) -> bool:
     ("sites", "final", "texts"),
     [
         ("q k v", "", ["The next word is pear"] * 34),
-        ("resid_pre ln2_out pre post mlp_out", "", ["one two three four " * 30] * 40),
+        pytest.param(
+            "resid_pre ln2_out pre post mlp_out",
+            "",
+            ["one two three four " * 30] * 40,
+            marks=pytest.mark.torture,
+        ),
         ("resid_pre", "ln_final logits", ["A beetle, that is, an insect, as it were."] * 4),
     ],
 )
