@@ -27,7 +27,8 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
 
     Args:
         source: where the model comes from.
-        folder: the checkpoint folder to make; must not exist, and is whole when it does.
+        folder: the checkpoint folder to make, in the place of one that exists; it is whole when
+            it does.
         reference: the checkpoint folder of the model that an untrained one copies.
 
     Returns:
@@ -57,6 +58,8 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
             case Folder(path):
                 revision = str(path)
                 _adopt(path, unfinished)
+        # Left by the job of a killed run, which goes on without it and may end after all.
+        shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -523,6 +523,16 @@ def test_untrained(model_type, tmp_path, out, dialled):
     assert not dialled
 
 
+def test_a_folder_that_a_killed_run_left_is_replaced(tmp_path, out):
+    tiny(tmp_path / "mine", "gpt2", torch.float32)
+    source = sources.Folder(tmp_path / "mine")
+    fetch(source, out)
+    before = sorted(file.name for file in out.iterdir())
+    (out / "stale.json").write_text("{}")
+    fetch(source, out)
+    assert sorted(file.name for file in out.iterdir()) == before
+
+
 def test_untrained_without_its_model(out):
     refused(lambda: fetch(sources.Untrained("mine", 0), out), "'mine'", "not fetched")
     assert not list(out.parent.glob("*"))
