@@ -1,0 +1,88 @@
+# What jobs ask a scheduler for: it follows from the model's shape and the texts' lengths.
+
+
+def runs_model(product):
+    """Whether a statistic runs the model itself: it reads the checkpoint, and tokens for it."""
+    return product.checkpoint and product.tokens
+
+
+def read_model(manifest):
+    """A model's shape; while there is no manifest yet, Snakemake says <TBD> and asks again."""
+    return cost.model(json.loads(Path(manifest).read_text(encoding="utf-8")))
+
+
+def sweep_settings():
+    """The part of the config that a sweep's cost follows."""
+    return {key: value for key, value in config["sweep"].items() if key != "device"}
+
+
+def sweep_needs(resource, wanted_of):
+    """A resource function: what a sweep asks a scheduler for.
+
+    Args:
+        resource: `mem_mb` or `runtime`.
+        wanted_of: gives the job's `settings.Sweep` for its wildcards.
+    """
+
+    def needed(wildcards, input):
+        wanted = wanted_of(wildcards)
+        return cost.sweep(
+            read_model(input.manifest),
+            cost.lengths(input.tokens),
+            wanted.sites,
+            wanted.layers,
+            wanted.final_sites,
+            rows=cost.rows(input.tokens),
+            **sweep_settings(),
+        )
+
+    return asked(resource, needed)
+
+
+def branches_need(resource):
+    """A resource function: what a statistic that runs the model with branches asks for."""
+
+    def needed(wildcards, input):
+        length = max(cost.lengths(input.tokens))
+        model, threads = read_model(input.manifest), config["sweep"]["threads"]
+        return cost.branches(model, length, threads=threads)
+
+    return asked(resource, needed)
+
+
+def asked(resource, needed):
+    """A resource function from one that computes the cost of a job."""
+
+    def ask(wildcards, input, attempt):
+        try:
+            return getattr(needed(wildcards, input), resource)(attempt)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError):  # damaged: the job itself says which and how
+            return {"mem_mb": 1000, "runtime": 10}[resource]
+
+    return ask
+
+
+def statistic_needs(product, resource):
+    """What a statistic asks for: as a sweep, if it is one, or as one that runs the model."""
+    if product.swept:
+        return sweep_needs(
+            resource, lambda wildcards: settings.product_sweep(config, product, wildcards.model)
+        )
+    if runs_model(product):
+        return branches_need(resource)
+    return {"mem_mb": 1000, "runtime": 10}[resource]
+
+
+def planned_sweeps():
+    """Every sweep that the config asks for, with the characters of each text."""
+    return [
+        {"model": model, "stimuli": stimuli, **vars(wanted)}
+        | {
+            "texts": [
+                len(s.text) for s in read_stimuli(settings.stimulus_file(config, stimuli, ROOT))
+            ]
+        }
+        for (model, stimuli), wanted in settings.sweeps(config).items()
+    ]
