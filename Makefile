@@ -33,9 +33,10 @@ plan: .venv/installed
 verify: .venv/installed
 	$(BIN)/python -m microtome.products
 
-# Two at a time, a file each: the tests of a file share models and runs.
+# Two at a time, a file each: the tests of a file share models and runs. Long files go first, as
+# tests/conftest.py puts them.
 test: .venv/tested
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What the tests take a few cases of: kills at twenty moments, a run after every edit.
 torture: .venv/tested
