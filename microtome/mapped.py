@@ -2,8 +2,8 @@
 
 The skeleton holds modules without weights. Weights are mapped from the checkpoint's safetensors
 (without a copy where they need no conversion) and handed to a module for one call. While a block
-runs, a thread reads the next one's, so that what is resident is one block (two where weights are
-converted) and the rows of the embedding tables that were looked up.
+runs, the system reads the next one's from disk. What is resident is one block and the rows of the
+embedding tables that were looked up.
 """
 
 import ctypes
@@ -90,12 +90,23 @@ class MappedModel:
                 setattr(module, name, buffer.to(self._device))
 
     def weights_of_blocks(self, n_blocks: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """The weights of the first blocks, each brought while the one before it runs.
+        """The weights of the first blocks, each brought nearer while the one before it runs.
+
+        On a CPU the system reads the next block's pages from disk; a thread of ours would only
+        take turns with the block. To a GPU a thread sends them.
 
         Yields:
             A block's index and its weights in the dtype of computation, by their names in the
             block; they hold until the next ones are asked for.
         """
+        if not self._on_gpu:
+            for layer in range(n_blocks):
+                weights = self.block_weights(layer)
+                if layer + 1 < n_blocks:
+                    for weight in self._stored_weights(layer + 1).values():
+                        _announce(weight)
+                yield layer, weights
+            return
         with ThreadPoolExecutor(max_workers=1) as reader:
             coming = reader.submit(self.block_weights, 0)
             for layer in range(n_blocks):
@@ -107,26 +118,28 @@ class MappedModel:
     def block_weights(self, layer: int) -> dict[str, Tensor]:
         """The weights of one block in the dtype of computation, by their names in the block.
 
-        Weights of another dtype are converted into the same memory for every other block, which
-        is three times as fast as new memory: what the call before the last returned is
-        overwritten.
+        Weights of another dtype are converted into the same memory for every block, which is
+        three times as fast as new memory: what an earlier call returned is overwritten (on a GPU,
+        what the call before the last did).
         """
-        prefix = f"{self._blocks_path}.{layer}."
-        names = [name for name in self._keys if name.startswith(prefix)]
-        weights = {name.removeprefix(prefix): w for name, w in self._read(names).items()}
+        weights = self._stored_weights(layer)
         for name, weight in weights.items():
             if weight.is_floating_point() and (weight.dtype != self._dtype or self._on_gpu):
                 weights[name] = self._buffer(layer, name, weight.shape).copy_(weight)
-            else:
-                _announce(weight)
         return self._transferred(weights) if self._on_gpu else weights
 
+    def _stored_weights(self, layer: int) -> dict[str, Tensor]:
+        prefix = f"{self._blocks_path}.{layer}."
+        names = [name for name in self._keys if name.startswith(prefix)]
+        return {name.removeprefix(prefix): w for name, w in self._read(names).items()}
+
     def _buffer(self, layer: int, name: str, shape: torch.Size) -> Tensor:
-        """Memory for a block's weight; there are two of each, pinned where a GPU reads them."""
-        buffer = self._buffers.get((layer % 2, name))
+        """Memory for a block's weight; where a GPU reads it, pinned, and one of two."""
+        key = (layer % 2 if self._on_gpu else 0, name)
+        buffer = self._buffers.get(key)
         if buffer is None or buffer.shape != shape:
             buffer = torch.empty(shape, dtype=self._dtype, pin_memory=self._on_gpu)
-            self._buffers[layer % 2, name] = buffer
+            self._buffers[key] = buffer
         return buffer
 
     def _transferred(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
