@@ -2,8 +2,8 @@
 
 The same numbers answer a user who asks before anything runs (`snakemake plan`) and a scheduler
 that wants to know what a job needs. They follow what the sweep holds at once: the weights of two
-blocks (one runs, the next is being read), the hidden states of all tokens, one batch inside a
-block, and the sections that wait for the writer.
+blocks (one runs, the next is read into the page cache), the hidden states of all tokens, one batch
+inside a block, and the sections that wait for the writer.
 """
 
 import math
@@ -46,14 +46,12 @@ class Model:
     Attributes:
         sizes: its dimensions, as `microtome.checkpoint.sizes` names them.
         block: numbers in the largest block.
-        outside: numbers outside the blocks, in embeddings, final norm and head.
         stored: bytes per number in the checkpoint.
         masks: bytes of the causal masks that the architecture keeps, one per block.
     """
 
     sizes: Mapping[str, int]
     block: int
-    outside: int
     stored: int
     masks: int
 
@@ -89,20 +87,18 @@ class Cost:
 def model(manifest: Mapping[str, Any]) -> Model:
     """The shape of a model from what `microtome.fetch.manifest` says of it."""
     blocks: Counter[int] = Counter()
-    outside, stored = 0, 0
+    stored = 0
     for name, tensor in manifest["tensors"].items():
         numbers = math.prod(tensor["shape"])
         # The first number in a tensor's name is its block's; experts are numbered after it.
         layer = re.search(r"(?:^|\.)(\d+)\.", name)
         if layer:
             blocks[int(layer[1])] += numbers
-        else:
-            outside += numbers
         stored = max(stored, BYTES.get(tensor["dtype"], 1))
     dimensions = [key for key, value in manifest.items() if isinstance(value, int)]
     sizes = {key: manifest[key] for key in dimensions}
     masks = sizes["n_layers"] * sizes["n_context"] ** 2 if manifest["architecture"] in MASKS else 0
-    return Model(sizes, max(blocks.values()), outside, stored, masks)
+    return Model(sizes, max(blocks.values()), stored, masks)
 
 
 def bytes_per_token(sizes: Mapping[str, int], site: str, dtype: str = "float32") -> int:

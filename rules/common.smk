@@ -1,6 +1,5 @@
 # What the rules share: the checked config, and where products lie.
 import fcntl
-import json
 import os
 import re
 import sys
@@ -8,11 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from microtome import config as settings
-from microtome import cost
 from microtome.digest import code_digest
 from microtome.errors import MicrotomeError
 from microtome.sources import Folder, Package, Untrained, parse_source
-from microtome.stimuli import read_stimuli
 
 ROOT = Path(workflow.basedir)
 
