@@ -14,14 +14,28 @@ figures: .venv/installed
 book: .venv/installed
 	$(call stages,--configfile config.book.yaml,results/book.html)
 
-# Nothing is run where a dry run finds nothing to do.
+# A dry run tells which stages have something to do; where nothing but drawing has changed since the
+# report, the last one has, and its run makes the report too.
+DRAWING := scripts/figures scripts/tables microtome/figures report
+ALL_ELSE := $(filter-out $(DRAWING), Snakefile rules $(wildcard scripts/* microtome/* *.yaml) stimuli \
+	requirements.lock)
+
 define stages
-	@plan=$$($(BIN)/snakemake --dry-run $(1) 2>&1) || { echo "$$plan"; exit 1; }; \
-	case "$$plan" in *"Nothing to be done"*) ;; *) \
-		for stage in tokens activations statistics all; do $(BIN)/snakemake $$stage $(1) || exit; done \
-	esac
-	@test -e $(2) && test -z "$$(find report results/figures results/tables -newer $(2) -print -quit)" \
-		|| $(BIN)/snakemake --report $(2) $(1)
+	@newer() { find "$$@" -type f ! -path '*/__pycache__/*' -newer $(2) -print -quit 2>&1; }; \
+	if test -z "$$(newer $(ALL_ELSE))" && test "$$(newer $(DRAWING))"; then stages=all; else \
+		plan=$$($(BIN)/snakemake --dry-run $(1) 2>&1) || { echo "$$plan"; exit 1; }; \
+		case "$$plan" in \
+			*"Nothing to be done"*) stages= ;; \
+			*"rule fetch_model:"* | *"rule token_table:"* | *"rule activations_"* | *"rule statistic_"*) \
+				stages="tokens activations statistics all" ;; \
+			*) stages=all ;; \
+		esac; \
+	fi; \
+	for stage in $$stages; do \
+		test $$stage = all && report="--report $(2) --report-after-run"; \
+		$(BIN)/snakemake $$stage $(1) $$report || exit; \
+	done; \
+	test -z "$$(newer $(DRAWING) results/figures results/tables)" || $(BIN)/snakemake --report $(2) $(1)
 	@echo "Figures: results/figures/   Tables: results/tables/   Report: $(2)"
 endef
 

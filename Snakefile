@@ -44,6 +44,8 @@ rule statistics:
 
 onstart:
     work_alone()
+    start_jobs_unhurried()
+    share_imports()
 
 
 onerror:

@@ -28,18 +28,8 @@ def code_digest(script: Path, root: Path) -> str:
         Sixteen hex digits.
     """
     root = root.resolve()
-    seen: dict[Path, str] = {}
-    packages: set[str] = set()
-    waiting = [script.resolve()]
-    while waiting:
-        file = waiting.pop()
-        if file not in seen:
-            seen[file], imports = _read(file, root)
-            for name in imports:
-                files = _files(root, name)
-                waiting.extend(files)
-                if name and not files:
-                    packages.add(name[0])
+    seen, foreign = _closure(script.resolve(), root)
+    packages = {name[0] for name in foreign}
     digest = hashlib.sha256()
     for file in sorted(seen):
         # Named by its place in the repository, so that every clone agrees.
@@ -49,17 +39,54 @@ def code_digest(script: Path, root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def imported(script: Path, root: Path) -> list[tuple[str, ...]]:
+    """Dotted names that a script, and what it imports from below a folder, import from elsewhere.
+
+    Args:
+        script: a Python file.
+        root: the folder that holds the local packages (the repository).
+    """
+    return list(_closure(script.resolve(), root.resolve())[1])
+
+
+def _closure(script: Path, root: Path) -> tuple[dict[Path, str], dict[tuple[str, ...], None]]:
+    """The code of a script and of each local file it imports, and the names from elsewhere."""
+    seen: dict[Path, str] = {}
+    foreign: dict[tuple[str, ...], None] = {}
+    waiting = [script]
+    while waiting:
+        file = waiting.pop()
+        if file not in seen:
+            seen[file], imports = _read(file, root)
+            for name in imports:
+                files = _files(root, name)
+                waiting.extend(files)
+                if name and not files:
+                    foreign[name] = None
+    return seen, foreign
+
+
 @cache
 def _read(file: Path, root: Path) -> tuple[str, tuple[tuple[str, ...], ...]]:
     """A file's code without docstrings, comments and layout, and the dotted names it imports."""
     tree = ast.parse(file.read_text(encoding="utf-8"), file.name)
-    imports = tuple(_imported(tree, file.relative_to(root).parts[:-1]))
-    for node in ast.walk(tree):
+    package = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else ()
+    imports = tuple(_imported(tree, package))
+    for node in _statements(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [statement for statement in node.body if not _is_text(statement)] or [
                 ast.Pass()
             ]
     return ast.unparse(tree), imports
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """A tree's statements, not what is inside them: a tenth of the nodes `ast.walk` visits."""
+    yield node
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inner = getattr(node, field, ())
+        for statement in inner if isinstance(inner, list) else ():
+            yield from _statements(statement)
 
 
 @cache
@@ -83,7 +110,7 @@ def _is_text(statement: ast.stmt) -> bool:
 
 def _imported(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Dotted names that may be modules; `from a import b` may mean the module a.b."""
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield tuple(alias.name.split("."))

@@ -10,7 +10,9 @@ import errno
 import fcntl
 import hashlib
 import os
+import resource
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -54,6 +56,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def job(snakemake: Any) -> Iterator[TextIO]:
     """Run a script's body: inputs compared, output to the log, errors in one line, outputs noted.
 
+    The log ends with what the job took.
+
     Args:
         snakemake: the object that Snakemake gives to a script.
 
@@ -61,6 +65,7 @@ def job(snakemake: Any) -> Iterator[TextIO]:
         The open log, for progress bars.
     """
     log_file = Path(snakemake.log[0])
+    start = time.monotonic()
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with _alone(log_file.with_suffix(".lock")), log_file.open("w", encoding="utf-8") as log:
@@ -71,6 +76,8 @@ def job(snakemake: Any) -> Iterator[TextIO]:
                     yield log
                     for path in snakemake.output:
                         record(path)
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                log.write(f"{time.monotonic() - start:.1f} s, at most {peak:.0f} MiB resident\n")
                 return
             except Exception as error:
                 message = _mendable(error, snakemake.output[0])

@@ -15,8 +15,6 @@ for (model, stimuli), wanted in settings.sweeps(config).items():
             activation_files(model, stimuli, wanted.layers, wanted.final_sites),
         log:
             f"results/logs/activations/{model}/{stimuli}.log",
-        benchmark:
-            f"results/benchmarks/activations/{model}/{stimuli}.tsv"
         threads: config["sweep"]["threads"]
         resources:
             batch_size=config["sweep"]["batch_size"],

@@ -2,7 +2,12 @@
 import fcntl
 import os
 import re
+import shlex
+import shutil
+import socket
+import subprocess
 import sys
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -108,6 +113,36 @@ def work_alone():
             f"microtome: {Path.cwd()}: another run is at work here; wait for its end, or choose "
             "another folder with --directory"
         )
+
+
+def start_jobs_unhurried():
+    """Take Snakemake's limit on jobs per second away: 100 by default, which no run comes near.
+
+    Each job leaves a timer behind, which has the scheduler look at the inputs of all waiting jobs
+    again, every second until the end: half of the CPU time of a run with 150 jobs.
+    """
+    workflow.scheduler.job_rate_limiter = None
+
+
+def share_imports():
+    """Let scripts that run beside this process be forks of one that has imported what they do."""
+    global forks
+    folder = Path(tempfile.mkdtemp(prefix="microtome-"))
+    server = ROOT / "microtome" / "forks.py"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            listener.bind(str(folder / "forks"))
+        except OSError:  # TMPDIR is too long a name for a socket, or takes none
+            return
+        listener.listen()
+        forks = subprocess.Popen(
+            [sys.executable, server, "--serve", str(listener.fileno())],
+            stdin=subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+    ask = map(str, [sys.executable, "-I", "-S", server, folder / "forks"])
+    shell.prefix(f"set -euo pipefail; {shlex.join(ask)} ")
 
 
 def say_what_the_cluster_ended(logs):

@@ -71,16 +71,21 @@ def n_files(clone: Clone) -> int:
 
 
 def job_processes(parent: int) -> list[int]:
-    """The processes of running scripts below a main process."""
+    """The processes of running scripts below a main process: those that wait, and the forks."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            command = (process / "cmdline").read_bytes().split(b"\0")
-            if any(b".snakemake/scripts" in word for word in command) and str(parent) in ancestors(
-                int(process.name)
-            ):
-                found.append(int(process.name))
+            line = ancestors(int(process.name))
+            if str(parent) in line:
+                waits = ".snakemake/scripts" in command_of(process.name)
+                forked = "--serve" in command_of(process.name) and "--serve" in command_of(line[0])
+                if waits or forked:
+                    found.append(int(process.name))
     return found
+
+
+def command_of(process: str) -> str:
+    return (Path("/proc") / process / "cmdline").read_text()
 
 
 def ancestors(process: int) -> list[str]:

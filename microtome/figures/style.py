@@ -109,8 +109,9 @@ def save(figure: Figure, svg: str | Path, png: str | Path, *, dpi: int) -> None:
         png: the PNG file.
         dpi: dots per inch of the PNG.
     """
+    with replacing(png) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=dpi)
+    figure.set_layout_engine("none")  # as laid out for the PNG: to do it again takes as long
     # Rasterised parts (large scatters) of the SVG follow the resolution of the PNG.
     with replacing(svg) as unfinished:
         figure.savefig(unfinished, format="svg", dpi=dpi, metadata={"Date": None})
-    with replacing(png) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=dpi)

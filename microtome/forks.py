@@ -1,0 +1,166 @@
+"""Scripts as forks of one process that has imported for them what they import.
+
+Importing xarray and matplotlib takes longer than drawing most figures, importing torch longer
+than a small sweep, and Snakemake starts a Python for every script. Put before the command that
+does, this file asks a server to run the script in a fork of its own, and ends as the script
+ends. The server imports the packages that a script needs, the first time one needs them; the code
+of this repository each fork imports itself, so that an edit counts at once. Without a server, the
+command runs as it stands.
+
+    python -I -S microtome/forks.py SOCKET python SCRIPT     (light: no site-packages, no imports)
+    python microtome/forks.py --serve DESCRIPTOR             (of a listening socket)
+"""
+
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Bytes of a message, at most: the system's limit on one is lower.
+MESSAGE = 1 << 20
+
+
+class Order(NamedTuple):
+    """A script to run, in which folder and environment."""
+
+    script: str
+    folder: str
+    environment: dict[str, str]
+
+
+def ask(server: str, command: list[str]) -> NoReturn:
+    """Have a command `python SCRIPT` run by a server, and end as it ends.
+
+    Args:
+        server: the path of the server's socket.
+        command: what to run, here and alone, where no server answers.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(server)
+            order = json.dumps(Order(command[-1], os.getcwd(), dict(os.environ)))
+            socket.send_fds(connection, [order.encode()], [0, 1, 2])
+            status = connection.recv(MESSAGE)
+    except OSError:
+        os.execv(command[0], command)
+    if not status:
+        sys.exit("microtome: the process that scripts are forks of has ended")
+    if int(status) < 0:
+        os.kill(os.getpid(), -int(status))
+    sys.exit(int(status))
+
+
+def serve(listener: socket.socket) -> Order | None:
+    """Fork for every order until standard input ends, which the main process holds open.
+
+    A client that goes away takes its fork with it; forks outlive the server.
+
+    Returns:
+        In a fork, what it has to run; in the server, None.
+    """
+    selector = selectors.DefaultSelector()
+    selector.register(0, selectors.EVENT_READ)
+    selector.register(listener, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            if key.fd == 0:
+                _let_go(selector)
+                return None
+            if key.fileobj is listener:
+                order = _begin(listener, selector)
+                if order:
+                    return order
+            else:
+                ended, job, connection = key.data
+                if key.fileobj is connection:
+                    selector.unregister(connection)
+                    os.kill(job, signal.SIGTERM)
+                else:
+                    _, status = os.waitpid(job, 0)
+                    selector.unregister(ended)
+                    os.close(ended)
+                    with suppress(KeyError):
+                        selector.unregister(connection)
+                    with connection, suppress(OSError):
+                        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _begin(listener: socket.socket, selector: selectors.BaseSelector) -> Order | None:
+    """Take an order and fork; returns it in the fork."""
+    connection, _ = listener.accept()
+    message, descriptors, _, _ = socket.recv_fds(connection, MESSAGE, 3)
+    if not message:  # a client that went away before it asked
+        connection.close()
+        return None
+    order = Order(*json.loads(message))
+    _import_for(Path(order.script))
+    job = os.fork()
+    if job == 0:
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+        _let_go(selector)
+        connection.close()
+    for descriptor in descriptors:
+        os.close(descriptor)
+    if job == 0:
+        return order
+    ended = os.pidfd_open(job)
+    selector.register(ended, selectors.EVENT_READ, (ended, job, connection))
+    selector.register(connection, selectors.EVENT_READ, (ended, job, connection))
+    return None
+
+
+def _let_go(selector: selectors.BaseSelector) -> None:
+    """Close in a fork what is the server's alone."""
+    for key in list(selector.get_map().values()):
+        if isinstance(key.fileobj, socket.socket):
+            key.fileobj.close()
+        elif key.fd:
+            os.close(key.fd)
+    selector.close()
+
+
+def _import_for(script: Path) -> None:
+    """Import the packages that a script and what it imports of this repository import."""
+    from microtome.digest import imported
+
+    for name in imported(script, ROOT):
+        # As `from a import b` does: b may be a module, or something that a makes when asked.
+        with suppress(Exception):  # the script will meet it, and say so
+            __import__(".".join(name[:-1]) or name[0], fromlist=[name[-1]])
+
+
+def run(order: Order) -> None:
+    """Become the process that `python SCRIPT` would have started."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(order.folder)
+    os.environ.clear()
+    os.environ.update(order.environment)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "microtome"]:
+        del sys.modules[name]
+    sys.argv = [order.script]
+    sys.path[0] = str(Path(order.script).parent)
+    runpy.run_path(order.script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.path[0] = str(ROOT)
+        listening = socket.socket(fileno=int(sys.argv[2]))
+        place = Path(listening.getsockname())
+        ordered = serve(listening)
+        if ordered:
+            run(ordered)
+        else:
+            place.unlink(missing_ok=True)
+            place.parent.rmdir()
+    else:
+        ask(sys.argv[1], sys.argv[2:])

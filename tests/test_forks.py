@@ -1,0 +1,164 @@
+"""Scripts as forks of one process: each is on its own as if Python had been started for it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from microtome import forks
+
+ASK = [sys.executable, "-I", "-S", forks.__file__]
+
+
+class Server:
+    """A server and a folder with scripts for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = str(folder / "server" / "socket")
+        (folder / "server").mkdir()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(self.socket)
+            listener.listen()
+            number = listener.fileno()
+            self.process = subprocess.Popen(
+                [sys.executable, forks.__file__, "--serve", str(number)],
+                stdin=subprocess.PIPE,
+                pass_fds=[number],
+            )
+
+    def start(self, script: str, **environment: str) -> subprocess.Popen:
+        """Have a script run."""
+        file = self.folder / f"{len(list(self.folder.iterdir()))}.py"
+        file.write_text(script)
+        return subprocess.Popen(
+            [*ASK, self.socket, sys.executable, str(file)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env=os.environ | environment,
+        )
+
+    def run(self, script: str, **environment: str) -> tuple[int, str, str]:
+        """What a script ended with, and said."""
+        client = self.start(script, **environment)
+        said = client.communicate(timeout=120)
+        return client.returncode, *said
+
+    def stop(self) -> None:
+        self.process.communicate(timeout=120)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    yield server
+    server.stop()
+
+
+def wait_for(file: Path) -> str:
+    while not (file.exists() and file.read_text()):
+        time.sleep(0.01)
+    return file.read_text()
+
+
+def is_running(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_fork_has_the_process_environment_and_folder_of_its_own(server):
+    said = "import os; print(os.getpid(), os.getppid(), os.environ['COLOUR'], os.getcwd())"
+    _, first, _ = server.run(said, COLOUR="red")
+    code, second, errors = server.run(said, COLOUR="blue")
+    assert (code, errors) == (0, "")
+    assert first.split()[1:] == [str(server.process.pid), "red", str(server.folder)]
+    assert second.split()[1:] == [str(server.process.pid), "blue", str(server.folder)]
+    assert first.split()[0] != second.split()[0]
+
+
+def test_it_ends_as_the_script_ends(server):
+    assert server.run("print('done')") == (0, "done\n", "")
+    assert server.run("import sys; sys.exit(3)")[0] == 3
+    assert server.run("import sys; sys.exit('a line')") == (1, "", "a line\n")
+    code, _, errors = server.run("open('nowhere')")
+    assert code == 1
+    assert errors.endswith("No such file or directory: 'nowhere'\n")
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert server.run(killed)[0] == -signal.SIGKILL
+
+
+def test_packages_are_imported_once_and_what_one_script_does_another_does_not_see(server):
+    where = "import xml.dom.minidom as m; print(m.__dict__.get('mark'), id(m)); m.mark = 1"
+    first, second = server.run(where), server.run(where)
+    assert first == second
+    assert first[1].startswith("None ")
+
+
+def test_code_of_the_repository_is_imported_anew(server, tmp_path):
+    package = tmp_path / "copy" / "microtome"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    for word in ("old", "new"):
+        (package / "idea.py").write_text(f"word = {word!r}")
+        said = server.run(
+            f"import sys; sys.path.insert(0, {str(package.parent)!r})\n"
+            "sys.dont_write_bytecode = True\n"
+            "from microtome.idea import word; print(word)"
+        )
+        assert said == (0, f"{word}\n", "")
+
+
+def test_scripts_run_side_by_side(server):
+    meet = """
+import time
+from pathlib import Path
+Path({mine!r}).touch()
+while not Path({other!r}).exists():
+    time.sleep(0.01)
+"""
+    first = server.start(meet.format(mine="a", other="b"))
+    second = server.start(meet.format(mine="b", other="a"))
+    assert first.wait(timeout=120) == second.wait(timeout=120) == 0
+
+
+def test_a_client_that_is_killed_takes_its_fork_with_it(server):
+    client = server.start(
+        "import os, time; print(os.getpid(), file=open('pid', 'w'), flush=True); time.sleep(600)"
+    )
+    fork = int(wait_for(server.folder / "pid"))
+    client.kill()
+    client.communicate()
+    while is_running(fork):
+        time.sleep(0.01)
+    assert server.run("print('still there')") == (0, "still there\n", "")
+
+
+def test_without_a_server_the_command_runs_as_it_stands(server):
+    server.stop()
+    assert not Path(server.socket).parent.exists()
+    code, said, _ = server.run("import os; print(os.getppid())")
+    assert (code, said) == (0, f"{os.getpid()}\n")
+
+
+def test_a_server_that_has_imported_everything_has_one_thread(server):
+    """Fork copies one thread only: what another held at that moment nobody would let go of."""
+    scripts = sorted((forks.ROOT / "scripts").rglob("*.py"))
+    lines = "\n".join(script.read_text() for script in scripts).splitlines()
+    imports = [line for line in lines if line.startswith(("import ", "from "))]
+    assert server.run("\n".join(imports)) == (0, "", "")
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    assert "Threads:\t1\n" in status
+    code, said, _ = server.run(
+        "import sys; print('torch' in sys.modules, 'sklearn' in sys.modules)"
+    )
+    assert (code, said) == (0, "True True\n")
