@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import build
 from slurm import Slurm
-from transformers import AutoTokenizer
 from workflows import TEXTS, Clone
 
 from microtome import cost
@@ -34,14 +32,6 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     yield slurm
     slurm.stop()
     assert all(daemon.poll() is not None for daemon in slurm.daemons)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, gpt2_tokenizer):
-    folder = tmp_path_factory.mktemp("origin") / "tiny"
-    build(folder, "gpt2", vocab_size=50257, num_hidden_layers=3)
-    AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(folder)
-    return folder
 
 
 def clone_for(folder: Path, model: Path) -> Clone:
