@@ -89,7 +89,8 @@ class Clone:
         shutil.copytree(self.folder, folder, symlinks=True)
         other = copy.copy(self)
         other.folder = folder
-        other.environment = self.environment | {"PYTHONPATH": str(folder)}
+        path = self.environment["PYTHONPATH"].replace(str(self.folder), str(folder))
+        other.environment = self.environment | {"PYTHONPATH": path}
         other.config = copy.deepcopy(self.config)
         return other
 
