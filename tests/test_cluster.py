@@ -60,11 +60,13 @@ def local(tmp_path_factory, model):
 
 
 @pytest.fixture(scope="module")
-def submitted(slurm, tmp_path_factory, model):
+def submitted(slurm, tmp_path_factory, model, request):
     """A run on the cluster, from nothing, and the jobs that Slurm saw of it."""
     clone = clone_for(tmp_path_factory.mktemp("submitted"), model)
     before = len(slurm.jobs())
-    clone.run(*PROFILE)
+    main = start(clone)
+    request.getfixturevalue("local")  # made in the time that the other one waits for Slurm
+    assert main.wait() == 0, (clone.folder / "main.log").read_text()
     return clone, slurm.jobs()[before:]
 
 
@@ -81,7 +83,7 @@ def rule(job: dict[str, str]) -> str:
     return next((name for name in HEAVY if job["Comment"].startswith(name)), job["Comment"])
 
 
-def test_same_bytes_as_without_a_cluster(local, submitted):
+def test_same_bytes_as_without_a_cluster(submitted, local):
     clone, _ = submitted
     # Logs of fetching and paths in manifests are the same: both read the model from one folder.
     assert clone.contents() == local.contents()
