@@ -138,11 +138,15 @@ class Sweep:
         sites: sites of blocks.
         layers: the layers they are wanted from.
         final_sites: sites after the last block.
+        start: the first block that is run.
+        stop: the block at which another job goes on; None where this is the last one.
     """
 
     sites: list[str]
     layers: list[int]
     final_sites: list[str]
+    start: int = 0
+    stop: int | None = None
 
 
 def sweeps(config: Config) -> dict[tuple[str, str], Sweep]:
@@ -161,6 +165,19 @@ def sweeps(config: Config) -> dict[tuple[str, str], Sweep]:
         )
         for (model, stimuli), products in asking.items()
     }
+
+
+def parts(config: Config, model: str, wanted: Sweep) -> list[Sweep]:
+    """A sweep as the jobs that make it, each of as many blocks as the config gives a job."""
+    n_blocks = config["models"][model]["n_layers"] if wanted.final_sites else wanted.layers[-1] + 1
+    size = config["sweep"].get("layers_per_job", n_blocks)
+    jobs = []
+    for start in range(0, n_blocks, size):
+        stop = start + size if start + size < n_blocks else None
+        layers = [layer for layer in wanted.layers if start <= layer < (stop or n_blocks)]
+        sites = wanted.sites if layers else []
+        jobs.append(Sweep(sites, layers, [] if stop else wanted.final_sites, start, stop))
+    return jobs
 
 
 def product_sweep(config: Config, product: Product, model: str) -> Sweep:

@@ -67,7 +67,7 @@ class Cost:
 
     Attributes:
         memory: bytes resident at the peak.
-        disk: bytes of the activation files.
+        disk: bytes of the activation files, and of hidden states for the next job.
         seconds: expected duration.
     """
 
@@ -113,13 +113,15 @@ def sweep(
     layers: Sequence[int],
     final_sites: Sequence[str] = (),
     *,
+    start: int = 0,
+    stop: int | None = None,
     batch_size: int,
     threads: int,
     rows: int | None = None,
     dtype: str = "float32",
     store_dtype: str = "float32",
 ) -> Cost:
-    """What a sweep costs.
+    """What a sweep costs, or a part of one.
 
     Args:
         model: the model's shape.
@@ -127,29 +129,33 @@ def sweep(
         sites: sites of blocks that are kept.
         layers: the layers they are kept from.
         final_sites: sites after the last block that are kept.
+        start: the first block that is run; the hidden states that enter it are read.
+        stop: the block at which another part goes on, for which hidden states are written.
         batch_size: texts per batch, at most.
         threads: threads that compute.
         rows: rows of each activation array; None keeps every token.
         dtype: what is computed in.
         store_dtype: what is written.
     """
-    n_blocks = model.sizes["n_layers"] if final_sites else max(layers) + 1
+    end = stop or (model.sizes["n_layers"] if final_sites else max(layers) + 1)
     n_tokens = sum(lengths)
     batch, longest = largest_batch(lengths, batch_size)
     kept = sum(bytes_per_token(model.sizes, site, store_dtype) for site in sites)
     kept_last = sum(bytes_per_token(model.sizes, site, store_dtype) for site in final_sites)
     widest = max(
-        sum(bytes_per_token(model.sizes, site) for site in sites),
+        sum(bytes_per_token(model.sizes, site) for site in sites or ["resid_pre"]),
         sum(bytes_per_token(model.sizes, site) for site in final_sites),
     )
     rows = n_tokens if rows is None else rows
-    disk = rows * (kept * len(layers) + kept_last)
+    hidden = n_tokens * bytes_per_token(model.sizes, "resid_pre", dtype)
+    disk = rows * (kept * len(layers) + kept_last) + (hidden if stop else 0)
     return Cost(
         memory=_memory(model, n_tokens, batch, longest, batch if final_sites else 0, dtype)
         + MARGIN * SECTIONS * batch * widest,
         disk=disk,
-        seconds=_seconds(model, lengths, n_blocks, n_tokens if final_sites else 0, threads)
-        + disk / WRITE,
+        seconds=_seconds(model, lengths, end - start, n_tokens if final_sites else 0, threads)
+        + disk / WRITE
+        + (hidden / READ if start else 0),
     )
 
 

@@ -8,7 +8,7 @@ embedding tables that were looked up.
 
 import ctypes
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,10 @@ class Call:
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+
+    def state(self) -> Any:
+        """What differs once a block has changed an argument in place, for one to come to read."""
+        return _state((self.args, self.kwargs))
 
 
 class MappedModel:
@@ -89,8 +93,8 @@ class MappedModel:
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(self._device))
 
-    def weights_of_blocks(self, n_blocks: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """The weights of the first blocks, each brought nearer while the one before it runs.
+    def weights_of_blocks(self, blocks: range) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """The weights of consecutive blocks, each brought nearer while the one before it runs.
 
         On a CPU the system reads the next block's pages from disk; a thread of ours would only
         take turns with the block. To a GPU a thread sends them.
@@ -100,18 +104,18 @@ class MappedModel:
             block; they hold until the next ones are asked for.
         """
         if not self._on_gpu:
-            for layer in range(n_blocks):
+            for layer in blocks:
                 weights = self.block_weights(layer)
-                if layer + 1 < n_blocks:
+                if layer + 1 in blocks:
                     for weight in self._stored_weights(layer + 1).values():
                         _announce(weight)
                 yield layer, weights
             return
         with ThreadPoolExecutor(max_workers=1) as reader:
-            coming = reader.submit(self.block_weights, 0)
-            for layer in range(n_blocks):
+            coming = reader.submit(self.block_weights, blocks.start)
+            for layer in blocks:
                 weights = coming.result()
-                if layer + 1 < n_blocks:
+                if layer + 1 in blocks:
                     coming = reader.submit(self.block_weights, layer + 1)
                 yield layer, weights
 
@@ -291,6 +295,16 @@ class MappedModel:
                 for name in members:
                     tensors[name] = opened.get_tensor(self._keys[name])
         return tensors
+
+
+def _state(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return id(value), value._version  # which torch counts up with each change in place
+    if isinstance(value, Mapping):
+        return {key: _state(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_state(held) for held in value]
+    return None
 
 
 def _announce(weight: Tensor) -> None:

@@ -89,9 +89,9 @@ def row_columns(columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
 
 
 def layer_of(path: str | Path) -> int | None:
-    """The layer that a file name such as `layer-06.h5` names; None for `final.h5`."""
+    """The layer that a name such as `layer-06.h5` or `resid-06.h5` has; None for `final.h5`."""
     stem = Path(path).stem
-    return None if stem == "final" else int(stem.removeprefix("layer-"))
+    return None if stem == "final" else int(stem.rpartition("-")[2])
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,13 @@ class Section:
     layer: int | None
     rows: np.ndarray
     values: Mapping[str, np.ndarray]
+
+
+def read_section(path: str | Path) -> Section:
+    """All that a layer file holds, in float32."""
+    with h5py.File(path) as file:
+        values = {s: file[s][...].astype(np.float32, copy=False) for s in file if s in DIMENSIONS}
+        return Section(layer_of(path), np.arange(len(file["token"])), values)
 
 
 def write_layers(

@@ -4,9 +4,12 @@ One forward per batch, with recorders in the place of the blocks, gives the hidd
 enters the first block and what every block is called with. Then, for each block in order: map
 its weights, run every batch through it, drop them. The values are those of a full forward of
 the same batch, bit for bit: the same modules run the same operations on the same numbers.
+
+A sweep may be made in parts, ranges of blocks one after another: what leaves the last block of one
+enters the first of the next.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +34,12 @@ class Batch:
     Attributes:
         rows: for each of their tokens, the row of the activation arrays that it goes into, or -1
             for none; tokens of one row are averaged. (batch, position).
+        tokens: for each of their tokens, its row of the token table, (batch, position).
         ids: their token ids, (batch, position).
     """
 
     rows: np.ndarray
+    tokens: np.ndarray
     ids: np.ndarray
 
 
@@ -86,14 +91,15 @@ def batched(columns: Mapping[str, ArrayLike], batch_size: int) -> list[Batch]:
     """
     ids = sequences(columns)
     everything = {"sequence": columns["sequence"], "row": np.arange(len(columns["token_id"]))}
-    rows = sequences(columns if "row" in columns else everything, "row")
+    tokens = sequences(everything, "row")
+    rows = sequences(columns, "row") if "row" in columns else tokens
     lengths = np.array([len(sequence) for sequence in ids])
     batches = []
     for length in np.unique(lengths):
         members = np.flatnonzero(lengths == length)
         for chosen in np.split(members, range(batch_size, len(members), batch_size)):
             batches.append(
-                Batch(np.stack([rows[i] for i in chosen]), np.stack([ids[i] for i in chosen]))
+                Batch(*(np.stack([of[i] for i in chosen]) for of in (rows, tokens, ids)))
             )
     return batches
 
@@ -109,6 +115,9 @@ def sweep_table(
     dtype: str,
     device: str,
     log: TextIO,
+    entering: Section | None = None,
+    stop: int | None = None,
+    leaving: Callable[[Iterator[Section]], None] | None = None,
 ) -> Iterator[Section]:
     """Run a token table's sequences through a model as `sweep` does, with a progress bar.
 
@@ -122,9 +131,17 @@ def sweep_table(
         dtype: as in `sweep`.
         device: as in `sweep`.
         log: where the bar goes.
+        entering: as in `sweep`.
+        stop: as in `sweep`.
+        leaving: as in `sweep`.
     """
     batches = batched(columns, batch_size)
-    sections = sweep(checkpoint, batches, sites, layers, final_sites, dtype, device)
+    sections = sweep(
+        *(checkpoint, batches, sites, layers, final_sites, dtype, device),
+        entering=entering,
+        stop=stop,
+        leaving=leaving,
+    )
     total = (len(layers) + bool(final_sites)) * len(batches)
     return tqdm(sections, total=total, unit="batch", desc="layers × batches", file=log)
 
@@ -138,6 +155,10 @@ def sweep(
     final_sites: Sequence[str] = (),
     dtype: str = "float32",
     device: str = "cpu",
+    *,
+    entering: Section | None = None,
+    stop: int | None = None,
+    leaving: Callable[[Iterator[Section]], None] | None = None,
 ) -> Iterator[Section]:
     """Run batches through a model and yield the activations at some sites of some layers.
 
@@ -152,6 +173,11 @@ def sweep(
         final_sites: names of `microtome.architectures.FINAL_SITES`.
         dtype: what is computed in: float32, bfloat16 or float16.
         device: where: cpu, cuda, or auto for a GPU if there is one.
+        entering: in the place of embeddings, `resid_pre` of all tokens at the first block that is
+            run, as an earlier part of the sweep gave it to `leaving`.
+        stop: the block at which another part goes on, and this one ends.
+        leaving: is given `resid_pre` of all tokens at that block, batch by batch, when the rest
+            is done.
 
     Yields:
         Layer by layer in ascending order, and batch by batch within a layer, the rows of the
@@ -159,7 +185,8 @@ def sweep(
         last, with None for a layer, the final sites.
 
     Raises:
-        MicrotomeError: an unknown site or layer, weights that do not fit the config, no GPU.
+        MicrotomeError: an unknown site or layer, weights that do not fit the config, no GPU; a
+            part that ends where blocks hand on more than the hidden state.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise MicrotomeError(
@@ -173,15 +200,23 @@ def sweep(
     for layer in layers:
         if not 0 <= layer < n_layers:
             raise MicrotomeError(f"layer {layer}: the model has layers 0 to {n_layers - 1}")
-    deepest = n_layers - 1 if final_sites else max(layers)
+    if stop is None:
+        stop = n_layers if final_sites else max(layers) + 1
+    blocks = range(0 if entering is None else entering.layer, stop)
     passages = []
     for batch in batches:
         ids = torch.from_numpy(batch.ids).long()
-        passages.append(_Passage(_Kept(batch.rows), ids, *model.record(ids, deepest + 1)))
-    for layer, weights in model.weights_of_blocks(deepest + 1):
+        hidden, calls = model.record(ids, n_layers if leaving else stop)
+        if entering is not None:
+            values = torch.from_numpy(entering.values["resid_pre"][batch.tokens])
+            hidden = values.to(hidden.device, getattr(torch, dtype))
+        passages.append(_Passage(_Kept(batch.rows), ids, hidden, calls))
+    entering = None  # as large as all hidden states
+    to_come = [call.state() for call in passages[0].calls[stop:]]
+    for layer, weights in model.weights_of_blocks(blocks):
         read = sites if layer in layers else ()
         inside = {site: tapped[site] for site in read if site in tapped}
-        leave = layer == deepest and "resid_post" not in sites and not final_sites
+        leave = layer == blocks[-1] and "resid_post" not in sites and not (final_sites or leaving)
         for passage in passages:
             values: dict[str, Tensor] = {}
             if "resid_pre" in read:
@@ -198,11 +233,33 @@ def sweep(
             if read:
                 shaped = {s: _shaped(s, values[s], tapped.get(s), model.sizes) for s in read}
                 yield Section(layer, passage.kept.rows, shaped)
+        if [call.state() for call in passages[0].calls[stop:]] != to_come:
+            raise _hand_on_more(model, stop)
     for passage in passages if final_sites else []:
         normed, logits = model.finish(passage.ids, passage.hidden)
         values = {"ln_final": passage.kept(normed), "logits": passage.kept(logits)}
         shaped = {s: _shaped(s, values[s], None, model.sizes) for s in final_sites}
         yield Section(None, passage.kept.rows, shaped)
+    if leaving:
+        if passages[0].hidden.dtype != getattr(torch, dtype):
+            raise _hand_on_more(model, stop)
+        leaving(
+            Section(stop, batch.tokens.ravel(), {"resid_pre": _all_tokens(passage, model)})
+            for batch, passage in zip(batches, passages, strict=True)
+        )
+
+
+def _all_tokens(passage: _Passage, model: MappedModel) -> np.ndarray:
+    """What enters the next block, (token, d_model), in float32."""
+    return _shaped("resid_pre", passage.hidden.flatten(0, 1), None, model.sizes)
+
+
+def _hand_on_more(model: MappedModel, block: int) -> MicrotomeError:
+    return MicrotomeError(
+        f"{model.config.model_type}: its blocks hand on more than a hidden state in the dtype of "
+        f"computation, so that no job can begin at block {block}; take `layers_per_job` out of "
+        "the config's `sweep`"
+    )
 
 
 @contextmanager

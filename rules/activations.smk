@@ -1,32 +1,39 @@
-# The sweep: one job per model and stimulus set, one file per layer, whatever the studies ask of
-# them together. Batch size, threads and device do not change a result, so they are no params; nor
-# are memory and time, which follow from the model's shape and the texts' lengths.
+# The sweep: for each model and stimulus set one job, or one for every so many blocks, and one file
+# per layer, whatever the studies ask of them together. Batch size, threads and device do not change
+# a result, so they are no params; nor are memory and time, which follow from the model's shape and
+# the texts' lengths. Between two jobs lies what leaves the blocks of the first; it is kept, so that
+# the second can be made again without it.
 
 for (model, stimuli), wanted in settings.sweeps(config).items():
+    parts = settings.parts(config, model, wanted)
+    for part in parts:
+        label = f"{stimuli}-{part.start:02d}" if len(parts) > 1 else stimuli
 
-    rule:
-        name:
-            f"activations_{model}_{stimuli}"
-        input:
-            manifest=f"results/models/{model}/manifest.json",
-            checkpoint=ancient(f"results/models/{model}/checkpoint"),
-            tokens=f"results/tokens/{model}/{stimuli}.h5",
-        output:
-            activation_files(model, stimuli, wanted.layers, wanted.final_sites),
-        log:
-            f"results/logs/activations/{model}/{stimuli}.log",
-        threads: config["sweep"]["threads"]
-        resources:
-            batch_size=config["sweep"]["batch_size"],
-            device=config["sweep"]["device"],
-            mem_mb=sweep_needs("mem_mb", lambda wildcards, wanted=wanted: wanted),
-            runtime=sweep_needs("runtime", lambda wildcards, wanted=wanted: wanted),
-            gpu=1 if config["sweep"]["device"] == "cuda" else 0,
-        params:
-            code=code("activations.py"),
-            sites=wanted.sites,
-            final_sites=wanted.final_sites,
-            dtype=config["sweep"]["dtype"],
-            store_dtype=config["sweep"]["store_dtype"],
-        script:
-            "../scripts/activations.py"
+        rule:
+            name:
+                f"activations_{model}_{label}"
+            input:
+                manifest=f"results/models/{model}/manifest.json",
+                checkpoint=ancient(f"results/models/{model}/checkpoint"),
+                tokens=f"results/tokens/{model}/{stimuli}.h5",
+                entering=resid_files(model, stimuli, part.start),
+            output:
+                layers=activation_files(model, stimuli, part.layers, part.final_sites),
+                leaving=resid_files(model, stimuli, part.stop),
+            log:
+                f"results/logs/activations/{model}/{label}.log",
+            threads: config["sweep"]["threads"]
+            resources:
+                batch_size=config["sweep"]["batch_size"],
+                device=config["sweep"]["device"],
+                mem_mb=sweep_needs("mem_mb", lambda wildcards, part=part: part),
+                runtime=sweep_needs("runtime", lambda wildcards, part=part: part),
+                gpu=1 if config["sweep"]["device"] == "cuda" else 0,
+            params:
+                code=code("activations.py"),
+                sites=part.sites,
+                final_sites=part.final_sites,
+                dtype=config["sweep"]["dtype"],
+                store_dtype=config["sweep"]["store_dtype"],
+            script:
+                "../scripts/activations.py"

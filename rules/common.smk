@@ -49,6 +49,11 @@ def activation_files(model, stimuli, layers, final):
     return [*files, f"{folder}/final.h5"] if final else files
 
 
+def resid_files(model, stimuli, block):
+    """The file of what enters a block that a job of the sweep begins at; none for the first."""
+    return [f"results/activations/{model}/{stimuli}/resid-{block:02d}.h5"] if block else []
+
+
 def statistics_read(product):
     """The statistics a product reads, by name."""
     made = settings.statistics(config, product.study)
@@ -150,7 +155,7 @@ def say_what_the_cluster_ended(logs):
 
     The executor plugin knows the job's state, but tells it in Snakemake's report alone.
     """
-    failed = r"Error in \w+ (\w+):\s+message: SLURM-job '\d+' failed, SLURM status is: '(\w+)'.*?"
+    failed = r"Error in \w+ (\S+):\s+message: SLURM-job '\d+' failed, SLURM status is: '(\w+)'.*?"
     failed += r"\n *log: ([^,\n]+), (\S+)"
     said = "".join(Path(log).read_text(encoding="utf-8") for log in logs)
     found = re.findall(failed, said, re.DOTALL)

@@ -16,8 +16,9 @@ def read_model(manifest):
 
 
 def sweep_settings():
-    """The part of the config that a sweep's cost follows."""
-    return {key: value for key, value in config["sweep"].items() if key != "device"}
+    """The part of the config that a job's cost follows."""
+    own = ("batch_size", "threads", "dtype", "store_dtype")
+    return {key: config["sweep"][key] for key in own}
 
 
 def sweep_needs(resource, wanted_of):
@@ -29,13 +30,10 @@ def sweep_needs(resource, wanted_of):
     """
 
     def needed(wildcards, input):
-        wanted = wanted_of(wildcards)
         return cost.sweep(
             read_model(input.manifest),
             cost.lengths(input.tokens),
-            wanted.sites,
-            wanted.layers,
-            wanted.final_sites,
+            **vars(wanted_of(wildcards)),
             rows=cost.rows(input.tokens),
             **sweep_settings(),
         )
@@ -80,13 +78,17 @@ def statistic_needs(product, resource):
 
 
 def planned_sweeps():
-    """Every sweep that the config asks for, with the characters of each text."""
+    """Every sweep that the config asks for: its jobs, and the characters of each text."""
+
+    def characters(stimuli):
+        return [len(s.text) for s in read_stimuli(settings.stimulus_file(config, stimuli, ROOT))]
+
     return [
-        {"model": model, "stimuli": stimuli, **vars(wanted)}
-        | {
-            "texts": [
-                len(s.text) for s in read_stimuli(settings.stimulus_file(config, stimuli, ROOT))
-            ]
+        {
+            "model": model,
+            "stimuli": stimuli,
+            "texts": characters(stimuli),
+            "jobs": [vars(part) for part in settings.parts(config, model, wanted)],
         }
         for (model, stimuli), wanted in settings.sweeps(config).items()
     ]

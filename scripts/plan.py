@@ -96,15 +96,20 @@ def row(
 ) -> tuple[str, cost.Cost]:
     """A sweep's line of the plan, and what it costs."""
     tokens, counted = lengths(sweep["model"], sweep["stimuli"], sweep["texts"])
-    wanted = sweep["sites"], sweep["layers"], sweep["final_sites"]
-    needed = cost.sweep(model, tokens, *wanted, **settings)
+    jobs = [cost.sweep(model, tokens, **job, **settings) for job in sweep["jobs"]]
+    needed = cost.Cost(
+        memory=max(job.memory for job in jobs),
+        disk=sum(job.disk for job in jobs),
+        seconds=sum(job.seconds for job in jobs),
+    )
     store_dtype = settings["store_dtype"]
-    per_token = sum(cost.bytes_per_token(model.sizes, s, store_dtype) for s in sweep["sites"])
+    sites = max((job["sites"] for job in sweep["jobs"]), key=len)
+    per_token = sum(cost.bytes_per_token(model.sizes, site, store_dtype) for site in sites)
     line = LINE.format(
         sweep["model"],
         sweep["stimuli"],
         f"{'' if counted else '≈'}{sum(tokens)}",
-        len(sweep["layers"]),
+        sum(len(job["layers"]) for job in sweep["jobs"]),
         human(per_token),
         human(needed.disk),
         human(needed.memory),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Tokenizer
 
 from microtome.fetch import fetch
 from microtome.sources import Package
@@ -107,8 +107,23 @@ def gpt2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory, gpt2_tokenizer: Path) -> Path:
+    """A folder with a GPT-2 of three layers and the real tokenizer, for whole workflows."""
+    folder = tmp_path_factory.mktemp("origin") / "tiny"
+    build(folder, "gpt2", vocab_size=50257, num_hidden_layers=3)
+    AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(folder)
+    return folder
+
+
 #: Files that run whole workflows go first, so that no process is left alone with one at the end.
-LONG = ("test_never_broken", "test_staleness", "test_workflow", "test_grammar_tuning")
+LONG = (
+    "test_never_broken",
+    "test_staleness",
+    "test_workflow",
+    "test_ranges",
+    "test_grammar_tuning",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -281,6 +281,14 @@ CONFIGS = {
     # Options, style and sweep
     "batch_size_zero": ("sweep: {batch_size: 0}", "wants a number of texts, 1 or more; has 0"),
     "threads_true": ("sweep: {threads: true}", "wants a number of threads, 1 or more; has true"),
+    "no_layers_per_job": (
+        "sweep: {layers_per_job: 0}",
+        "sweep.layers_per_job: wants a number of layers, 1 or more; has 0",
+    ),
+    "half_a_layer_per_job": (
+        "sweep: {layers_per_job: 1.5}",
+        "sweep.layers_per_job: wants a number of layers, 1 or more; has 1.5",
+    ),
     "dtype": ("sweep: {dtype: int8}", 'wants float32, bfloat16 or float16; has "int8"'),
     "store_dtype": ("sweep: {store_dtype: f4}", "sweep.store_dtype: wants float32, bfloat16 or"),
     "device": ("sweep: {device: gpu}", 'sweep.device: wants auto, cpu or cuda; has "gpu"'),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import build
 from slurm import Slurm
-from transformers import AutoTokenizer
 from workflows import TEXTS, Clone
 
 from microtome import cost
@@ -34,14 +33,6 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     yield slurm
     slurm.stop()
     assert all(daemon.poll() is not None for daemon in slurm.daemons)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, gpt2_tokenizer):
-    folder = tmp_path_factory.mktemp("origin") / "tiny"
-    build(folder, "gpt2", vocab_size=50257, num_hidden_layers=3)
-    AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(folder)
-    return folder
 
 
 def clone_for(folder: Path, model: Path) -> Clone:
@@ -69,12 +60,22 @@ def local(tmp_path_factory, model):
 
 
 @pytest.fixture(scope="module")
-def submitted(slurm, local, tmp_path_factory, model):
-    """A run on the cluster, and the jobs that Slurm saw of it."""
+def submitted(slurm, tmp_path_factory, model, request):
+    """A run on the cluster, from nothing, and the jobs that Slurm saw of it."""
     clone = clone_for(tmp_path_factory.mktemp("submitted"), model)
     before = len(slurm.jobs())
-    clone.run(*PROFILE)
+    main = start(clone)
+    request.getfixturevalue("local")  # made in the time that the other one waits for Slurm
+    assert main.wait() == 0, (clone.folder / "main.log").read_text()
     return clone, slurm.jobs()[before:]
+
+
+def unswept(local: Clone, folder: Path) -> Clone:
+    """The local run up to its token tables: what is left to do is submitted, or reads that."""
+    clone = local.copy(folder / "clone")
+    for kind in ("activations", "statistics", "figures"):
+        shutil.rmtree(clone.product(kind))
+    return clone
 
 
 def rule(job: dict[str, str]) -> str:
@@ -82,7 +83,7 @@ def rule(job: dict[str, str]) -> str:
     return next((name for name in HEAVY if job["Comment"].startswith(name)), job["Comment"])
 
 
-def test_same_bytes_as_without_a_cluster(local, submitted):
+def test_same_bytes_as_without_a_cluster(submitted, local):
     clone, _ = submitted
     # Logs of fetching and paths in manifests are the same: both read the model from one folder.
     assert clone.contents() == local.contents()
@@ -115,6 +116,11 @@ def test_jobs_ask_for_what_their_model_needs(submitted):
         cost.model(manifest), lengths, ["q", "k", "v"], [0, 1], batch_size=4, threads=1
     )
     assert asked[WORDS_SWEEP]["MinMemoryNode"] == f"{needed.mem_mb()}M"
+    lengths = cost.lengths(clone.product("tokens/tiny/texts.h5"))
+    needed = cost.sweep(
+        cost.model(manifest), lengths, ["ln2_out", "mlp_out"], [1], batch_size=4, threads=1
+    )
+    assert asked[TEXTS_SWEEP]["MinMemoryNode"] == f"{needed.mem_mb()}M"
     scaling = cost.branches(cost.model(manifest), 8, threads=1)
     assert asked[SCALING]["MinMemoryNode"] == f"{scaling.mem_mb()}M"
 
@@ -141,8 +147,8 @@ def wait_for(slurm: Slurm, main: subprocess.Popen, before: int, name: str) -> di
     raise AssertionError(f"{name} never ran")
 
 
-def test_jobs_that_are_ended_are_tried_again_with_more(slurm, local, tmp_path, model):
-    clone = clone_for(tmp_path, model)
+def test_jobs_that_are_ended_are_tried_again_with_more(slurm, local, tmp_path):
+    clone = unswept(local, tmp_path)
     before = len(slurm.jobs())
     main = start(clone, "--set-resources", "activations_tiny_words:mem_mb=attempt*attempt*300")
     job = wait_for(slurm, main, before, TEXTS_SWEEP)
@@ -163,24 +169,30 @@ def test_jobs_that_are_ended_are_tried_again_with_more(slurm, local, tmp_path, m
     assert tried[WORDS_SWEEP][1]["MinMemoryNode"] == "1200M"
 
 
-def test_a_job_that_is_never_given_enough_is_reported_and_the_rest_survives(
-    slurm, local, tmp_path, model
-):
-    clone = clone_for(tmp_path, model)
-    main = start(clone, "--retries", "0", "--set-resources", "activations_tiny_words:mem_mb=300")
+def test_a_job_that_is_never_given_enough_is_reported_and_the_rest_survives(slurm, local, tmp_path):
+    """With a job for each layer, of which the second is the one."""
+    clone = unswept(local, tmp_path)
+    clone.change("sweep", "layers_per_job", to=1)
+    before = len(slurm.jobs())
+    few = "activations_tiny_words-01:mem_mb=300"
+    main = start(clone, "--retries", "0", "--set-resources", few)
     assert main.wait() != 0
+    states = {job["Comment"]: job["JobState"] for job in slurm.jobs()[before:]}
+    ended = {comment for comment, state in states.items() if state != "COMPLETED"}
+    assert ended == {f"{WORDS_SWEEP}-01"}
     said = (clone.folder / "main.log").read_text()
     report = [line for line in said.splitlines() if line.startswith("microtome: ")]
     assert len(report) == 1
     assert re.match(
-        r"microtome: activations_tiny_words: ended by Slurm \([A-Z_]+\); see ", report[0]
+        r"microtome: activations_tiny_words-01: ended by Slurm \([A-Z_]+\); see ", report[0]
     )
     assert "memory limit" in Path(report[0].rpartition(" ")[2]).read_text(encoding="utf-8")
-    made = clone.contents()
+    made = {path: content for path, content in clone.contents().items() if "/resid-" not in path}
     expected = {
         path: content
         for path, content in local.contents().items()
-        if "words.h5" in path or ("category_selectivity" not in path and "/words/" not in path)
+        if path.endswith(("words.h5", "words/layer-00.h5"))
+        or ("category_selectivity" not in path and "/words/" not in path)
     }
     assert made == expected
 

@@ -113,6 +113,25 @@ def test_a_sweep_is_the_union_of_what_studies_ask_for():
     }
 
 
+def test_a_sweep_is_cut_into_jobs_of_so_many_layers():
+    def parts(wanted, **sweep):
+        config = {"models": {"small": {"n_layers": 7}}, "sweep": sweep}
+        return settings.parts(config, "small", settings.Sweep(*wanted))
+
+    some = (["q"], [0, 4], [])
+    assert parts(some) == [settings.Sweep(*some)]
+    assert parts(some, layers_per_job=5) == parts(some, layers_per_job=9) == parts(some)
+    assert parts(some, layers_per_job=2) == [
+        settings.Sweep(["q"], [0], [], 0, 2),
+        settings.Sweep([], [], [], 2, 4),
+        settings.Sweep(["q"], [4], [], 4, None),
+    ]
+    assert parts((["q"], [0], ["logits"]), layers_per_job=4) == [
+        settings.Sweep(["q"], [0], [], 0, 4),
+        settings.Sweep([], [], ["logits"], 4, None),
+    ]
+
+
 def test_products_of_no_model_are_told_apart():
     statistics = settings.statistics(DEFAULT, "category_selectivity")
     figures = settings.readers(DEFAULT, "category_selectivity", "figures")

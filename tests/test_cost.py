@@ -116,6 +116,30 @@ def test_seven_billion_as_computed():
     assert half < shallow.memory - block * 4
 
 
+def test_a_sweep_in_parts_costs_what_the_whole_does_and_what_is_handed_on():
+    from transformers import GPT2Config
+
+    model = shape(GPT2Config(n_layer=48, n_embd=1600, n_head=25), "F32")
+
+    def needed(layers, final_sites=(), **part):
+        settings = {"batch_size": 34, "threads": 2, "dtype": "bfloat16"} | part
+        return cost.sweep(model, [5] * 34, ["q"] if layers else [], layers, final_sites, **settings)
+
+    whole = needed(range(8), ["logits"])
+    parts = [
+        needed(range(8), stop=16),
+        needed([], start=16, stop=32),
+        needed([], ["logits"], start=32),
+    ]
+    handed_on = 170 * 1600 * 2
+    assert [part.disk for part in parts[:2]] == [8 * 170 * 1600 * 4 + handed_on, handed_on]
+    assert sum(part.disk for part in parts) == whole.disk + 2 * handed_on
+    moved = 2 * handed_on * (1 / cost.WRITE + 1 / cost.READ)
+    expected = whole.seconds + 2 * cost.START + moved
+    assert sum(part.seconds for part in parts) == pytest.approx(expected)
+    assert max(part.memory for part in parts) == whole.memory
+
+
 def test_requests_grow_with_the_attempt():
     needed = cost.Cost(memory=1000 * MIB, disk=0, seconds=1200)
     first, second = needed.mem_mb(1), needed.mem_mb(2)

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import build
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
 from workflows import Clone
 
 from microtome.errors import MicrotomeError
@@ -28,14 +26,6 @@ MOMENTS = [((number + 0.5) / 20, ("main", "job")[number % 2]) for number in rang
 FEW = {3, 10, 15}
 
 STATISTIC = ("studies", "category_selectivity", "statistics", "cosine_similarities")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, gpt2_tokenizer):
-    folder = tmp_path_factory.mktemp("origin") / "tiny"
-    build(folder, "gpt2", vocab_size=50257, num_hidden_layers=3)
-    AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(folder)
-    return folder
 
 
 def small_clone(folder: Path, model: Path, name: str = "twin") -> Clone:

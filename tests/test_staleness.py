@@ -26,10 +26,7 @@ ALL = {"models/tiny"} | TOKENS | SWEPT | GELU
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory, gpt2_tokenizer):
-    model = tmp_path_factory.mktemp("origin") / "tiny"
-    build(model, "gpt2", vocab_size=50257, num_hidden_layers=3)
-    AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(model)
+def clone(tmp_path_factory, model):
     clone = Clone(tmp_path_factory.mktemp("clone"), model)
     assert clone.run() == ALL
     return clone
@@ -169,7 +166,7 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         FIGURES,
     ),
     "a function of the sweep": (
-        in_code("microtome/sweep.py", "deepest = n_layers - 1 if", "deepest = -1 + n_layers if"),
+        in_code("microtome/sweep.py", "max(layers) + 1", "1 + max(layers)"),
         SWEPT,
     ),
     "a label in a figure's script": (

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, build
+from conftest import CONFIGS, SIZES, build
 from torch.nn.functional import gelu, silu
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from microtome.architectures import SITES
 from microtome.errors import MicrotomeError
 from microtome.fetch import fetch
+from microtome.mapped import MappedModel
+from microtome.sections import read_section, write_layers
 from microtome.sources import Folder
 from microtome.sweep import batched, sweep
 
@@ -364,3 +366,95 @@ def test_a_gpu_that_is_not_there_is_said(checkpoints, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MicrotomeError, match="cuda, but torch finds no GPU here"):
         next(sweep(checkpoints["gpt2"], batched(columns(SEQUENCES), 2), ["q"], [0], device="cuda"))
+
+
+def in_parts(checkpoint, folder, n_blocks, dtype, sites, layers, final_sites=()):
+    """The sweep of `SEQUENCES` a few blocks at a time, each part from the file of the one before.
+
+    Returns (layer, site, row of the token table): array.
+    """
+    table = columns(SEQUENCES)
+    arrays, entering = {}, None
+    for start in range(0, 4, n_blocks):
+        stop = start + n_blocks
+        last = stop >= 4
+        file = folder / f"resid-{stop:02d}.h5"
+        sections = sweep(
+            *(checkpoint, batched(table, 2), sites),
+            [layer for layer in layers if start <= layer < stop],
+            *(final_sites if last else (), dtype),
+            entering=entering,
+            stop=None if last else stop,
+            leaving=None
+            if last
+            else lambda left, to=file, at=stop: write_layers(left, table, {at: to}, {}, dtype),
+        )
+        for section in sections:
+            for site, values in section.values.items():
+                for row, value in zip(section.rows, values, strict=True):
+                    arrays[section.layer, site, row] = value
+        entering = None if last else read_section(file)
+    return arrays
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_sweep_in_parts_has_the_same_values(checkpoints, tmp_path, name, dtype):
+    asked = sites_of(name), [0, 1, 2, 3], ["ln_final", "logits"]
+    expected = {}
+    for section in sweep(checkpoints[name], batched(columns(SEQUENCES), 2), *asked, dtype):
+        for site, values in section.values.items():
+            for row, value in zip(section.rows, values, strict=True):
+                expected[section.layer, site, row] = value
+    for n_blocks in (1, 2):
+        found = in_parts(checkpoints[name], tmp_path, n_blocks, dtype, *asked)
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            np.testing.assert_array_equal(found[key], value, err_msg=f"{key}")
+
+
+def test_a_part_without_wanted_layers_hands_on_as_well(checkpoints, tmp_path):
+    expected, _ = swept(checkpoints["llama"], SEQUENCES, ["q", "resid_pre"], [3], batch_size=2)
+    found = in_parts(checkpoints["llama"], tmp_path, 1, "float32", ["q", "resid_pre"], [3])
+    assert found.keys() == {(*key, row) for key in expected for row in range(sum(LENGTHS))}
+    for (layer, site, row), value in found.items():
+        np.testing.assert_array_equal(value, expected[layer, site][row])
+    entering = read_section(tmp_path / "resid-03.h5")
+    np.testing.assert_array_equal(entering.values["resid_pre"], expected[3, "resid_pre"])
+
+
+def test_a_part_runs_only_its_own_blocks(checkpoints, tmp_path, monkeypatch):
+    ran = []
+    run_block = MappedModel.run_block
+
+    def noted(self, layer, *arguments):
+        ran.append(layer)
+        return run_block(self, layer, *arguments)
+
+    monkeypatch.setattr(MappedModel, "run_block", noted)
+    in_parts(checkpoints["gpt2"], tmp_path, 2, "float32", ["q"], [3])
+    n_batches = len(batched(columns(SEQUENCES), 2))
+    assert ran == [layer for layer in range(4) for _ in range(n_batches)]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options", "dtype"),
+    [
+        # Its last blocks read keys and values that earlier ones leave in a dictionary.
+        (
+            "gemma4_text",
+            {"num_kv_shared_layers": 2, "layer_types": ["sliding_attention", "full_attention"] * 2},
+            "float32",
+        ),
+        # It keeps the residual stream in float32, whatever it computes in.
+        ("mamba", {"state_size": 4}, "bfloat16"),
+    ],
+)
+def test_blocks_that_hand_on_more_are_refused(tmp_path, model_type, options, dtype):
+    sizes = SIZES | {"head_dim": 8, "global_head_dim": 8, "intermediate_size": 40}
+    config = AutoConfig.for_model(model_type, **(sizes | {"num_key_value_heads": 2} | options))
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "origin")
+    fetch(Folder(tmp_path / "origin"), tmp_path / "checkpoint")
+    with pytest.raises(MicrotomeError, match="no job can begin at block 2; take `layers_per_job`"):
+        in_parts(tmp_path / "checkpoint", tmp_path, 2, dtype, ["resid_post"], [3])

@@ -89,7 +89,8 @@ class Clone:
         shutil.copytree(self.folder, folder, symlinks=True)
         other = copy.copy(self)
         other.folder = folder
-        other.environment = self.environment | {"PYTHONPATH": str(folder)}
+        path = self.environment["PYTHONPATH"].replace(str(self.folder), str(folder))
+        other.environment = self.environment | {"PYTHONPATH": path}
         other.config = copy.deepcopy(self.config)
         return other
 
@@ -176,7 +177,5 @@ class Clone:
 def jobs(done: subprocess.CompletedProcess) -> set[str]:
     """Jobs by the product they make: a model, a token table, a sweep, a statistic, a figure."""
     first = re.findall(r"^ +output: ([^,\n]+)", done.stdout + done.stderr, re.MULTILINE)
-    return {
-        re.sub(r"(/manifest|/layer-\d+|/final)?\.\w+$", "", path.removeprefix("results/"))
-        for path in first
-    }
+    part = r"(/manifest|/layer-\d+|/resid-\d+|/final)?\.\w+$"
+    return {re.sub(part, "", path.removeprefix("results/")) for path in first}
