@@ -2,6 +2,7 @@
 
 import os
 import platform
+import textwrap
 from importlib.metadata import version
 from pathlib import Path
 
@@ -68,14 +69,18 @@ def document(rows: dict[str, Row], measured: dict[str, dict]) -> str:
     """
     sections = [TEXT]
     for name, row in rows.items():
-        lines = [f"## {row.title}\n", f"`{name}`. {row.text}\n"]
+        lines = [f"## {row.title}\n", _wrapped(f"`{name}`. {row.text}")]
         if name in measured:
             lines += [f"{measured[name]['machine']}.\n", row.section(measured[name])]
-            lines += [f"{row.remark}\n"] if row.remark else []
+            lines += [row.remark.strip() + "\n"] if row.remark else []
         else:
             lines.append("Not measured yet.\n")
         sections.append("\n".join(lines))
     return "\n".join(sections)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _cpu() -> str:

@@ -96,7 +96,7 @@ class Row:
         same: whose arrays are compared.
         cap: bytes of memory that each process may have; its pages of the checkpoint count,
             and are read from disk.
-        remark: where the remaining time goes, written by hand once it is measured.
+        remark: where the remaining time goes, in Markdown, written by hand once it is measured.
     """
 
     name: str
@@ -137,7 +137,7 @@ class Row:
                     sys.exit(f"{self.name}: {name}: {pair[name]['killed']}")
                 print(f"{self.name}: {name}: {_one_line(pair[name])}", file=sys.stderr, flush=True)
             for i, same in enumerate(self.same):
-                found = _difference(same, digests, folder)
+                found = difference(same, digests, folder)
                 largest[i] = max(largest[i], found)
                 if found > same.within:
                     sys.exit(f"{self.name}: {same.one} and {same.other} differ by {found:.2g}")
@@ -194,7 +194,7 @@ def _from(names: list[str], turn: int) -> list[str]:
     return names[first:] + names[:first]
 
 
-def _difference(same: Same, digests: dict[str, dict[str, str]], folder: Path) -> float:
+def difference(same: Same, digests: dict[str, dict[str, str]], folder: Path) -> float:
     """The largest difference between numbers of two ways, as a share of the array's largest."""
     one, other = digests[same.one], digests[same.other]
     if not one or one.keys() != other.keys():
@@ -238,6 +238,8 @@ def _fates(pairs: list[Pair]) -> str:
             for key, decimals in (("wall", 1), ("resident", 0), ("anonymous", 0))
         )
         lines.append(f"| {way} | {fate} | {' | '.join(numbers)} |")
+    met = all("killed" not in pair["sweep"] for pair in pairs)
+    lines += ["", f"Required: the sweep finishes. {'Met' if met else '**Missed**'}."]
     return "\n".join(lines) + "\n"
 
 

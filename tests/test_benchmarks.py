@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import process
 from benchmarks.document import document
-from benchmarks.row import Bar, Row, Same, Way, _difference
+from benchmarks.row import Bar, Row, Same, Way, difference
 from benchmarks.rows import ROWS
 from benchmarks.ways import WAYS, Task
 
@@ -37,10 +37,11 @@ def test_a_row_without_measurements_says_so():
 
 def test_a_killed_process_is_in_the_table():
     run = {"wall": 4.0, "resident": 1900.0, "anonymous": 1890.0}
-    killed = [{"a": run, "b": run | {"killed": "SIGKILL"}}]
+    killed = [{"sweep": run, "hooks": run | {"killed": "SIGKILL"}}]
     section = ROWS["xl-cap"].section({"pairs": killed, "differences": []})
-    assert "| a | 1 of 1 |" in section
-    assert "| b | 0 of 1, else killed (SIGKILL) |" in section
+    assert "| sweep | 1 of 1 |" in section
+    assert "| hooks | 0 of 1, else killed (SIGKILL) |" in section
+    assert "the sweep finishes. Met." in section
 
 
 def test_every_way_of_every_row_exists():
@@ -57,7 +58,7 @@ def test_arrays_that_differ_are_found(tmp_path):
     np.savez(folder / "a.npz", key=np.array([1.0, 4.0]))
     np.savez(folder / "b.npz", key=np.array([1.0, 5.0]))
     same = Same("a", "b")
-    assert _difference(same, {"a": {"key": "1"}, "b": {"key": "1"}}, tmp_path) == 0
-    assert _difference(same, {"a": {"key": "1"}, "b": {"key": "2"}}, tmp_path) == 0.2
+    assert difference(same, {"a": {"key": "1"}, "b": {"key": "1"}}, tmp_path) == 0
+    assert difference(same, {"a": {"key": "1"}, "b": {"key": "2"}}, tmp_path) == 0.2
     with pytest.raises(SystemExit, match="not the same"):
-        _difference(same, {"a": {"key": "1"}, "b": {"other": "1"}}, tmp_path)
+        difference(same, {"a": {"key": "1"}, "b": {"other": "1"}}, tmp_path)

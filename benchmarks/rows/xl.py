@@ -86,7 +86,7 @@ ROWS = (
         name="xl-cap",
         title="The same with 2,000 MB of memory",
         text="The bfloat16 checkpoint again, each process in a cgroup of 2,000 MB without swap. "
-        "Pages of files count, and the checkpoint is read from disk. Required: the sweep finishes.",
+        "Pages of files count, and the checkpoint is read from disk.",
         ways=ways(BFLOAT16),
         bars=(),
         cap=2_000_000_000,
