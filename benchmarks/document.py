@@ -17,10 +17,10 @@ the weights' values. All is computed in float32 on the CPU. The ways:
 
 - **sweep**: Microtome's own script, from the checkpoint to HDF5 files that are flushed to disk.
   Snakemake's start is not part of it.
-- **[TransformerLens](https://transformerlensorg.github.io/TransformerLens/)** 4.3.0:
+- **[TransformerLens](https://transformerlensorg.github.io/TransformerLens/)** {transformer-lens}:
   `TransformerBridge.boot_transformers` of the local folder,
   `run_with_cache(names_filter=…, stop_at_layer=…, return_type=None)`.
-- **[nnsight](https://nnsight.net)** 0.8.1: `TransformersModel` of the local folder (what
+- **[nnsight](https://nnsight.net)** {nnsight}: `TransformersModel` of the local folder (what
   `LanguageModel` is called now), one `trace` per batch, `.save()`, `tracer.stop()` after the last
   value.
 - **hooks**: `AutoModelForCausalLM.from_pretrained`, forward hooks that keep what is wanted; the
@@ -29,7 +29,7 @@ the weights' values. All is computed in float32 on the CPU. The ways:
   processes of a hundred.
 
 All peers keep their arrays in memory and write nothing, run without gradients, and have torch
-2.13.0 and transformers 5.23.0 as the sweep has.
+{torch} and transformers {transformers} as the sweep has.
 
 Each figure is the median over fresh processes, all ways of a row in turn and each in turn going
 first, with the checkpoint in the page cache. Every array is compared in the same run: by its
@@ -67,7 +67,7 @@ def document(rows: dict[str, Row], measured: dict[str, dict]) -> str:
         rows: all of them, by name.
         measured: what was measured of some, by name.
     """
-    sections = [TEXT]
+    sections = [TEXT.format_map(_pins())]
     for name, row in rows.items():
         lines = [f"## {row.title}\n", _wrapped(f"`{name}`. {row.text}")]
         if name in measured:
@@ -77,6 +77,13 @@ def document(rows: dict[str, Row], measured: dict[str, dict]) -> str:
             lines.append("Not measured yet.\n")
         sections.append("\n".join(lines))
     return "\n".join(sections)
+
+
+def _pins() -> dict[str, str]:
+    """The versions in the peers' environments."""
+    files = Path(__file__).parent.glob("requirements-*.txt")
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return dict(line.split("==") for line in lines)
 
 
 def _wrapped(text: str) -> str:

@@ -45,7 +45,7 @@ class Way:
     environment: str | None = None
 
     def command(self, name: str, environments: Path) -> list[str]:
-        """What runs it in a process of its own."""
+        """What runs it in a process of its own, called something if its arrays are wanted."""
         python = sys.executable
         if self.environment:
             python = str(environments / self.environment / "bin" / "python")
@@ -122,6 +122,7 @@ class Row:
         """
         pairs: list[Pair] = [{} for _ in range(n_pairs)]
         largest = [0.0] * len(self.same)
+        compared = {name for same in self.same for name in (same.one, same.other)}
         for turn, pair in enumerate(pairs):
             digests = {}
             for name in _from(list(self.ways), turn):
@@ -131,7 +132,7 @@ class Row:
                 self._place(folder / scratch.checkpoint(way.task.model))
                 with ExitStack() as stack:
                     group = stack.enter_context(process.memory_cap(self.cap)) if self.cap else None
-                    command = way.command(name, environments)
+                    command = way.command(name if name in compared else "", environments)
                     pair[name], digests[name] = process.measure(command, folder, group)
                 if "killed" in pair[name] and not self.cap:
                     sys.exit(f"{self.name}: {name}: {pair[name]['killed']}")
