@@ -1,12 +1,12 @@
 # make figures: everything, from an empty folder. make book: on the book's models.
 # make plan: what that will cost, before anything runs. make verify: are all products as they were
 # made? make test: the tests. make torture: more of them, for half an hour. make cluster-test: on a
-# Slurm of its own. make lint: style.
+# Slurm of its own. make benchmark: docs/benchmarks.md. make lint: style.
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures book plan verify test torture cluster-test lint
+.PHONY: figures book plan verify test torture cluster-test benchmark lint
 
 figures: .venv/installed
 	$(call stages,,results/report.html)
@@ -63,6 +63,16 @@ cluster-test: .venv/tested .venv/cluster
 		command -v apt-get >/dev/null || { echo "make cluster-test: no apt-get; install slurm-wlm and munge"; exit 1; }; \
 		apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends slurm-wlm munge; }
 	PYTHONPATH=$(CURDIR)/.venv/cluster $(BIN)/pytest -m cluster
+
+# All rows, on a machine that does nothing else; some: make benchmark ROWS="layer-6 scaling".
+PEERS := transformer-lens nnsight
+benchmark: .venv/tested $(PEERS:%=results/benchmarks/environments/%/installed)
+	$(BIN)/python -m benchmarks $(ROWS)
+
+results/benchmarks/environments/%/installed: benchmarks/requirements-%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet -r $<
+	touch $@
 
 # The one lint not heeded: all rules share one environment, that of requirements.lock.
 lint: .venv/tested

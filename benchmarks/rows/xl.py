@@ -1,0 +1,108 @@
+"""Q, K and V of GPT-2 XL's shape: the sweep beside its peers, few texts and a large model."""
+
+from dataclasses import replace
+
+from benchmarks.row import Bar, Pair, Row, Same, Way
+from benchmarks.ways import Task
+
+PEERS = ("TransformerLens", "nnsight", "hooks")
+#: TransformerLens computes Q, K, V and attention in its own way (eager attention).
+ROUNDING = 1e-4
+
+
+def ways(task: Task) -> dict[str, Way]:
+    """The sweep and its peers."""
+    return {
+        "sweep": Way("sweep", task),
+        "TransformerLens": Way("transformer_lens", task, "transformer-lens"),
+        "nnsight": Way("nnsight", task, "nnsight"),
+        "hooks": Way("hooks", task),
+    }
+
+
+SAME = (
+    Same("sweep", "hooks"),
+    Same("sweep", "nnsight"),
+    Same("sweep", "TransformerLens", within=ROUNDING),
+)
+
+
+def of_least(measure: str, label: str, at_most: float | None = None) -> Bar:
+    """A bar on the sweep's share of the least that any peer took, and so of every peer's."""
+
+    def value(pair: Pair) -> float:
+        return pair["sweep"][measure] / min(pair[peer][measure] for peer in PEERS)
+
+    return Bar(f"{label}: sweep ÷ the least of the peers", value, at_most)
+
+
+ALL_LAYERS = Task(
+    "float32", "prompts", 34, 5, batch=34, sites=("q", "k", "v"), layers=tuple(range(48))
+)
+BFLOAT16 = replace(ALL_LAYERS, model="bfloat16")
+
+ROWS = (
+    Row(
+        name="xl-float32",
+        title="GPT-2 XL's shape, float32 checkpoint",
+        text="Q, K and V of all 48 layers for 34 prompts of 5 tokens.",
+        ways=ways(ALL_LAYERS),
+        bars=(
+            of_least("resident", "peak resident", 0.12),
+            of_least("anonymous", "peak unreclaimable"),
+            of_least("wall", "whole process", 1.0),
+            of_least("work", "after imports", 0.75),
+        ),
+        same=SAME,
+    ),
+    Row(
+        name="xl-batches",
+        title="GPT-2 XL's shape, eight batches",
+        text="The same for 8 batches of 34 prompts.",
+        ways=ways(replace(ALL_LAYERS, table="batches", n_texts=8 * 34)),
+        bars=(
+            of_least("resident", "peak resident"),
+            of_least("anonymous", "peak unreclaimable"),
+            of_least("wall", "whole process"),
+            of_least("work", "after imports", 0.65),
+        ),
+        same=SAME,
+    ),
+    Row(
+        name="xl-bfloat16",
+        title="GPT-2 XL's shape, bfloat16 checkpoint",
+        text="One batch of 34 prompts again, from a checkpoint in bfloat16, as nearly all recent "
+        "models ship, computed in float32.",
+        ways=ways(BFLOAT16),
+        bars=(
+            of_least("resident", "peak resident"),
+            of_least("anonymous", "peak unreclaimable", 0.15),
+            of_least("wall", "whole process"),
+            of_least("work", "after imports", 0.6),
+        ),
+        same=SAME,
+    ),
+    Row(
+        name="xl-cap",
+        title="The same with 2,000 MB of memory",
+        text="The bfloat16 checkpoint again, each process in a cgroup of 2,000 MB without swap. "
+        "Pages of files count, and the checkpoint is read from disk.",
+        ways=ways(BFLOAT16),
+        bars=(),
+        cap=2_000_000_000,
+    ),
+    Row(
+        name="layer-6",
+        title="GPT-2 XL's shape, layer 6 alone",
+        text="Q, K and V of layer 6, float32 checkpoint, 34 prompts of 5 tokens. Every way stops "
+        "there.",
+        ways=ways(replace(ALL_LAYERS, layers=(6,))),
+        bars=(
+            of_least("resident", "peak resident", 0.55),
+            of_least("anonymous", "peak unreclaimable"),
+            of_least("wall", "whole process", 1.0),
+            of_least("work", "after imports", 0.4),
+        ),
+        same=SAME,
+    ),
+)

