@@ -101,9 +101,10 @@ class Task:
 class Named(list):
     """Files as a Snakemake job knows them: by number and by name."""
 
-    def __init__(self, **files: str) -> None:
+    def __init__(self, **files: str | list[str]) -> None:
         """List the files, and name them."""
-        super().__init__(files.values())
+        for named in files.values():
+            self.extend([named] if isinstance(named, str) else named)
         self.__dict__.update(files)
 
 
@@ -111,7 +112,8 @@ def sweep(name: str, task: Task) -> None:
     """Run the workflow's own script as Snakemake would: one file per layer, flushed to disk."""
     folder = Path("results", "activations", task.model, task.table)
     paths = {layer: folder / f"layer-{layer:02}.h5" for layer in task.layers}
-    imported = _run("activations.py", task, [str(path) for path in paths.values()], final_sites=[])
+    outputs = Named(layers=[str(path) for path in paths.values()], leaving=[])
+    imported = _run("activations.py", task, outputs, final_sites=[])
     size = sum(path.stat().st_size for path in paths.values())
     report(imported, bytes=size)
     import h5py
@@ -186,6 +188,7 @@ def _run(script: str, task: Task, outputs: list[str], **params: object) -> float
             manifest=str(manifest(task.model)),
             checkpoint=str(checkpoint(task.model)),
             tokens=str(tokens(task.model, task.table)),
+            entering=[],
         ),
         output=outputs,
         log=[f"results/logs/{Path(script).stem}.log"],
