@@ -7,7 +7,7 @@ from benchmarks.ways import Task
 
 PEERS = ("TransformerLens", "nnsight", "hooks")
 #: TransformerLens computes Q, K, V and attention in its own way (eager attention).
-ROUNDING = 1e-4
+ROUNDING = 1e-5
 
 
 def ways(task: Task) -> dict[str, Way]:
