@@ -4,7 +4,7 @@ import os
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ MEASURES = {
     "resident": ("peak resident, MiB", 0),
     "anonymous": ("peak unreclaimable, MiB", 0),
     "wall": ("whole process, s", 1),
+    "cpu": ("of all its processes, s of CPU", 0),
     "imports": ("of it until imports are done, s", 1),
     "work": ("after imports, s", 2),
     "passes": ("of it the passes alone, s", 2),
@@ -125,11 +126,12 @@ class Row:
         compared = {name for same in self.same for name in (same.one, same.other)}
         for turn, pair in enumerate(pairs):
             digests = {}
-            for name in _from(list(self.ways), turn):
+            for name in in_turn(list(self.ways), turn):
                 way = self.ways[name]
                 shutil.rmtree(folder / "results" / "activations", ignore_errors=True)
                 os.sync()  # what others wrote would slow this one's flushes down
-                self._place(folder / scratch.checkpoint(way.task.model))
+                weights = (folder / scratch.checkpoint(way.task.model)).glob("*.safetensors")
+                (cool if self.cap else warm)(weights)
                 with ExitStack() as stack:
                     group = stack.enter_context(process.memory_cap(self.cap)) if self.cap else None
                     command = way.command(name if name in compared else "", environments)
@@ -178,19 +180,25 @@ class Row:
             lines += ["", f"Arrays, in every pair: {'; '.join(agreements)}."]
         return "\n".join(lines) + "\n"
 
-    def _place(self, folder: Path) -> None:
-        """Have a checkpoint's files in the page cache, or, under a cap, not there."""
-        buffer = bytearray(1 << 24)
-        for file in folder.glob("*.safetensors"):
-            with file.open("rb", buffering=0) as stream:
-                if self.cap:  # what is there already would be charged to nobody
-                    os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                else:
-                    while stream.readinto(buffer):
-                        pass
+
+def warm(files: Iterable[Path]) -> None:
+    """Read files into the page cache, so that the disk's speed decides nothing."""
+    buffer = bytearray(1 << 24)
+    for file in files:
+        with file.open("rb", buffering=0) as stream:
+            while stream.readinto(buffer):
+                pass
 
 
-def _from(names: list[str], turn: int) -> list[str]:
+def cool(files: Iterable[Path]) -> None:
+    """Take files out of the page cache: what is there already is charged to no memory cap."""
+    for file in files:
+        with file.open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def in_turn(names: list[str], turn: int) -> list[str]:
+    """Names in their order, another one first in each turn."""
     first = turn % len(names)
     return names[first:] + names[:first]
 

@@ -131,9 +131,13 @@ def _import_for(script: Path) -> None:
     """Import the packages that a script and what it imports of this repository import."""
     from microtome.digest import imported
 
-    for name in imported(script, ROOT):
+    try:
+        names = imported(script, ROOT)
+    except (OSError, ValueError, SyntaxError):  # no script, or no Python: the fork will say so
+        return
+    for name in names:
         # As `from a import b` does: b may be a module, or something that a makes when asked.
-        with suppress(Exception):  # the script will meet it, and say so
+        with suppress(Exception, SystemExit):  # the fork will meet it too
             __import__(".".join(name[:-1]) or name[0], fromlist=[name[-1]])
 
 

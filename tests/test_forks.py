@@ -1,5 +1,6 @@
 """Scripts as forks of one process: each is on its own as if Python had been started for it."""
 
+import ast
 import os
 import signal
 import socket
@@ -93,6 +94,9 @@ def test_it_ends_as_the_script_ends(server):
     code, _, errors = server.run("open('nowhere')")
     assert code == 1
     assert errors.endswith("No such file or directory: 'nowhere'\n")
+    code, _, errors = server.run("def broken(")
+    assert code == 1
+    assert "SyntaxError" in errors
     killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert server.run(killed)[0] == -signal.SIGKILL
 
@@ -153,8 +157,8 @@ def test_without_a_server_the_command_runs_as_it_stands(server):
 def test_a_server_that_has_imported_everything_has_one_thread(server):
     """Fork copies one thread only: what another held at that moment nobody would let go of."""
     scripts = sorted((forks.ROOT / "scripts").rglob("*.py"))
-    lines = "\n".join(script.read_text() for script in scripts).splitlines()
-    imports = [line for line in lines if line.startswith(("import ", "from "))]
+    statements = [line for file in scripts for line in ast.parse(file.read_text()).body]
+    imports = [ast.unparse(s) for s in statements if isinstance(s, ast.Import | ast.ImportFrom)]
     assert server.run("\n".join(imports)) == (0, "", "")
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     assert "Threads:\t1\n" in status

@@ -1,6 +1,8 @@
 """The rows, in the order of the table. Each is made in one of this package's modules."""
 
 from benchmarks.row import Row
-from benchmarks.rows import corpus, scaling, xl
+from benchmarks.rows import corpus, scaling, workflow, xl
 
-ROWS: dict[str, Row] = {row.name: row for row in (*xl.ROWS, *corpus.ROWS, *scaling.ROWS)}
+ROWS: dict[str, Row] = {
+    row.name: row for module in (xl, corpus, scaling, workflow) for row in module.ROWS
+}

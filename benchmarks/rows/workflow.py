@@ -1,0 +1,159 @@
+"""The workflow as its users call it: all of the book beside plain scripts, and `make figures`."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.book.standins import SHAPES
+from benchmarks.process import REPOSITORY
+from benchmarks.row import Bar, Pair, Row, Run, in_turn, warm
+
+SCRIPTS = (
+    "mlp_distributions",
+    "grammar_tuning",
+    "hidden_states",
+    "category_selectivity",
+    "attention_norms",
+)
+#: The figure script that is edited.
+EDITED = Path("scripts", "figures", "grammar_tuning", "t_tests.py")
+
+
+def timed(command: Sequence[str], log: Path, folder: Path, environment: Mapping[str, str]) -> Run:
+    """Run a command from start to end: seconds, and those of all its processors together."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.perf_counter()
+    with log.open("a") as stream:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=os.environ | environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    wall = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        sys.exit(f"failed: {' '.join(command)}\n{log.read_text()[-5000:]}")
+    return {
+        "wall": wall,
+        "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+    }
+
+
+class Book(Row):
+    """The whole run of config.book.yaml beside the five scripts of `benchmarks.book`."""
+
+    def measure(self, folder: Path, environments: Path, n_pairs: int) -> dict:
+        """Run both from empty folders, each in turn going first; they have to draw the same."""
+        folder = folder / "book"
+        models = folder / "models"
+        models.mkdir(parents=True, exist_ok=True)
+        # In a process of its own, whose memory goes with it.
+        build = [sys.executable, "-m", "benchmarks.book.standins", str(models)]
+        subprocess.run(build, cwd=REPOSITORY, check=True)
+        ways = {"microtome": self._workflow, "scripts": self._scripts}
+        pairs: list[Pair] = [{} for _ in range(n_pairs)]
+        for turn, pair in enumerate(pairs):
+            for name in in_turn(list(ways), turn):
+                shutil.rmtree(folder / name, ignore_errors=True)
+                warm(models.glob("*/*.safetensors"))
+                pair[name] = ways[name](folder)
+                print(f"{self.name}: {name}: {pair[name]['wall']:.1f} s", file=sys.stderr)
+            drawn = _figures(folder / "microtome/results/figures"), _figures(folder / "scripts")
+            if drawn[0] ^ drawn[1]:
+                sys.exit(f"{self.name}: by one way alone: {min(drawn[0] ^ drawn[1])}")
+        return {"pairs": pairs, "differences": []}
+
+    def _workflow(self, folder: Path) -> Run:
+        overlay = folder / "overlay.yaml"  # JSON is YAML
+        models = {name: {"source": str(folder / "models" / name)} for name in SHAPES}
+        overlay.write_text(json.dumps({"models": models}))
+        (folder / "microtome").mkdir()
+        command = [sys.executable, "-m", "snakemake", "--directory", str(folder / "microtome")]
+        command += ["--configfile", "config.book.yaml", str(overlay)]
+        # The library of this checkout, whichever one is installed.
+        library = {"PYTHONPATH": str(REPOSITORY)}
+        return timed(command, folder / "microtome.log", REPOSITORY, library)
+
+    def _scripts(self, folder: Path) -> Run:
+        total = {"wall": 0.0, "cpu": 0.0}
+        for name in SCRIPTS:
+            command = [sys.executable, str(REPOSITORY / "benchmarks" / "book" / f"{name}.py")]
+            command += [str(folder / "models"), str(folder / "scripts")]
+            run = timed(command, folder / "scripts.log", REPOSITORY, {})
+            total = {key: total[key] + run[key] for key in total}
+        return total
+
+
+class MakeFigures(Row):
+    """`make figures` in a clone where all is made: as it stands, and with a script edited."""
+
+    def measure(self, folder: Path, environments: Path, n_pairs: int) -> dict:
+        """Make all figures once, unmeasured; then as often as asked for, both ways."""
+        clone = folder / "clone"
+        shutil.rmtree(clone, ignore_errors=True)
+        subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(clone)], check=True)
+        (clone / ".venv").symlink_to(REPOSITORY / ".venv")
+        for file in ("requirements.lock", "pyproject.toml"):
+            os.utime(clone / file, (0, 0))  # nothing to install
+        command, log = ["make", "figures"], folder / "clone.log"
+        library = {"PYTHONPATH": str(clone)}
+        timed(command, log, clone, library)
+        pairs: list[Pair] = []
+        for turn in range(n_pairs):
+            pair = {"nothing stale": timed(command, log, clone, library)}
+            with (clone / EDITED).open("a") as script:
+                script.write(f"\nEDITED = {turn}\n")
+            pair["a figure's script edited"] = timed(command, log, clone, library)
+            pairs.append(pair)
+        return {"pairs": pairs, "differences": []}
+
+
+def _figures(folder: Path) -> set[str]:
+    """The figures in a folder, by name."""
+    kinds = (".svg", ".png")
+    return {str(f.relative_to(folder)) for f in folder.rglob("*") if f.suffix in kinds}
+
+
+ROWS = (
+    Book(
+        name="book",
+        title="All five studies of the book",
+        text="`config.book.yaml` on folders with random weights in the true shapes of GPT-2, "
+        "GPT-2 large, GPT-2 XL and GPT-Neo 125M, from an empty folder for results to 38 figures "
+        "as SVG and PNG, without the report. *Scripts* are five plain scripts run one after "
+        "another (`benchmarks/book/`), which compute and draw what the notebooks do, and keep "
+        "nothing else.",
+        ways={},
+        bars=(
+            Bar(
+                "whole run: microtome ÷ scripts",
+                lambda p: p["microtome"]["wall"] / p["scripts"]["wall"],
+                1.0,
+            ),
+        ),
+    ),
+    MakeFigures(
+        name="make-figures",
+        title="`make figures`, when little or nothing is to be done",
+        text="The whole command in a clone with all products and the report of the default "
+        "config: as it stands, and after a change to one figure's script (two figures, one per "
+        "model, and the report).",
+        ways={},
+        bars=(
+            Bar("nothing stale, s", lambda p: p["nothing stale"]["wall"], 4.0),
+            Bar(
+                "a figure's script edited, s",
+                lambda p: p["a figure's script edited"]["wall"],
+                8.0,
+            ),
+        ),
+    ),
+)
