@@ -23,7 +23,6 @@ MEASURES = {
     "resident": ("peak resident, MiB", 0),
     "anonymous": ("peak unreclaimable, MiB", 0),
     "wall": ("whole process, s", 1),
-    "cpu": ("of all its processes, s of CPU", 0),
     "imports": ("of it until imports are done, s", 1),
     "work": ("after imports, s", 2),
     "passes": ("of it the passes alone, s", 2),

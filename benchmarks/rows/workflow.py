@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,8 +25,7 @@ EDITED = Path("scripts", "figures", "grammar_tuning", "t_tests.py")
 
 
 def timed(command: Sequence[str], log: Path, folder: Path, environment: Mapping[str, str]) -> Run:
-    """Run a command from start to end: seconds, and those of all its processors together."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """Run a command from start to end."""
     start = time.perf_counter()
     with log.open("a") as stream:
         done = subprocess.run(
@@ -38,7 +36,6 @@ def timed(command: Sequence[str], log: Path, folder: Path, environment: Mapping[
             stderr=subprocess.STDOUT,
         )
     wall = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         sys.exit(f"failed: {' '.join(command)}\n{log.read_text()[-5000:]}")
     return {
@@ -83,13 +80,12 @@ class Book(Row):
         return timed(command, folder / "microtome.log", REPOSITORY, library)
 
     def _scripts(self, folder: Path) -> Run:
-        total = {"wall": 0.0, "cpu": 0.0}
+        wall = 0.0
         for name in SCRIPTS:
             command = [sys.executable, str(REPOSITORY / "benchmarks" / "book" / f"{name}.py")]
             command += [str(folder / "models"), str(folder / "scripts")]
-            run = timed(command, folder / "scripts.log", REPOSITORY, {})
-            total = {key: total[key] + run[key] for key in total}
-        return total
+            wall += timed(command, folder / "scripts.log", REPOSITORY, {})["wall"]
+        return {"wall": wall}
 
 
 class MakeFigures(Row):
@@ -155,5 +151,9 @@ ROWS = (
                 8.0,
             ),
         ),
+        remark="With nothing stale: 0.9 s to import Snakemake, 0.4 s for its arguments and "
+        "plugins, 0.7 s to check the config and digest the code of 86 scripts, 1.3 s to build the "
+        "graph of 165 jobs. With a script edited: the same, then 2.6 s for the two figures "
+        "(1.7 s of it imports, shared by both) and 2.8 s for the report of 18 MB.",
     ),
 )
