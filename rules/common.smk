@@ -3,7 +3,6 @@ import fcntl
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -134,11 +133,13 @@ def share_imports():
     global forks
     folder = Path(tempfile.mkdtemp(prefix="microtome-"))
     server = ROOT / "microtome" / "forks.py"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        try:
-            listener.bind(str(folder / "forks"))
-        except OSError:  # TMPDIR is too long a name for a socket, or takes none
-            return
+    try:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(str(folder / "forks"))
+    except OSError:  # a system without such sockets, or TMPDIR is too long a name for one
+        folder.rmdir()
+        return
+    with listener:
         listener.listen()
         forks = subprocess.Popen(
             [sys.executable, server, "--serve", str(listener.fileno())],
