@@ -14,7 +14,8 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -71,11 +72,9 @@ def job(snakemake: Any) -> Iterator[TextIO]:
         with _alone(log_file.with_suffix(".lock")), log_file.open("w", encoding="utf-8") as log:
             try:
                 with redirect_stdout(log), redirect_stderr(log):
-                    for path in snakemake.input:
-                        verify(path)
+                    _each(verify, snakemake.input, snakemake.threads)
                     yield log
-                    for path in snakemake.output:
-                        record(path)
+                    _each(record, snakemake.output, snakemake.threads)
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
                 log.write(f"{time.monotonic() - start:.1f} s, at most {peak:.0f} MiB resident\n")
                 return
@@ -94,6 +93,13 @@ def job(snakemake: Any) -> Iterator[TextIO]:
     except OSError as error:  # the log itself cannot be written
         message = _mendable(error, str(log_file)) or str(error)
     sys.exit(f"microtome: {message}")
+
+
+def _each(check: Callable[[str], None], paths: Iterable[str], n_threads: int) -> None:
+    """Compare or note many files: reading and flushing them leaves the interpreter free."""
+    with ThreadPoolExecutor(n_threads) as pool:
+        for _ in pool.map(check, paths):
+            pass
 
 
 @contextmanager

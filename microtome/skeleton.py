@@ -23,9 +23,11 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
     import torch
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
 
     try:
-        with init_empty_weights(include_buffers=False):
+        # Without the drawing of numbers that no parameter takes: it was seven eighths of the time.
+        with no_init_weights(), init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(
                 config, dtype=dtype or torch.float32, trust_remote_code=False
             )

@@ -46,8 +46,9 @@ def test_moments_are_those_of_all_values():
             assert (own["smallest"], own["largest"]) == (values.min(), values.max())
 
 
-def test_histograms_are_those_of_all_values():
-    found = histograms(sections(), n_edges=11, limit=3.0)
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_histograms_are_those_of_all_values(n_threads):
+    found = histograms(sections(), n_edges=11, limit=3.0, n_threads=n_threads)
     for layer in (2, 5):
         for site in ("pre", "mlp_out"):
             values, own = whole(layer, site).astype(float), found.sel(layer=layer, site=site)

@@ -211,7 +211,7 @@ def run_job(source: Path, target: Path) -> None:
     """A job that reads an activation file and writes what it found."""
     snakemake = type("Job", (), {})()
     snakemake.input, snakemake.output = [str(source)], [str(target)]
-    snakemake.log = ["results/logs/flipped.log"]
+    snakemake.log, snakemake.threads = ["results/logs/flipped.log"], 1
     with job(snakemake), replacing(target) as unfinished:
         unfinished.write_bytes(read_dataset(source)["q"].values.tobytes())
 

@@ -5,6 +5,7 @@ of texts. The results are those of all values at once.
 """
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import xarray as xr
@@ -36,13 +37,17 @@ def moments(sections: Iterable[Section]) -> xr.Dataset:
     return _by_layer_and_site({name: {k: r[name] for k, r in rows.items()} for name in _NAMES})
 
 
-def histograms(sections: Iterable[Section], n_edges: int, limit: float) -> xr.Dataset:
+def histograms(
+    sections: Iterable[Section], n_edges: int, limit: float, n_threads: int = 1
+) -> xr.Dataset:
     """Histograms of all values at a site, over tokens and neurons.
 
     Args:
         sections: layer by layer, as the sweep yields them.
         n_edges: the edges of the bins, evenly spaced and including both limits.
         limit: the last edge; the first is its negative.
+        n_threads: how many count at once: where the sweep waits for the counts, it computes
+            nothing.
 
     Returns:
         `density`, (`layer`, `site`, `value`), with the bins' centres along `value`; `n`, how many
@@ -51,13 +56,18 @@ def histograms(sections: Iterable[Section], n_edges: int, limit: float) -> xr.Da
     """
     counts: dict[tuple[int | None, str], np.ndarray] = {}
     n: dict[tuple[int | None, str], int] = {}
-    for section in sections:
-        for site, values in section.values.items():
-            key = (section.layer, site)
-            # In float64, the dtype of the edges: a value on an edge belongs to the bin above it.
-            count, _ = np.histogram(values.astype(np.float64), n_edges - 1, (-limit, limit))
-            counts[key] = counts.get(key, 0) + count
-            n[key] = n.get(key, 0) + values.size
+
+    def counted(values: np.ndarray) -> np.ndarray:
+        # In float64, the dtype of the edges: a value on an edge belongs to the bin above it.
+        return np.histogram(values.astype(np.float64), n_edges - 1, (-limit, limit))[0]
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        for section in sections:
+            for site, values in section.values.items():
+                key = (section.layer, site)
+                count = sum(pool.map(counted, np.array_split(values, n_threads)))
+                counts[key] = counts.get(key, 0) + count
+                n[key] = n.get(key, 0) + values.size
     width = 2 * limit / (n_edges - 1)
     inside = {key: count.sum() for key, count in counts.items()}
     found = _by_layer_and_site(

@@ -23,4 +23,5 @@ if __name__ == "__main__":
             device=snakemake.resources.device,
             log=log,
         )
-        write_dataset(histograms(sections, **snakemake.params.options), snakemake.output[0])
+        found = histograms(sections, n_threads=snakemake.threads, **snakemake.params.options)
+        write_dataset(found, snakemake.output[0])
