@@ -11,6 +11,8 @@ command runs as it stands.
     python microtome/forks.py --serve DESCRIPTOR             (of a listening socket)
 """
 
+import atexit
+import gc
 import json
 import os
 import runpy
@@ -101,6 +103,7 @@ def _begin(listener: socket.socket, selector: selectors.BaseSelector) -> Order |
         return None
     order = Order(*json.loads(message))
     _import_for(Path(order.script))
+    gc.freeze()  # what is imported stays, and no fork's collector need look at it
     job = os.fork()
     if job == 0:
         for number, descriptor in enumerate(descriptors):
@@ -142,7 +145,11 @@ def _import_for(script: Path) -> None:
 
 
 def run(order: Order) -> None:
-    """Become the process that `python SCRIPT` would have started."""
+    """Become the process that `python SCRIPT` would have started.
+
+    A script that ends well skips the interpreter's own end, which takes apart all that was
+    imported for it: 0.3 s.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(order.folder)
     os.environ.clear()
@@ -152,6 +159,10 @@ def run(order: Order) -> None:
     sys.argv = [order.script]
     sys.path[0] = str(Path(order.script).parent)
     runpy.run_path(order.script, run_name="__main__")
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -121,14 +122,26 @@ def _mendable(error: Exception, output: str) -> str | None:
     return None
 
 
-def record(path: str | Path) -> None:
-    """Note the SHA-256 of a product, or of every file in a folder that is one."""
-    for file in _files(Path(path)) if _is_product(path) else []:
+def record(path: str | Path, known: Mapping[str, str] | None = None) -> None:
+    """Note the SHA-256 of a product, or of every file in a folder that is one.
+
+    A folder's files (a checkpoint's, as large as a model) are not read again if they are noted and
+    of the same size and time.
+
+    Args:
+        path: the product.
+        known: SHA-256 of files of a folder that have just been read, by name; these are noted in
+            any case.
+    """
+    path, known = Path(path), known or {}
+    for file in _files(path) if _is_product(path) else []:
+        if path.is_dir() and file.name not in known and _untouched(file):
+            continue
         status = file.stat()
         with replacing(_checksum_file(file)) as unfinished:
             unfinished.write_text(
                 f"# {status.st_size} bytes, mtime {status.st_mtime_ns} ns\n"
-                f"{sha256(file)}  {file.as_posix()}\n",
+                f"{known.get(file.name) or sha256(file)}  {file.as_posix()}\n",
                 encoding="utf-8",
             )
 
@@ -173,6 +186,25 @@ def _untouched(file: Path) -> bool:
     except (FileNotFoundError, IndexError):
         return False
     return noted == f"# {status.st_size} bytes, mtime {status.st_mtime_ns} ns"
+
+
+def size_and_time(file: Path, link: Path) -> list[int]:
+    """A file's size in bytes and its time in ns, by which a change is known.
+
+    Args:
+        file: the file.
+        link: a product's file that may be a link to it. Where only its time differs from what is on
+            record, and not its content, the time on record is returned.
+    """
+    status = file.stat()
+    now = [status.st_size, status.st_mtime_ns]
+    try:
+        first = _checksum_file(link).read_text(encoding="utf-8").splitlines()[0]
+    except (FileNotFoundError, IndexError):
+        return now
+    noted = [int(number) for number in re.findall(r"\d+", first)]
+    touched = now != noted and now[0] == noted[0] and link.exists() and link.samefile(file)
+    return noted if touched and _fault(link) is None else now
 
 
 def _files(path: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from microtome import config as settings
 from microtome.digest import code_digest
 from microtome.errors import MicrotomeError
+from microtome.products import size_and_time
 from microtome.sources import Folder, Package, Untrained, parse_source
 
 ROOT = Path(workflow.basedir)
@@ -166,15 +167,25 @@ def say_what_the_cluster_ended(logs):
             print(f"microtome: {name}: ended by Slurm ({status}); see {slurm_log}", file=sys.stderr)
 
 
-def model_origin(wildcards):
-    """What a model is made from on this machine: a folder's weights, or another model."""
+def reference_manifest(wildcards):
+    """The manifest of the model that an untrained one copies its shape from, if it is one."""
     source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
-    if isinstance(source, Untrained):
-        return {"reference": f"results/models/{source.model}/manifest.json"}
-    if isinstance(source, Folder):
-        kinds = {".json", ".safetensors", ".txt", ".model", ".jinja"}
-        return {"files": sorted(str(f) for f in source.path.iterdir() if f.suffix in kinds)}
-    return {}
+    untrained = isinstance(source, Untrained)
+    return {"reference": f"results/models/{source.model}/manifest.json"} if untrained else {}
+
+
+def folder_files(wildcards):
+    """Size and time of the files of a folder that a model is made from, if it is made from one.
+
+    As inputs they would be compared by content too, but Snakemake would read all weights twice.
+    """
+    source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
+    if not isinstance(source, Folder):
+        return None
+    made = Path(f"results/models/{wildcards.model}/checkpoint")
+    kinds = {".json", ".safetensors", ".txt", ".model", ".jinja"}
+    files = sorted(file for file in source.path.iterdir() if file.suffix in kinds)
+    return {file.name: size_and_time(file, made / file.name) for file in files}
 
 
 def package_version(wildcards):

@@ -3,7 +3,7 @@
 
 rule fetch_model:
     input:
-        unpack(model_origin),
+        unpack(reference_manifest),
     output:
         manifest="results/models/{model}/manifest.json",
         checkpoint=directory("results/models/{model}/checkpoint"),
@@ -14,5 +14,6 @@ rule fetch_model:
         code=code("fetch_model.py"),
         model=lambda wildcards: dict(sorted(config["models"][wildcards.model].items())),
         package=package_version,
+        files=folder_files,
     script:
         "../scripts/fetch_model.py"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from microtome.errors import MicrotomeError
 from microtome.fetch import fetch, manifest
-from microtome.products import job
+from microtome.products import job, record
 from microtome.sources import parse_source
 
 
@@ -33,6 +33,8 @@ def main(
             f"models.{name}.n_layers: the config says {model['n_layers']}, the checkpoint has "
             f"{found['n_layers']}; correct the config"
         )
+    # So that the end of the job need not read the weights again.
+    record(checkpoint, {file: entry["sha256"] for file, entry in found["weights"].items()})
     manifest_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
