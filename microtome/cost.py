@@ -3,7 +3,7 @@
 The same numbers answer a user who asks before anything runs (`snakemake plan`) and a scheduler
 that wants to know what a job needs. They follow what the sweep holds at once: the weights of two
 blocks (one runs, the next is read into the page cache), the hidden states of all tokens, one batch
-inside a block, and the sections that wait for the writer.
+inside a block, the section it makes, and the one that is written.
 """
 
 import math
@@ -28,8 +28,8 @@ MARGIN = 1.25
 MASKS = ("codegen", "gpt_neo", "gptj")
 #: The kernel maps this much around each row that is looked up in an embedding table.
 AROUND = 64 << 10
-#: Sections at once: in the making, two waiting, being written.
-SECTIONS = 4
+#: Sections at once: in the making, being written.
+SECTIONS = 2
 #: Speeds to reckon with, below what two cores and one local disk were seen to do: floating-point
 #: operations per second and thread, bytes per second read and written.
 COMPUTE, READ, WRITE = 15e9, 500e6, 200e6

@@ -8,13 +8,12 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
-from queue import Full, Queue
-from threading import Event
+from queue import SimpleQueue
+from threading import Event, Semaphore
 
 import h5netcdf
 import h5py
@@ -149,7 +148,9 @@ def write_layers(
             unfinished.write_bytes(blank[1])
             with h5py.File(unfinished, "r+") as file:
                 file.attrs["layer"] = place
-                for section in chain([first], group):
+                group = chain(iter([first]), group)
+                del first  # a section is let go of once it is written
+                for section in group:
                     for site, values in section.values.items():
                         where = f"{path}: layer {place}, site {site}"
                         if not np.isfinite(values).all():
@@ -178,46 +179,39 @@ def write_layers_beside(
 ) -> None:
     """Do as `write_layers` in a thread of its own, while this one computes the sections.
 
-    At most two sections wait to be written, so that memory does not grow with their number.
+    One section is written while the next is computed, so that memory does not grow with their
+    number, however slow the disk is.
     """
-    waiting: Queue[Section | None] = Queue(maxsize=2)
-    stopped = Event()
+    handed: SimpleQueue[Section | None] = SimpleQueue()
+    taken = Semaphore(0)
+    interrupted = Event()
 
     def arriving() -> Iterator[Section]:
-        while (section := waiting.get()) is not None:
+        while (section := handed.get()) is not None:
+            taken.release()
             yield section
-        if stopped.is_set():
+        if interrupted.is_set():
             raise _Interrupted
 
     with ThreadPoolExecutor(max_workers=1) as pool:
         written = pool.submit(write_layers, arriving(), columns, paths, attributes, dtype)
-        written.add_done_callback(lambda done: stopped.set())
+        written.add_done_callback(lambda done: taken.release())
         try:
             for section in sections:
-                if not _put(waiting, section, stopped):
-                    break
+                handed.put(section)
+                taken.acquire()
+                if written.done():
+                    break  # the writer has failed
         except BaseException:
-            stopped.set()
+            interrupted.set()
             raise
         finally:
-            while not written.done():  # the writer may have ended without taking the last one
-                with suppress(Full):
-                    waiting.put(None, timeout=0.1)
-                    break
+            handed.put(None)
         written.result()
 
 
 class _Interrupted(Exception):
     """Ends the writer when the sections end with an error."""
-
-
-def _put(waiting: Queue, section: Section, stopped: Event) -> bool:
-    """Hand a section over; False if the writer has failed."""
-    while not stopped.is_set():
-        with suppress(Full):
-            waiting.put(section, timeout=0.1)
-            return True
-    return False
 
 
 def _blank(

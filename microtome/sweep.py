@@ -23,8 +23,11 @@ from tqdm import tqdm
 
 from microtome.architectures import DIMENSIONS, Tap, taps
 from microtome.errors import MicrotomeError
-from microtome.mapped import Call, MappedModel
+from microtome.mapped import Call, MappedModel, give_back
 from microtome.sections import Section, sequences
+
+#: After so many bytes of activations the system gets back what is free; that takes 10 ms.
+GIVE_BACK = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,7 @@ def sweep(
             hidden = values.to(hidden.device, getattr(torch, dtype))
         passages.append(_Passage(_Kept(batch.rows), ids, hidden, calls))
     entering = None  # as large as all hidden states
+    n_bytes = 0
     to_come = [call.state() for call in passages[0].calls[stop:]]
     for layer, weights in model.weights_of_blocks(blocks):
         read = sites if layer in layers else ()
@@ -231,8 +235,16 @@ def sweep(
             if "resid_post" in read:
                 values["resid_post"] = passage.kept(passage.hidden)
             if read:
-                shaped = {s: _shaped(s, values[s], tapped.get(s), model.sizes) for s in read}
-                yield Section(layer, passage.kept.rows, shaped)
+                # Bound to no name here, which would hold it while the next one is computed.
+                yield Section(
+                    layer,
+                    passage.kept.rows,
+                    {s: _shaped(s, values[s], tapped.get(s), model.sizes) for s in read},
+                )
+                n_bytes += sum(value.nbytes for value in values.values())
+                if n_bytes > GIVE_BACK:
+                    give_back()
+                    n_bytes = 0
         if [call.state() for call in passages[0].calls[stop:]] != to_come:
             raise _hand_on_more(model, stop)
     for passage in passages if final_sites else []:

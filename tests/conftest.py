@@ -1,12 +1,17 @@
 """Models for the tests: tiny ones of several architectures, and the real SmolLM2."""
 
 import fcntl
-from collections.abc import Iterator, Sequence
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants
+from origins import StandInHub, Trap
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Tokenizer
 
 from microtome.fetch import fetch
@@ -114,6 +119,78 @@ def model(tmp_path_factory: pytest.TempPathFactory, gpt2_tokenizer: Path) -> Pat
     build(folder, "gpt2", vocab_size=50257, num_hidden_layers=3)
     AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def traps(tmp_path: Path) -> Iterator[Callable[[Path], list[str]]]:
+    """Lay pickles and code into a folder that leave a mark when they are run; none may."""
+    mark = tmp_path / "sprung"
+
+    def lay(folder: Path) -> list[str]:
+        pickles = ["pytorch_model.bin", "model.pt", "training_args.bin"]
+        code = ["modeling_trap.py", "configuration_trap.py", "tokenization_trap.py"]
+        for name in pickles:
+            torch.save({"weight": Trap(mark)}, folder / name)
+        for name in code:
+            (folder / name).write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+        return pickles + code
+
+    yield lay
+    assert not mark.exists()
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a checkpoint folder is to be made: alone in a folder of its own."""
+    return tmp_path / "results" / "checkpoint"
+
+
+@pytest.fixture
+def dialled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[tuple[str, int]]]:
+    """Every address that was asked for; the hub's client counts as online, its cache is empty."""
+    asked: list[tuple[str, int]] = []
+    connect, resolve = socket.socket.connect, socket.getaddrinfo
+
+    def watch(host: str | bytes | None, port: int) -> None:
+        host = host.decode() if isinstance(host, bytes) else str(host)
+        asked.append((host, port))
+        if host != "127.0.0.1":
+            raise ConnectionRefusedError(f"a test wanted to reach {host}")
+
+    def watched_connect(self: socket.socket, address: tuple) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            watch(*address[:2])
+        connect(self, address)
+
+    def watched_resolve(host: str, port: int, *args: int, **kwargs: int) -> list:
+        watch(host, port)
+        return resolve(host, port, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", watched_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", watched_resolve)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    yield asked
+    assert all(host == "127.0.0.1" for host, _ in asked)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    """A loopback hub that the hub's client takes for the real one and retries without waiting."""
+    hub = StandInHub()
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(variable, "127.0.0.1")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    huggingface_hub.close_session()
+    yield hub
+    hub.stop()
+    huggingface_hub.close_session()
 
 
 #: Files that run whole workflows go first, so that no process is left alone with one at the end.
