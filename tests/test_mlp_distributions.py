@@ -60,6 +60,7 @@ def run_script(path, inputs, outputs, folder, options, sites=()):
         output=Files(outputs),
         log=[folder / "log"],
         params=SimpleNamespace(options=options, sites=list(sites)),
+        threads=1,
     )
     runpy.run_path(str(ROOT / "scripts" / path), {"snakemake": stand_in}, "__main__")
 

@@ -461,11 +461,11 @@ def test_blocks_that_hand_on_more_are_refused(tmp_path, model_type, options, dty
 
 
 def test_a_model_that_takes_more_of_its_blocks_is_refused(tmp_path):
-    """RWKV's blocks return a state and attentions too."""
-    sizes = {key: SIZES[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers")}
+    """ZAYA's blocks return the state of their routers too."""
+    sizes = SIZES | {"num_key_value_heads": 2, "head_dim": 8}
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("rwkv", **sizes))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("zaya", **sizes))
     model.save_pretrained(tmp_path / "origin")
     fetch(Folder(tmp_path / "origin"), tmp_path / "checkpoint")
-    with pytest.raises(MicrotomeError, match="rwkv: the model takes more of its blocks than a"):
-        next(sweep(tmp_path / "checkpoint", batched(columns(SEQUENCES), 2), ["resid_post"], [0]))
+    with pytest.raises(MicrotomeError, match="zaya: the model takes more of its blocks than a"):
+        next(sweep(tmp_path / "checkpoint", batched(columns(SEQUENCES), 2), ["resid_post"], [3]))
