@@ -110,7 +110,7 @@ ROWS = (
             ),
         ),
         same=(Same("sweep", "hooks"),),
-        remark="The 755 million values take numpy's `histogram` 18–20 ns each on one core and 11 on "
-        "two: 8 s in which nothing else is computed.",
+        remark="The 755 million values take numpy's `histogram` 18–20 ns each on one core and 11 "
+        "on two: 8 s in which nothing else is computed.",
     ),
 )
