@@ -120,6 +120,6 @@ ROWS = (
         ),
         same=SAME,
         remark="Every way stops in layer 6, so that all compute six blocks and a quarter of the "
-        "seventh: 65 GFLOP, at 59 GFLOP/s 1.1 s, and more than 0.4 of the fastest peer's time. ",
+        "seventh: 65 GFLOP, at 59 GFLOP/s 1.1 s, and more than 0.4 of the fastest peer's time.",
     ),
 )
