@@ -180,12 +180,21 @@ def _fault(file: Path) -> str | None:
 
 
 def _untouched(file: Path) -> bool:
+    return file.exists() and _noted(file) == _size_and_time(file)
+
+
+def _size_and_time(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _noted(file: Path) -> list[int] | None:
+    """The size and time that a product had when its checksum was recorded."""
     try:
-        status = file.stat()
-        noted = _checksum_file(file).read_text(encoding="utf-8").splitlines()[0]
+        first = _checksum_file(file).read_text(encoding="utf-8").splitlines()[0]
     except (FileNotFoundError, IndexError):
-        return False
-    return noted == f"# {status.st_size} bytes, mtime {status.st_mtime_ns} ns"
+        return None
+    return [int(number) for number in re.findall(r"\d+", first)]
 
 
 def size_and_time(file: Path, link: Path) -> list[int]:
@@ -196,15 +205,10 @@ def size_and_time(file: Path, link: Path) -> list[int]:
         link: a product's file that may be a link to it. Where only its time differs from what is on
             record, and not its content, the time on record is returned.
     """
-    status = file.stat()
-    now = [status.st_size, status.st_mtime_ns]
-    try:
-        first = _checksum_file(link).read_text(encoding="utf-8").splitlines()[0]
-    except (FileNotFoundError, IndexError):
+    now, noted = _size_and_time(file), _noted(link)
+    if noted is None or now[0] != noted[0] or not link.exists() or not link.samefile(file):
         return now
-    noted = [int(number) for number in re.findall(r"\d+", first)]
-    touched = now != noted and now[0] == noted[0] and link.exists() and link.samefile(file)
-    return noted if touched and _fault(link) is None else now
+    return noted if now == noted or _fault(link) is None else now
 
 
 def _files(path: Path) -> list[Path]:

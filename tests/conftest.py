@@ -1,4 +1,4 @@
-"""Models for the tests: tiny ones of several architectures, and the real SmolLM2."""
+"""Models for the tests, tiny ones and the real SmolLM2, and guards around what is fetched."""
 
 import fcntl
 import socket

@@ -76,9 +76,6 @@ ROWS = (
             of_least("work", "after imports", 0.65),
         ),
         same=SAME,
-        remark="Eight times the products of one batch, 4.2 TFLOP, 70 s at 59 GFLOP/s. The sweep "
-        "reads each weight once for all batches, the peers once for each; from the page cache that "
-        "saves them little.",
     ),
     Row(
         name="xl-bfloat16",
