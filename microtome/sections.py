@@ -149,25 +149,30 @@ def write_layers(
             with h5py.File(unfinished, "r+") as file:
                 file.attrs["layer"] = place
                 group = chain(iter([first]), group)
-                del first  # a section is let go of once it is written
+                del first
                 for section in group:
-                    for site, values in section.values.items():
-                        where = f"{path}: layer {place}, site {site}"
-                        if not np.isfinite(values).all():
-                            raise MicrotomeError(
-                                f"{where}: NaN or infinite activations; check the checkpoint's "
-                                "weights and `dtype` in the config's `sweep`"
-                            )
-                        stored = _stored(values, dtype)
-                        if dtype == "float16" and not np.isfinite(stored).all():
-                            raise MicrotomeError(
-                                f"{where}: activations beyond 65504, the largest number of float16;"
-                                " set `store_dtype` in the config's `sweep` to bfloat16 or float32"
-                            )
-                        _write_rows(file[site], section.rows, stored)
+                    _write_section(file, section, f"{path}: layer {place}", dtype)
                     missing[section.rows] = False
+                    del section  # before the next one is waited for
             if missing.any():
                 raise ValueError(f"{path}: {missing.sum()} rows were never written")
+
+
+def _write_section(file: h5py.File, section: Section, place: str, dtype: str) -> None:
+    """Write a section's values into a layer file; `place` is what an error names."""
+    for site, values in section.values.items():
+        if not np.isfinite(values).all():
+            raise MicrotomeError(
+                f"{place}, site {site}: NaN or infinite activations; check the checkpoint's "
+                "weights and `dtype` in the config's `sweep`"
+            )
+        stored = _stored(values, dtype)
+        if dtype == "float16" and not np.isfinite(stored).all():
+            raise MicrotomeError(
+                f"{place}, site {site}: activations beyond 65504, the largest number of float16; "
+                "set `store_dtype` in the config's `sweep` to bfloat16 or float32"
+            )
+        _write_rows(file[site], section.rows, stored)
 
 
 def write_layers_beside(
@@ -190,6 +195,7 @@ def write_layers_beside(
         while (section := handed.get()) is not None:
             taken.release()
             yield section
+            del section  # before the next one is waited for
         if interrupted.is_set():
             raise _Interrupted
 
@@ -199,6 +205,7 @@ def write_layers_beside(
         try:
             for section in sections:
                 handed.put(section)
+                del section  # the writer's from here on
                 taken.acquire()
                 if written.done():
                     break  # the writer has failed

@@ -146,7 +146,14 @@ def sweep_table(
         leaving=leaving,
     )
     total = (len(layers) + bool(final_sites)) * len(batches)
-    return tqdm(sections, total=total, unit="batch", desc="layers × batches", file=log)
+    with tqdm(total=total, unit="batch", desc="layers × batches", file=log) as bar:
+
+        def passing(section: Section) -> Section:
+            bar.update()
+            return section
+
+        # Over the sections themselves tqdm would hold each while the next one is computed.
+        yield from map(passing, sections)
 
 
 @torch.no_grad()

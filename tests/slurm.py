@@ -110,8 +110,11 @@ class Slurm:
         return sorted(found, key=lambda job: int(job["JobId"]))
 
     def stop(self) -> None:
-        """End all jobs, then the daemons."""
+        """End all jobs, then the daemons, without which nothing would end them."""
         self.ask("scancel", "--user=root")
+        deadline = time.monotonic() + 30
+        while self.ask("squeue", "--noheader") and time.monotonic() < deadline:
+            time.sleep(0.2)
         for daemon in reversed(self.daemons):
             daemon.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
