@@ -1,5 +1,8 @@
 """The store: what is written is read back by xarray, or is refused."""
 
+import weakref
+from itertools import chain
+
 import h5py
 import numpy as np
 import pytest
@@ -127,6 +130,22 @@ def test_writing_beside_gives_the_same_bytes(tmp_path):
     assert sorted(p.name for p in (tmp_path / "other").iterdir()) == [
         p.name for p in paths.values()
     ]
+
+
+def test_writing_beside_holds_one_section_while_the_next_is_made(tmp_path):
+    made: list[weakref.ref] = []
+    alive = []
+
+    def counted(section):
+        alive.append(sum(earlier() is not None for earlier in made))
+        made.append(weakref.ref(section))
+        return section
+
+    paths = {layer: tmp_path / f"layer-{layer:02d}.h5" for layer in (3, 4, 5)}
+    many = map(counted, chain.from_iterable(map(sections, paths)))
+    write_layers_beside(many, TABLE.coords, paths, {})
+    assert len(alive) == 6
+    assert max(alive) <= 1
 
 
 def test_writing_beside_ends_when_the_sections_fail(tmp_path):
