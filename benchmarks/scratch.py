@@ -19,11 +19,19 @@ MODELS = {"float32": (XL, "float32"), "bfloat16": (XL, "bfloat16"), "gpt2": (SMA
 D_VOCAB = 50257
 #: Token tables by model: texts, tokens of each, and which of them are kept.
 TABLES = {
-    "float32": {"prompts": (34, 5, "all"), "batches": (8 * 34, 5, "all")},
+    "float32": {
+        "prompts": (34, 5, "all"),
+        "batches": (8 * 34, 5, "all"),
+        "distinct": (34, 5, "all"),
+    },
     "bfloat16": {"prompts": (34, 5, "all")},
     "gpt2": {f"texts-{n}": (n, 128, "all") for n in (32, 64, 128)}
     | {"last-tokens": (64, 128, "last")},
 }
+#: How the texts of some tables begin, as the 34 prompts of category_selectivity do in GPT-2's
+#: tokens: "The next word is".
+SENTENCE = (464, 1306, 1573, 318)
+PROMPTS = ("prompts", "batches")
 #: The table of the scaling intervention: the study's own text, in GPT-2's tokens.
 METAMORPHOSIS = "stimuli/metamorphosis.yaml"
 
@@ -43,11 +51,14 @@ def tokens(model: str, table: str) -> Path:
     return Path("results", "tokens", model, f"{table}.h5")
 
 
-def token_ids(n_texts: int, n_tokens: int) -> "np.ndarray":
-    """The token ids of a table, (text, position)."""
+def token_ids(table: str, n_texts: int, n_tokens: int) -> "np.ndarray":
+    """The token ids of a table, (text, position): random, but for the sentence of prompts."""
     import numpy as np
 
-    return np.random.default_rng(0).integers(D_VOCAB, size=(n_texts, n_tokens))
+    ids = np.random.default_rng(0).integers(D_VOCAB, size=(n_texts, n_tokens))
+    if table in PROMPTS:
+        ids[:, : len(SENTENCE)] = SENTENCE
+    return ids
 
 
 def build() -> None:
@@ -104,7 +115,7 @@ def _build_tables() -> None:
     made = {}
     for model, tables in TABLES.items():
         for name, (n_texts, n_tokens, kept) in tables.items():
-            ids = token_ids(n_texts, n_tokens).ravel()
+            ids = token_ids(name, n_texts, n_tokens).ravel()
             columns = {
                 "sequence": np.repeat(np.arange(n_texts), n_tokens).tolist(),
                 "position": np.tile(np.arange(n_tokens), n_texts).tolist(),

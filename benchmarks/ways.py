@@ -85,7 +85,8 @@ class Task:
         """The token ids, (text, position), batch by batch."""
         import torch
 
-        yield from torch.from_numpy(token_ids(self.n_texts, self.n_tokens)).split(self.batch)
+        ids = token_ids(self.table, self.n_texts, self.n_tokens)
+        yield from torch.from_numpy(ids).split(self.batch)
 
     def argument(self) -> str:
         """The task as an argument of a command."""

@@ -22,6 +22,7 @@ from torch.func import functional_call
 
 from microtome.checkpoint import read_config, sizes, tensor_index
 from microtome.errors import MicrotomeError
+from microtome.prefixes import Prefixes, Shared
 from microtome.skeleton import resolve, skeleton
 
 _LIBC = ctypes.CDLL(None)
@@ -78,6 +79,7 @@ class MappedModel:
         self._keys = found
         self._blocks_path = _blocks_path(model, self.sizes["n_layers"])
         self.blocks = model.get_submodule(self._blocks_path)
+        self._shared = Shared(self.blocks)
         # A plain embedding looks rows up in the checkpoint's own dtype: converting the rows
         # afterwards gives the same numbers as converting the table, without its memory.
         self._tables = {
@@ -159,7 +161,12 @@ class MappedModel:
         return sent
 
     def run_block(
-        self, layer: int, weights: dict[str, Tensor], hidden: Tensor, call: Call
+        self,
+        layer: int,
+        weights: dict[str, Tensor],
+        hidden: Tensor,
+        call: Call,
+        prefixes: Prefixes | None = None,
     ) -> Tensor:
         """Run one block.
 
@@ -168,11 +175,13 @@ class MappedModel:
             weights: what `block_weights` returned for it.
             hidden: (batch, position, d_model).
             call: its other arguments, as `record` noted them for this batch.
+            prefixes: of the batch's texts, if what they share is to be computed once.
 
         Returns:
             The hidden state after the block, (batch, position, d_model).
         """
-        output = functional_call(self.blocks[layer], weights, (hidden, *call.args), call.kwargs)
+        with self._shared.between(prefixes):
+            output = functional_call(self.blocks[layer], weights, (hidden, *call.args), call.kwargs)
         return output[0] if isinstance(output, tuple) else output
 
     def record(self, ids: Tensor, n_blocks: int) -> tuple[Tensor, list[Call]]:

@@ -3,7 +3,8 @@
 One forward per batch, with recorders in the place of the blocks, gives the hidden state that
 enters the first block and what every block is called with. Then, for each block in order: map
 its weights, run every batch through it, drop them. The values are those of a full forward of
-the same batch, bit for bit: the same modules run the same operations on the same numbers.
+the same batch, bit for bit: the same modules run the same operations on the same numbers, once for
+the prefixes that texts share (`microtome.prefixes`).
 
 A sweep may be made in parts, ranges of blocks one after another: what leaves the last block of one
 enters the first of the next.
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from microtome.architectures import DIMENSIONS, Tap, taps
 from microtome.errors import MicrotomeError
 from microtome.mapped import Call, MappedModel, give_back
+from microtome.prefixes import Prefixes
 from microtome.sections import Section, sequences
 
 #: After so many bytes of activations the system gets back what is free; that takes 10 ms.
@@ -78,6 +80,7 @@ class _Passage:
     ids: Tensor  # (batch, position)
     hidden: Tensor  # entering the next block, (batch, position, d_model)
     calls: list[Call]  # of every block
+    prefixes: Prefixes | None  # what its texts share, if that is much
 
 
 class _Enough(Exception):
@@ -220,7 +223,11 @@ def sweep(
         if entering is not None:
             values = torch.from_numpy(entering.values["resid_pre"][batch.tokens])
             hidden = values.to(hidden.device, getattr(torch, dtype))
-        passages.append(_Passage(_Kept(batch.rows), ids, hidden, calls))
+        prefixes = Prefixes(batch.ids)
+        # Not measured on a GPU, where every comparison would wait for what runs there.
+        much = prefixes.worthwhile and hidden.device.type == "cpu"
+        kept = _Kept(batch.rows)
+        passages.append(_Passage(kept, ids, hidden, calls, prefixes if much else None))
     entering = None  # as large as all hidden states
     n_bytes = 0
     to_come = [call.state() for call in passages[0].calls[stop:]]
@@ -237,7 +244,7 @@ def sweep(
                 _reading(model.blocks[layer], inside, passage.kept, values, leave),
             ):
                 passage.hidden = model.run_block(
-                    layer, weights, passage.hidden, passage.calls[layer]
+                    layer, weights, passage.hidden, passage.calls[layer], passage.prefixes
                 )
             if "resid_post" in read:
                 values["resid_post"] = passage.kept(passage.hidden)
