@@ -36,6 +36,9 @@ def of_least(measure: str, label: str, at_most: float | None = None) -> Bar:
     return Bar(f"{label}: sweep ÷ the least of the peers", value, at_most)
 
 
+PREFIXES = """\
+The linear layers, nearly all of the work, compute 38 rows for the sweep and 170 for the peers
+(`microtome/prefixes.py`); the first of each shape computes both and finds the bits equal."""
 DISTINCT = """\
 All ways spend their time on the same products. 48 blocks of 30.7 million weights and 170 tokens are
 0.5 TFLOP; on the day of the measurement the machine multiplied matrices of this size at 34 GFLOP/s
