@@ -107,10 +107,12 @@ class MappedModel:
             block; they hold until the next ones are asked for.
         """
         if not self._on_gpu:
+            coming = self._stored_weights(blocks.start)
             for layer in blocks:
-                weights = self.block_weights(layer)
+                weights = self._converted(layer, coming)
                 if layer + 1 in blocks:
-                    for weight in self._stored_weights(layer + 1).values():
+                    coming = self._stored_weights(layer + 1)
+                    for weight in coming.values():
                         _announce(weight)
                 yield layer, weights
             return
@@ -129,11 +131,16 @@ class MappedModel:
         three times as fast as new memory: what an earlier call returned is overwritten (on a GPU,
         what the call before the last did).
         """
-        weights = self._stored_weights(layer)
-        for name, weight in weights.items():
-            if weight.is_floating_point() and (weight.dtype != self._dtype or self._on_gpu):
-                weights[name] = self._buffer(layer, name, weight.shape).copy_(weight)
+        weights = self._converted(layer, self._stored_weights(layer))
         return self._transferred(weights) if self._on_gpu else weights
+
+    def _converted(self, layer: int, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: self._buffer(layer, name, weight.shape).copy_(weight)
+            if weight.is_floating_point() and (weight.dtype != self._dtype or self._on_gpu)
+            else weight
+            for name, weight in weights.items()
+        }
 
     def _stored_weights(self, layer: int) -> dict[str, Tensor]:
         prefix = f"{self._blocks_path}.{layer}."
