@@ -13,6 +13,7 @@ from pathlib import Path
 from microtome import config as settings
 from microtome.digest import code_digest
 from microtome.errors import MicrotomeError
+from microtome.faults import check
 from microtome.products import size_and_time
 from microtome.sources import Folder, Package, Untrained, parse_source
 
@@ -21,7 +22,7 @@ ROOT = Path(workflow.basedir)
 try:
     overlays = workflow.overwrite_configfiles
     files = [file for file in workflow.configfiles if file not in overlays] + overlays
-    settings.check(config, ROOT / "config.schema.yaml", list(map(Path, files)), ROOT)
+    check(config, ROOT / "config.schema.yaml", list(map(Path, files)), ROOT)
 except MicrotomeError as error:
     sys.exit(f"microtome: {error}")
 

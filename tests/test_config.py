@@ -8,6 +8,7 @@ import yaml
 
 from microtome import config as settings
 from microtome.errors import MicrotomeError
+from microtome.faults import check
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "config.schema.yaml"
@@ -30,7 +31,7 @@ def changed(path, value):
 
 
 def test_the_default_config_is_right():
-    settings.check(DEFAULT, SCHEMA, [ROOT / "config.yaml"], ROOT)
+    check(DEFAULT, SCHEMA, [ROOT / "config.yaml"], ROOT)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_bad_configs_are_refused_in_one_line(tmp_path, path, value, message):
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     with pytest.raises(MicrotomeError) as caught:
-        settings.check(config, SCHEMA, [file], ROOT)
+        check(config, SCHEMA, [file], ROOT)
     text = str(caught.value)
     assert message in text
     assert "\n" not in text
@@ -85,7 +86,7 @@ def test_the_file_that_holds_the_key_is_named(tmp_path):
     first.write_text(yaml.safe_dump(DEFAULT))
     second.write_text(yaml.safe_dump({"sweep": {"batch_size": -1}}))
     with pytest.raises(MicrotomeError, match=r"second\.yaml: sweep\.batch_size"):
-        settings.check(config, SCHEMA, [first, second], ROOT)
+        check(config, SCHEMA, [first, second], ROOT)
 
 
 def test_a_sweep_is_the_union_of_what_studies_ask_for():
@@ -159,4 +160,4 @@ def test_the_books_models_are_pinned():
 
     merged = copy.deepcopy(DEFAULT)
     update_config(merged, book)
-    settings.check(merged, SCHEMA, [ROOT / "config.yaml", ROOT / "config.book.yaml"], ROOT)
+    check(merged, SCHEMA, [ROOT / "config.yaml", ROOT / "config.book.yaml"], ROOT)

@@ -1,5 +1,8 @@
 """Statistics made in the sweep against those of all values at once."""
 
+import weakref
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +59,19 @@ def test_histograms_are_those_of_all_values(n_threads):
             np.testing.assert_allclose(own["density"], density, rtol=1e-12)
             np.testing.assert_allclose(own["value"], (edges[1:] + edges[:-1]) / 2, atol=1e-15)
             assert own["beyond"].item() == pytest.approx((abs(values) > 3).mean())
+
+
+@pytest.mark.parametrize("statistic", [moments, partial(histograms, n_edges=11, limit=3.0)])
+def test_no_section_is_held_while_the_next_is_computed(statistic):
+    made: list[weakref.ref] = []
+
+    def counted(section):
+        assert not any(earlier() for earlier in made)
+        made.append(weakref.ref(section))
+        return section
+
+    statistic(map(counted, sections()))
+    assert len(made) == 6
 
 
 def test_the_workflow_stores_no_activations(tmp_path, gpt2_tokenizer):

@@ -4,7 +4,7 @@ Each takes sections batch by batch and keeps a few numbers per layer and site, w
 of texts. The results are those of all values at once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,11 +28,14 @@ def moments(sections: Iterable[Section]) -> xr.Dataset:
         `smallest`, `largest` and `n`, how many values, each (`layer`, `site`).
     """
     found: dict[tuple[int | None, str], _Moments] = {}
-    for section in sections:
+
+    def add(section: Section) -> None:
         for site, values in section.values.items():
             own = _Moments.of(values)
             key = (section.layer, site)
             found[key] = found[key] + own if key in found else own
+
+    _each(add, sections)
     rows = {key: sums.statistics() for key, sums in found.items()}
     return _by_layer_and_site({name: {k: r[name] for k, r in rows.items()} for name in _NAMES})
 
@@ -61,13 +64,15 @@ def histograms(
         # In float64, the dtype of the edges: a value on an edge belongs to the bin above it.
         return np.histogram(values.astype(np.float64), n_edges - 1, (-limit, limit))[0]
 
+    def add(section: Section) -> None:
+        for site, values in section.values.items():
+            key = (section.layer, site)
+            count = sum(pool.map(counted, np.array_split(values, n_threads)))
+            counts[key] = counts.get(key, 0) + count
+            n[key] = n.get(key, 0) + values.size
+
     with ThreadPoolExecutor(n_threads) as pool:
-        for section in sections:
-            for site, values in section.values.items():
-                key = (section.layer, site)
-                count = sum(pool.map(counted, np.array_split(values, n_threads)))
-                counts[key] = counts.get(key, 0) + count
-                n[key] = n.get(key, 0) + values.size
+        _each(add, sections)
     width = 2 * limit / (n_edges - 1)
     inside = {key: count.sum() for key, count in counts.items()}
     found = _by_layer_and_site(
@@ -75,6 +80,13 @@ def histograms(
         | {"density": {key: count / (max(inside[key], 1) * width) for key, count in counts.items()}}
     )
     return found.assign_coords(value=centres(n_edges, limit)).assign_attrs(limit=limit)
+
+
+def _each(add: Callable[[Section], None], sections: Iterable[Section]) -> None:
+    """Add sections, each forgotten before the next one is computed."""
+    for section in sections:
+        add(section)
+        del section
 
 
 _NAMES = ("mean", "sd", "skewness", "kurtosis", "smallest", "largest", "n")
