@@ -68,10 +68,6 @@ ROWS = (
             Same("sweep", "nnsight"),
             Same("sweep", "TransformerLens", within=ROUNDING),
         ),
-        remark="Measured before the sweep let go of a section as soon as it is written: three "
-        "could be alive where a file was being flushed. Since then, in single runs, the "
-        "peak resident of 32, 64 and 128 texts was 965, 987 and 1,013 MiB, the last 1.05 of "
-        "the first.",
     ),
     Row(
         name="last-tokens",
