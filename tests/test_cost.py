@@ -80,7 +80,7 @@ def test_smollm2_as_measured(smollm2, tmp_path, sites, final, texts):
     assert needed.disk <= stored <= 1.05 * needed.disk + headers
 
 
-@pytest.mark.parametrize(("dtype", "peak"), [("F32", 578), ("BF16", 676)])
+@pytest.mark.parametrize(("dtype", "peak"), [("F32", 663), ("BF16", 690)])
 def test_gpt2_xl_as_measured(dtype, peak):
     """The peaks of docs/benchmarks.md."""
     from transformers import GPT2Config
