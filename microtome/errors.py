@@ -14,6 +14,6 @@ def nearest(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
-def in_short(error: Exception) -> str:
-    """Another library's message in one line of bounded length."""
-    return textwrap.shorten(str(error) or type(error).__name__, width=160, placeholder=" …")
+def in_short(found: object, width: int = 160) -> str:
+    """Another library's message, or what a user wrote, in one line of so many characters."""
+    return textwrap.shorten(str(found) or type(found).__name__, width, placeholder=" …")

@@ -6,7 +6,6 @@ Each is found with the path of its key, so that the line which reports it can na
 import json
 import math
 import os
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -21,7 +20,7 @@ from microtome.architectures import ARCHITECTURES, DIMENSIONS, FINAL_SITES, taps
 from microtome.checkpoint import read_json, weight_files
 from microtome.config import Config, Product, readers, statistics, stimulus_file
 from microtome.documents import read_yaml
-from microtome.errors import MicrotomeError, nearest
+from microtome.errors import MicrotomeError, in_short, nearest
 from microtome.products import RESULTS
 from microtome.signature import Signature, signature
 from microtome.sources import Folder, Untrained, parse_source
@@ -96,8 +95,8 @@ def _schema_faults(config: Config, schema: Path) -> Iterator[Fault]:
             yield path, f"the key {key!r} is missing{_perhaps_misspelt(config, path)}"
         else:
             found = json.dumps(error.instance, ensure_ascii=False, default=str)
-            found = textwrap.shorten(found, width=60, placeholder=" …")
-            yield path, f"{error.schema.get('description', error.message)}; has {found}"
+            wanted = error.schema.get("description", error.message)
+            yield path, f"{wanted}; has {in_short(found, width=60)}"
 
 
 def _perhaps_misspelt(config: Config, path: tuple[str | int, ...]) -> str:

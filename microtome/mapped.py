@@ -22,7 +22,7 @@ from torch.func import functional_call
 
 from microtome.checkpoint import read_config, sizes, tensor_index
 from microtome.errors import MicrotomeError
-from microtome.prefixes import Prefixes, Shared
+from microtome.prefixes import Prefixes, PrefixSharing
 from microtome.skeleton import resolve, skeleton
 
 _LIBC = ctypes.CDLL(None)
@@ -79,7 +79,7 @@ class MappedModel:
         self._keys = found
         self._blocks_path = _blocks_path(model, self.sizes["n_layers"])
         self.blocks = model.get_submodule(self._blocks_path)
-        self._shared = Shared(self.blocks)
+        self._sharing = PrefixSharing(self.blocks)
         # A plain embedding looks rows up in the checkpoint's own dtype: converting the rows
         # afterwards gives the same numbers as converting the table, without its memory.
         self._tables = {
@@ -182,12 +182,13 @@ class MappedModel:
             weights: what `block_weights` returned for it.
             hidden: (batch, position, d_model).
             call: its other arguments, as `record` noted them for this batch.
-            prefixes: of the batch's texts, if what they share is to be computed once.
+            prefixes: of the batch's texts; what they share is then computed once, on the CPU.
 
         Returns:
             The hidden state after the block, (batch, position, d_model).
         """
-        with self._shared.between(prefixes):
+        # Not on a GPU, where every comparison would wait for what runs there.
+        with self._sharing.of(None if self._on_gpu else prefixes):
             output = functional_call(self.blocks[layer], weights, (hidden, *call.args), call.kwargs)
         return output[0] if isinstance(output, tuple) else output
 

@@ -31,7 +31,11 @@ class Prefixes:
     """
 
     def __init__(self, ids: np.ndarray) -> None:
-        """Args: ids: token ids, (batch, position)."""
+        """Find them.
+
+        Args:
+            ids: token ids, (batch, position).
+        """
         self.shape = ids.shape
         which = np.empty(ids.shape, dtype=int)
         first: list[np.ndarray] = []
@@ -52,31 +56,32 @@ class Prefixes:
         return len(self.first) <= WORTHWHILE * len(self.which)
 
 
-class Shared:
-    """Makes a module's linear layers compute what texts share once, for as long as it is told to.
+class PrefixSharing:
+    """Has a module's linear layers compute what the texts of a batch share once.
 
     The result is that of all tokens, bit for bit.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        """Take the linear layers beneath a module over; `between` tells what they share."""
+        """Take over the linear layers beneath a module; without prefixes they are as they were."""
         self._now: Prefixes | None = None
+        # Of each kind and shape of layer, and number of rows: whether some have the bits of all.
         self._exact: dict[tuple[object, ...], bool] = {}
         for layer in module.modules():
             if type(layer) in (nn.Linear, Conv1D):
                 layer.forward = partial(self._forward, layer.forward, tuple(layer.weight.shape))
 
     @contextmanager
-    def between(self, prefixes: Prefixes | None) -> Iterator[None]:
+    def of(self, prefixes: Prefixes | None) -> Iterator[None]:
         """Until the end of the context, the module runs a batch with these prefixes."""
-        self._now = prefixes
+        self._now = prefixes if prefixes and prefixes.worthwhile else None
         try:
             yield
         finally:
             self._now = None
 
     def _forward(
-        self, forward: Callable[[Tensor], Tensor], weight: tuple[int, ...], values: Tensor
+        self, forward: Callable[[Tensor], Tensor], shape: tuple[int, ...], values: Tensor
     ) -> Tensor:
         prefixes = self._now
         if prefixes is None or values.shape[:-1] != prefixes.shape:
@@ -86,13 +91,11 @@ class Shared:
         if not torch.equal(distinct[prefixes.which], rows):
             return forward(values)  # not causal
         # The order in which products are summed, and so the last bits, depends on shapes alone.
-        shapes = forward.__func__, weight, len(rows), len(distinct)
-        exact = self._exact.get(shapes)
-        if exact is False:
+        kind = forward.__func__, shape, len(rows), len(distinct)
+        if self._exact.get(kind) is False:
             return forward(values)
         shared = forward(distinct)[prefixes.which].unflatten(0, prefixes.shape)
-        if exact is None:
-            whole = forward(values)
-            self._exact[shapes] = torch.equal(shared, whole)
+        if kind not in self._exact:
+            self._exact[kind] = torch.equal(shared, whole := forward(values))
             return whole
         return shared

@@ -80,7 +80,7 @@ class _Passage:
     ids: Tensor  # (batch, position)
     hidden: Tensor  # entering the next block, (batch, position, d_model)
     calls: list[Call]  # of every block
-    prefixes: Prefixes | None  # what its texts share, if that is much
+    prefixes: Prefixes
 
 
 class _Enough(Exception):
@@ -223,11 +223,7 @@ def sweep(
         if entering is not None:
             values = torch.from_numpy(entering.values["resid_pre"][batch.tokens])
             hidden = values.to(hidden.device, getattr(torch, dtype))
-        prefixes = Prefixes(batch.ids)
-        # Not measured on a GPU, where every comparison would wait for what runs there.
-        much = prefixes.worthwhile and hidden.device.type == "cpu"
-        kept = _Kept(batch.rows)
-        passages.append(_Passage(kept, ids, hidden, calls, prefixes if much else None))
+        passages.append(_Passage(_Kept(batch.rows), ids, hidden, calls, Prefixes(batch.ids)))
     entering = None  # as large as all hidden states
     n_bytes = 0
     to_come = [call.state() for call in passages[0].calls[stop:]]

@@ -1,6 +1,7 @@
 """Models for the tests, tiny ones and the real SmolLM2, and guards around what is fetched."""
 
 import fcntl
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from huggingface_hub import constants
 from origins import StandInHub, Trap
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Tokenizer
 
-from microtome.fetch import fetch
+from microtome.fetch import fetch, manifest
 from microtome.sources import Package
 
 # Two files run at a time, a core each: threads beyond would wait for each other. One thread also
@@ -228,3 +229,17 @@ class Files(list):
         for files in named.values():
             self.extend([files] if isinstance(files, str | Path) else files)
         self.__dict__.update(named)
+
+
+def describe(folder, name="mine"):
+    """Write a checkpoint folder's manifest beside it."""
+    found = manifest(folder, name=name, source="", revision="")
+    file = folder.with_name(f"{folder.name}.json")
+    file.write_text(json.dumps(found), encoding="utf-8")
+    return file
+
+
+def blocks(model):
+    """The list of a model's blocks."""
+    base = model.base_model
+    return next(getattr(base, name) for name in ("h", "layers") if hasattr(base, name))

@@ -3,10 +3,7 @@ of Hugging Face's models, hooked by hand, and against torch, scipy and scikit-le
 """
 
 import importlib.util
-import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,25 +13,19 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from conftest import CONFIGS, Files, build
-from safetensors.torch import load_file, save_file
+from conftest import Files, blocks, build, describe
 from scipy import stats
 from sklearn.manifold import TSNE, trustworthiness
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from microtome.errors import MicrotomeError
-from microtome.fetch import fetch, manifest
+from microtome.fetch import fetch
 from microtome.sections import write_layers
 from microtome.sources import Folder
-from microtome.statistics.distributions import histograms, site_histograms, token_histograms
-from microtome.statistics.embedding import tsne
-from microtome.statistics.layers import from_position
 from microtome.statistics.nonlinearity import gelu_demonstration, linear_separation_demonstration
 from microtome.stimuli import read_stimuli
 from microtome.store import read_dataset
 from microtome.sweep import batched, sweep
 from microtome.tokens import token_table
-from microtome.weights import StoredMLP
 
 ROOT = Path(__file__).parents[1]
 STUDY = "mlp_distributions"
@@ -72,19 +63,6 @@ def figure_script(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def describe(folder, name="mine"):
-    """Write a checkpoint folder's manifest beside it."""
-    found = manifest(folder, name=name, source="", revision="")
-    file = folder.with_name(f"{folder.name}.json")
-    file.write_text(json.dumps(found), encoding="utf-8")
-    return file
-
-
-def blocks(model):
-    base = model.base_model
-    return next(getattr(base, name) for name in ("h", "layers") if hasattr(base, name))
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -411,171 +389,3 @@ def test_the_rings_noise_is_seeded_and_of_the_size_asked_for():
     assert lifted.get_title() == "B) Linearly separable in 3D"
     assert lifted.get_zlabel() == "Radius"
     np.testing.assert_array_equal(lifted.lines[1].get_data_3d()[2], rings["radius"][1])
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_weights_do_what_their_modules_do(checkpoints, name):
-    """Whichever way a weight is stored: inputs times it, plus the bias, is the module's output."""
-    mlp = StoredMLP(checkpoints[name], describe(checkpoints[name]))
-    modules = {
-        "gpt2": ["c_fc", "c_proj"],
-        "gpt_neo": ["c_fc", "c_proj"],
-        "gpt_neox": ["dense_h_to_4h", "dense_4h_to_h"],
-        "gpt_neox_sequential": ["dense_h_to_4h", "dense_4h_to_h"],
-    }.get(name, ["gate_proj", "up_proj", "down_proj"])
-    assert mlp.gated == (len(modules) == 3)
-    assert mlp.activation == ("SiLU" if mlp.gated and "gemma" not in name else "GELU")
-    model = AutoModelForCausalLM.from_pretrained(checkpoints[name])
-    assert mlp.n_layers == len(blocks(model))
-    for layer, block in enumerate(blocks(model)):
-        for projection, name_ in zip(mlp.projections, modules, strict=True):
-            module = getattr(block.mlp, name_)
-            values = mlp.weight(projection, layer)
-            module.double()  # sums of float32 would differ by their order
-            x = torch.randn(3, len(values), dtype=torch.float64)
-            bias = mlp.bias(projection, layer)
-            assert (bias is None) == (module.bias is None)
-            found = x.numpy() @ values + (0 if bias is None else bias)
-            np.testing.assert_allclose(found, module(x).detach(), rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "pre", "post"),
-    [
-        ("gpt2", "output of c_fc, before GELU", "input of c_proj, after GELU"),
-        ("gpt_neox", "output of dense_h_to_4h, before GELU", "input of dense_4h_to_h, after GELU"),
-        ("llama", "output of gate_proj, before SiLU", "input of down_proj, SiLU(gate) × up"),
-        ("gemma2", "output of gate_proj, before GELU", "input of down_proj, GELU(gate) × up"),
-    ],
-)
-def test_what_pre_and_post_are_is_said_of_the_model_at_hand(checkpoints, name, pre, post):
-    mlp = StoredMLP(checkpoints[name], describe(checkpoints[name]))
-    assert mlp.definition("pre") == f"pre = {pre}"
-    assert mlp.definition("post") == f"post = {post}"
-    assert mlp.definition("resid_mid") == "resid_mid"
-    up = "pre_linear = output of up_proj, which SiLU(gate) is multiplied with"
-    assert (mlp.definition("pre_linear") == up) == (name == "llama")
-
-
-@pytest.mark.parametrize(("name", "width"), [("gpt2", "n_inner"), ("llama", "intermediate_size")])
-def test_square_weights_are_read_the_architectures_way(tmp_path, name, width):
-    folder = build(tmp_path / "square", name, **{width: 24})
-    mlp = StoredMLP(folder, describe(folder))
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    first = blocks(model)[1].mlp.c_fc if name == "gpt2" else blocks(model)[1].mlp.gate_proj
-    expected = first.weight if name == "gpt2" else first.weight.T
-    np.testing.assert_array_equal(mlp.weight(mlp.projections[0], 1), expected.detach())
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_short_floats_are_read_exactly(tmp_path, name, dtype):
-    folder = build(tmp_path / "short", name, dtype)
-    mlp = StoredMLP(folder, describe(folder))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    last = blocks(model)[2].mlp.c_proj if name == "gpt2" else blocks(model)[2].mlp.down_proj
-    expected = (last.weight if name == "gpt2" else last.weight.T).detach().float()
-    found = mlp.weight("W2", 2)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_a_checkpoint_without_the_models_prefix(tmp_path):
-    """As the hub has GPT-2."""
-    folder = build(tmp_path / "plain", "gpt2")
-    expected = StoredMLP(folder, describe(folder)).weight("W1", 3).copy()
-    rename(folder, lambda key: key.removeprefix("transformer."))
-    np.testing.assert_array_equal(StoredMLP(folder, describe(folder)).weight("W1", 3), expected)
-
-
-def rename(folder, change, values=lambda tensor: tensor):
-    """Write a checkpoint's tensors anew, under changed names; None leaves one out."""
-    file = folder / "model.safetensors"
-    tensors = {change(key): values(tensor) for key, tensor in load_file(file).items()}
-    save_file({key: t for key, t in tensors.items() if key}, file, {"format": "pt"})
-
-
-@pytest.mark.parametrize(
-    ("change", "values", "message"),
-    [
-        (lambda k: None if "2.mlp.c_fc" in k else k, lambda t: t, "no mlp.c_fc.weight"),
-        (lambda k: k, lambda t: t.to(torch.int8), "dtype I8"),
-        (lambda k: k, lambda t: t[..., :-1].contiguous(), r"shape \(24, 95\) where \(24, 96\)"),
-    ],
-)
-def test_weights_that_cannot_be_read_are_an_error(tmp_path, change, values, message):
-    folder = build(tmp_path / "broken", "gpt2")
-    file = describe(folder)
-    rename(folder, change, values)
-    with pytest.raises(MicrotomeError, match=message):
-        StoredMLP(folder, file).weight("W1", 2)
-
-
-def test_an_unknown_architecture_is_an_error(tmp_path):
-    folder = build(tmp_path / "odd", "gpt2")
-    file = describe(folder)
-    found = json.loads(file.read_text(encoding="utf-8")) | {"architecture": "mamba"}
-    file.write_text(json.dumps(found), encoding="utf-8")
-    with pytest.raises(MicrotomeError, match="'mamba' is not known"):
-        StoredMLP(folder, file)
-
-
-def test_weights_are_read_without_torch(tmp_path):
-    folder = build(tmp_path / "tiny", "gpt2")
-    code = (
-        "import sys; from microtome.statistics.mlp_weights import weight_product; "
-        "from microtome.weights import StoredMLP; "
-        f"weight_product(StoredMLP({str(folder)!r}, {str(describe(folder))!r}), 1); "
-        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def section(lengths=(3, 5)):
-    """Activations of two texts at two sites."""
-    position = np.concatenate([np.arange(n) for n in lengths])
-    random = np.random.default_rng(0)
-    sites = {site: (("token", "d"), random.normal(size=(len(position), 7))) for site in "ab"}
-    text = np.array([f"t{i}" for i in range(len(position))], dtype=object)
-    sequence = np.repeat(range(len(lengths)), lengths)
-    coords = {"sequence": sequence, "position": position, "text": text}
-    return xr.Dataset(sites, {name: ("token", values) for name, values in coords.items()})
-
-
-def test_from_position():
-    data = section()
-    assert from_position(data, 0).sizes["token"] == 8
-    assert list(from_position(data, 2)["text"].values) == ["t2", "t5", "t6", "t7"]
-    with pytest.raises(MicrotomeError, match="the longest sequence has 5 tokens"):
-        from_position(data, 5)
-
-
-def test_histograms_of_several_texts_take_a_position_together():
-    data = section()
-    found = token_histograms(data, {"a": "A", "b": "B"}, 11, 2.0)
-    assert list(found["n"].sel(site="a").values) == [14, 14, 14, 7, 7]
-    values = data["b"].values[[1, 4]]
-    density, _ = np.histogram(values, np.linspace(-2, 2, 11), density=True)
-    np.testing.assert_allclose(found["density"].sel(site="b", position=1), density)
-    whole = site_histograms(data, {"a": "A"}, 11, 2.0)
-    assert whole["beyond"].item() == pytest.approx((abs(data["a"].values) > 2).mean())
-
-
-def test_values_on_an_edge_and_beyond():
-    values = np.array([-1, -0.5, 0, 0.5, 1, 1.01], np.float32)
-    density, beyond = histograms([values, values + 9], 5, 1.0)
-    np.testing.assert_allclose(density[0], np.array([1, 1, 1, 2]) / 5 / 0.5)
-    np.testing.assert_array_equal(density[1], 0)
-    np.testing.assert_allclose(beyond, [1 / 6, 1])
-
-
-@pytest.mark.parametrize("perplexity", [8, 30.0, 0])
-def test_a_perplexity_that_the_tokens_do_not_allow_is_an_error(perplexity):
-    with pytest.raises(MicrotomeError, match=r"perplexity: .* 8 tokens"):
-        tsne(section(), ["a"], perplexity, 0)
-
-
-def test_tsne_is_the_same_in_every_run():
-    first = tsne(section(), ["a", "b"], 3, 0)
-    xr.testing.assert_identical(first, tsne(section(), ["a", "b"], 3, 0))
-    assert first["embedding"].dims == ("site", "token", "component")

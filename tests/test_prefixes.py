@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS
-from test_sweep import columns, hooked, load, sites_of, swept
+from hooked import columns, hooked, load, sites_of, swept
 from torch import nn
 from transformers import AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from microtome.prefixes import Prefixes, Shared
+from microtome.prefixes import Prefixes, PrefixSharing
 from microtome.stimuli import read_stimuli
 from microtome.sweep import batched, sweep
 
@@ -91,7 +91,7 @@ def test_a_layer_that_sees_more_than_what_precedes_computes_all():
     layer = nn.Linear(8, 16)
     values = torch.randn(10, 6, 8)
     expected = layer(values)
-    with Shared(layer).between(Prefixes(np.stack(PROMPTS))):
+    with PrefixSharing(layer).of(Prefixes(np.stack(PROMPTS))):
         assert torch.equal(layer(values), expected)
 
 
@@ -103,7 +103,7 @@ def test_a_layer_whose_bits_depend_on_the_number_of_rows_computes_all(monkeypatc
     prefixes = Prefixes(np.stack(PROMPTS))
     values = torch.randn(DISTINCT, 8)[prefixes.which].unflatten(0, prefixes.shape)
     expected = layer(values)
-    with Shared(layer).between(prefixes):
+    with PrefixSharing(layer).of(prefixes):
         for _ in range(3):
             assert torch.equal(layer(values), expected)
     assert torch.equal(layer(values), expected)

@@ -8,7 +8,9 @@ from scipy import stats
 from microtome.errors import MicrotomeError
 from microtome.sections import Section, write_layers
 from microtome.statistics.correlation import correlations, paired_values, site_pairs
-from microtome.statistics.layers import at_position, by_layer, distinct
+from microtome.statistics.distributions import histograms, site_histograms, token_histograms
+from microtome.statistics.embedding import tsne
+from microtome.statistics.layers import at_position, by_layer, distinct, from_position
 from microtome.statistics.permutation import mantel_test, selectivity_test
 from microtome.statistics.selectivity import selectivity, similarity_distributions
 from microtome.statistics.similarity import (
@@ -268,3 +270,53 @@ def test_the_tests_find_what_is_there_and_nothing_else():
             )
     assert np.max(found) == pytest.approx(1 / 200)
     assert 0 < np.mean(np.array(noise) < 0.2) < 0.4
+
+
+def two_texts(lengths=(3, 5)):
+    """Activations of two texts at two sites."""
+    position = np.concatenate([np.arange(n) for n in lengths])
+    random = np.random.default_rng(0)
+    sites = {site: (("token", "d"), random.normal(size=(len(position), 7))) for site in "ab"}
+    text = np.array([f"t{i}" for i in range(len(position))], dtype=object)
+    sequence = np.repeat(range(len(lengths)), lengths)
+    coords = {"sequence": sequence, "position": position, "text": text}
+    return xr.Dataset(sites, {name: ("token", values) for name, values in coords.items()})
+
+
+def test_from_position():
+    data = two_texts()
+    assert from_position(data, 0).sizes["token"] == 8
+    assert list(from_position(data, 2)["text"].values) == ["t2", "t5", "t6", "t7"]
+    with pytest.raises(MicrotomeError, match="the longest sequence has 5 tokens"):
+        from_position(data, 5)
+
+
+def test_histograms_of_several_texts_take_a_position_together():
+    data = two_texts()
+    found = token_histograms(data, {"a": "A", "b": "B"}, 11, 2.0)
+    assert list(found["n"].sel(site="a").values) == [14, 14, 14, 7, 7]
+    values = data["b"].values[[1, 4]]
+    density, _ = np.histogram(values, np.linspace(-2, 2, 11), density=True)
+    np.testing.assert_allclose(found["density"].sel(site="b", position=1), density)
+    whole = site_histograms(data, {"a": "A"}, 11, 2.0)
+    assert whole["beyond"].item() == pytest.approx((abs(data["a"].values) > 2).mean())
+
+
+def test_values_on_an_edge_and_beyond():
+    values = np.array([-1, -0.5, 0, 0.5, 1, 1.01], np.float32)
+    density, beyond = histograms([values, values + 9], 5, 1.0)
+    np.testing.assert_allclose(density[0], np.array([1, 1, 1, 2]) / 5 / 0.5)
+    np.testing.assert_array_equal(density[1], 0)
+    np.testing.assert_allclose(beyond, [1 / 6, 1])
+
+
+@pytest.mark.parametrize("perplexity", [8, 30.0, 0])
+def test_a_perplexity_that_the_tokens_do_not_allow_is_an_error(perplexity):
+    with pytest.raises(MicrotomeError, match=r"perplexity: .* 8 tokens"):
+        tsne(two_texts(), ["a"], perplexity, 0)
+
+
+def test_tsne_is_the_same_in_every_run():
+    first = tsne(two_texts(), ["a", "b"], 3, 0)
+    xr.testing.assert_identical(first, tsne(two_texts(), ["a", "b"], 3, 0))
+    assert first["embedding"].dims == ("site", "token", "component")

@@ -1,6 +1,7 @@
 """Q, K and V of GPT-2 XL's shape: the sweep beside its peers, few texts and a large model."""
 
 from dataclasses import replace
+from functools import partial
 
 from benchmarks.row import Bar, Pair, Row, Same, Way
 from benchmarks.ways import Task
@@ -8,6 +9,13 @@ from benchmarks.ways import Task
 PEERS = ("TransformerLens", "nnsight", "hooks")
 #: TransformerLens computes Q, K, V and attention in its own way (eager attention).
 ROUNDING = 1e-5
+#: What is compared with the peers'.
+MEASURES = {
+    "resident": "peak resident",
+    "anonymous": "peak unreclaimable",
+    "wall": "whole process",
+    "work": "after imports",
+}
 
 
 def ways(task: Task) -> dict[str, Way]:
@@ -27,20 +35,31 @@ SAME = (
 )
 
 
-def of_least(measure: str, label: str, at_most: float | None = None) -> Bar:
-    """A bar on the sweep's share of the least that any peer took, and so of every peer's."""
+def of_least(**at_most: float) -> tuple[Bar, ...]:
+    """The sweep's share of the least that any peer took, and so of every peer's, with bars.
 
-    def value(pair: Pair) -> float:
+    Args:
+        at_most: the bars, by measure.
+    """
+
+    def share(pair: Pair, measure: str) -> float:
         return pair["sweep"][measure] / min(pair[peer][measure] for peer in PEERS)
 
-    return Bar(f"{label}: sweep ÷ the least of the peers", value, at_most)
+    return tuple(
+        Bar(
+            f"{label}: sweep ÷ the least of the peers",
+            partial(share, measure=measure),
+            at_most.get(measure),
+        )
+        for measure, label in MEASURES.items()
+    )
 
 
 PREFIXES = """\
 The linear layers, which are nearly all of the work, multiply 38 rows for the sweep and 170 for the
 peers (`microtome/prefixes.py`); in the first block both, to find that the bits are the same. A
-block's products take 63 ms for 38 rows and 176 for 170 here, less than rows would say: its 123 MB
-of weights are read whatever the rows. Of the sweep's time, 4.9 s go into running blocks, the writer
+block's products take 63 ms for 38 rows and 176 for 170 here: its 123 MB of weights are read
+whatever the number of rows. Of the sweep's time, 4.9 s go into running blocks, the writer
 beside them, 0.1 s each into building the model without weights and mapping them; the rest waits
 until the last of 158 MB is flushed, which the peers do not do."""
 LAYER_6 = """\
@@ -68,12 +87,7 @@ ROWS = (
         "word, as the study of categories has them: 38 of 170 tokens differ in themselves or in "
         "what precedes them.",
         ways=ways(ALL_LAYERS),
-        bars=(
-            of_least("resident", "peak resident", 0.12),
-            of_least("anonymous", "peak unreclaimable"),
-            of_least("wall", "whole process", 1.0),
-            of_least("work", "after imports", 0.75),
-        ),
+        bars=of_least(resident=0.12, wall=1.0, work=0.75),
         same=SAME,
         remark=PREFIXES,
     ),
@@ -82,12 +96,7 @@ ROWS = (
         title="GPT-2 XL's shape, prompts that share nothing",
         text="The same for 34 times 5 random tokens.",
         ways=ways(replace(ALL_LAYERS, table="distinct")),
-        bars=(
-            of_least("resident", "peak resident"),
-            of_least("anonymous", "peak unreclaimable"),
-            of_least("wall", "whole process"),
-            of_least("work", "after imports"),
-        ),
+        bars=of_least(),
         same=SAME,
         remark=DISTINCT,
     ),
@@ -96,12 +105,7 @@ ROWS = (
         title="GPT-2 XL's shape, eight batches",
         text="The same sentence with 272 words, in 8 batches of 34 prompts.",
         ways=ways(replace(ALL_LAYERS, table="batches", n_texts=8 * 34)),
-        bars=(
-            of_least("resident", "peak resident"),
-            of_least("anonymous", "peak unreclaimable"),
-            of_least("wall", "whole process"),
-            of_least("work", "after imports", 0.65),
-        ),
+        bars=of_least(work=0.65),
         same=SAME,
         remark="Eight times the work of one batch for all; the sweep reads the weights from disk "
         "once for all batches, and writes and flushes 1.3 GB on the same two cores.",
@@ -112,12 +116,7 @@ ROWS = (
         text="The 34 prompts again, from a checkpoint in bfloat16, as nearly all recent "
         "models ship, computed in float32.",
         ways=ways(BFLOAT16),
-        bars=(
-            of_least("resident", "peak resident"),
-            of_least("anonymous", "peak unreclaimable", 0.15),
-            of_least("wall", "whole process"),
-            of_least("work", "after imports", 0.6),
-        ),
+        bars=of_least(anonymous=0.15, work=0.6),
         same=SAME,
         remark="The sweep saves the same products as above and the peers' conversion of all "
         "weights into new memory, 2 to 4 s; it converts each block's into the same memory.",
@@ -137,12 +136,7 @@ ROWS = (
         text="Q, K and V of layer 6, float32 checkpoint, 34 prompts of 5 tokens. Every way stops "
         "there.",
         ways=ways(replace(ALL_LAYERS, layers=(6,))),
-        bars=(
-            of_least("resident", "peak resident", 0.55),
-            of_least("anonymous", "peak unreclaimable"),
-            of_least("wall", "whole process", 1.0),
-            of_least("work", "after imports", 0.4),
-        ),
+        bars=of_least(resident=0.55, wall=1.0, work=0.4),
         same=SAME,
         remark=LAYER_6,
     ),
