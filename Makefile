@@ -45,7 +45,7 @@ plan: .venv/installed
 
 # Compare every product with the checksum that was noted when it was made.
 verify: .venv/installed
-	$(BIN)/python -m microtome.products
+	$(BIN)/python -m microtome.workflow.verify
 
 # Two at a time, a file each: the tests of a file share models and runs. Long files go first, as
 # tests/conftest.py puts them.

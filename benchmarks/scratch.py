@@ -74,7 +74,7 @@ def _build_models(missing: list[str]) -> None:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from microtome.products import record
+    from microtome.store.checksums import record
 
     for name in missing:
         shape, dtype = MODELS[name]
@@ -107,10 +107,10 @@ def _build_tables() -> None:
     import xarray as xr
 
     from benchmarks.process import REPOSITORY
-    from microtome.products import record
-    from microtome.stimuli import read_stimuli
-    from microtome.store import write_dataset
-    from microtome.tokens import column, token_table
+    from microtome.store.checksums import record
+    from microtome.store.datasets import write_dataset
+    from microtome.texts.stimuli import read_stimuli
+    from microtome.texts.tokens import column, token_table
 
     made = {}
     for model, tables in TABLES.items():

@@ -139,7 +139,7 @@ def histograms(name: str, task: Task) -> None:
         options=EDGES,
     )
     report(imported, bytes=product.stat().st_size)
-    from microtome.store import read_dataset
+    from microtome.store.datasets import read_dataset
 
     density = read_dataset(product)["density"]
     report_arrays(
@@ -157,9 +157,9 @@ def scaling(name: str, task: Task) -> None:
     product = Path("results", "statistics", "scaling.h5")
     imported = _run("statistics/hidden_states/scaling.py", task, [str(product)], options=SCALED)
     report(imported)
-    from microtome.intervention import scaled_blocks
-    from microtome.sections import read_columns
-    from microtome.store import read_dataset
+    from microtome.store.datasets import read_dataset
+    from microtome.store.layers import read_columns
+    from microtome.sweep.interventions import scaled_blocks
 
     # The product has the target's probability only. All others are computed again.
     ids = read_columns(tokens(task.model, task.table))["token_id"]

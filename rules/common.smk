@@ -10,12 +10,12 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from microtome import config as settings
-from microtome.digest import code_digest
+from microtome.workflow import config as settings
+from microtome.workflow.digest import code_digest
 from microtome.errors import MicrotomeError
-from microtome.faults import check
-from microtome.products import size_and_time
-from microtome.sources import Folder, Package, Untrained, parse_source
+from microtome.workflow.faults import check
+from microtome.store.checksums import size_and_time
+from microtome.model.sources import Folder, Package, Untrained, parse_source
 
 ROOT = Path(workflow.basedir)
 
@@ -134,7 +134,7 @@ def share_imports():
     """Let scripts that run beside this process be forks of one that has imported what they do."""
     global forks
     folder = Path(tempfile.mkdtemp(prefix="microtome-"))
-    server = ROOT / "microtome" / "forks.py"
+    server = ROOT / "microtome" / "workflow" / "forks.py"
     try:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(str(folder / "forks"))

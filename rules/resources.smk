@@ -1,8 +1,8 @@
 # What jobs ask a scheduler for: it follows from the model's shape and the texts' lengths.
 import json
 
-from microtome import cost
-from microtome.stimuli import read_stimuli
+from microtome.sweep import cost
+from microtome.texts.stimuli import read_stimuli
 
 
 def runs_model(product):

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from microtome.products import job
-from microtome.sections import (
+from microtome.store.layers import (
     Section,
     layer_of,
     read_columns,
@@ -17,7 +16,8 @@ from microtome.sections import (
     write_layers,
     write_layers_beside,
 )
-from microtome.sweep import sweep_table
+from microtome.sweep.sweep import sweep_table
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake) as log:

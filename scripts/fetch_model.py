@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from microtome.errors import MicrotomeError
-from microtome.fetch import fetch, manifest
-from microtome.products import job, record
-from microtome.sources import parse_source
+from microtome.model.fetch import fetch, manifest
+from microtome.model.sources import parse_source
+from microtome.store.checksums import record
+from microtome.workflow.jobs import job
 
 
 def main(
@@ -16,7 +17,7 @@ def main(
     checkpoint: Path,
     manifest_file: Path,
 ) -> None:
-    """Fetch one model; see `microtome.fetch`.
+    """Fetch one model; see `microtome.model.fetch`.
 
     Args:
         name: the model's name in the config.

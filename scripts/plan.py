@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from microtome import cost
 from microtome.errors import MicrotomeError, in_short
-from microtome.sources import Folder, Hub, Package, Untrained, parse_source
+from microtome.model.sources import Folder, Hub, Package, Untrained, parse_source
+from microtome.sweep import cost
 
 CHARACTERS_PER_TOKEN = 4
 HEADINGS = ("model", "stimuli", "tokens", "layers", "and layer", "disk", "memory", "time")
@@ -43,8 +43,8 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
     """The shape of a model of which only the config is here."""
     from transformers import AutoConfig
 
-    from microtome.checkpoint import read_config, sizes
-    from microtome.skeleton import skeleton
+    from microtome.model.checkpoint import read_config, sizes
+    from microtome.model.skeleton import skeleton
 
     try:
         match source:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from microtome.products import job
-from microtome.stimuli import read_stimuli
-from microtome.store import write_dataset
-from microtome.tokens import token_table
+from microtome.store.datasets import write_dataset
+from microtome.texts.stimuli import read_stimuli
+from microtome.texts.tokens import token_table
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

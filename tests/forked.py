@@ -42,7 +42,7 @@ def serve():
     import snakemake.cli
     import yte  # noqa: F401
 
-    import microtome.faults  # noqa: F401
+    import microtome.workflow.faults  # noqa: F401
 
     snakemake.cli.get_argument_parser()  # imports all plugins
     for name in [name for name in sys.modules if name.partition(".")[0] == "microtome"]:

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from microtome.architectures import SITES
-from microtome.sweep import batched, sweep
+from microtome.sites import SITES
+from microtome.sweep.sweep import batched, sweep
 
 GATED = {"llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"}
 

@@ -13,18 +13,18 @@ from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
-from microtome.fetch import fetch
 from microtome.figures.style import style
-from microtome.sections import write_layers
-from microtome.sources import Folder
+from microtome.model.fetch import fetch
+from microtome.model.sources import Folder
 from microtome.statistics import regression as least_squares
 from microtome.statistics.layers import by_layer
 from microtome.statistics.norms import log_norms, norm_histograms
 from microtome.statistics.regression import autoregression, regression
-from microtome.stimuli import read_stimuli
-from microtome.store import read_dataset, write_dataset
-from microtome.sweep import batched, sweep
-from microtome.tokens import token_table
+from microtome.store.datasets import read_dataset, write_dataset
+from microtome.store.layers import write_layers
+from microtome.sweep.sweep import batched, sweep
+from microtome.texts.stimuli import read_stimuli
+from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).resolve().parent.parent
 ROCK = ROOT / "stimuli" / "rock_music.yaml"

@@ -9,16 +9,16 @@ from conftest import build, in_batches
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from microtome.fetch import fetch
-from microtome.sections import write_layers
-from microtome.sources import Folder
+from microtome.model.fetch import fetch
+from microtome.model.sources import Folder
 from microtome.statistics.correlation import correlations
 from microtome.statistics.layers import at_position, by_layer, distinct
 from microtome.statistics.selectivity import selectivity, similarity_distributions
 from microtome.statistics.similarity import cosine_similarities, representational_similarity
-from microtome.stimuli import read_stimuli
-from microtome.sweep import batched, sweep
-from microtome.tokens import token_table
+from microtome.store.layers import write_layers
+from microtome.sweep.sweep import batched, sweep
+from microtome.texts.stimuli import read_stimuli
+from microtome.texts.tokens import token_table
 
 STIMULI = read_stimuli(Path(__file__).parents[1] / "stimuli" / "categories.yaml")
 SITES = ["q", "k", "v"]

@@ -15,7 +15,7 @@ import pytest
 from slurm import Slurm
 from workflows import TEXTS, Clone
 
-from microtome import cost
+from microtome.sweep import cost
 
 pytestmark = pytest.mark.cluster
 

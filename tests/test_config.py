@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from microtome import config as settings
 from microtome.errors import MicrotomeError
-from microtome.faults import check
+from microtome.workflow import config as settings
+from microtome.workflow.faults import check
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "config.schema.yaml"

@@ -11,9 +11,9 @@ from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from workflows import Clone
 
-from microtome.sections import Section
 from microtome.statistics.running import histograms, moments
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.store.layers import Section
 
 
 def sections():

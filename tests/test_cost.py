@@ -6,21 +6,21 @@ import sys
 import pytest
 from workflows import Clone
 
-from microtome import cost
-from microtome.checkpoint import sizes
-from microtome.fetch import manifest
-from microtome.skeleton import skeleton
-from microtome.stimuli import Stimulus
-from microtome.store import write_dataset
-from microtome.tokens import token_table
+from microtome.model.checkpoint import sizes
+from microtome.model.fetch import manifest
+from microtome.model.skeleton import skeleton
+from microtome.store.datasets import write_dataset
+from microtome.sweep import cost
+from microtome.texts.stimuli import Stimulus
+from microtome.texts.tokens import token_table
 
 MIB = 1 << 20
 
 SWEEP = """
 import re, sys
 from pathlib import Path
-from microtome.sections import read_columns, write_layers_beside
-from microtome.sweep import batched, sweep
+from microtome.store.layers import read_columns, write_layers_beside
+from microtome.sweep.sweep import batched, sweep
 checkpoint, tokens, folder, sites, final = sys.argv[1:]
 columns = read_columns(tokens)
 batches = batched(columns, 32)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microtome import digest
-from microtome.digest import code_digest
+from microtome.workflow import digest
+from microtome.workflow.digest import code_digest
 
 ROOT = Path(__file__).parents[1]
 

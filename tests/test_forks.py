@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from microtome import forks
+from microtome.workflow import forks
 
 ASK = [sys.executable, "-I", "-S", forks.__file__]
 

@@ -16,16 +16,16 @@ from statsmodels.stats.multitest import multipletests
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
-from microtome.fetch import fetch
 from microtome.figures.style import fonts_for, style
 from microtome.figures.text import shown, text_heatmap, text_height, typeset
-from microtome.sections import write_layers
-from microtome.sources import Folder
+from microtome.model.fetch import fetch
+from microtome.model.sources import Folder
 from microtome.statistics.tuning import t_tests, text_tuning, word_activations
-from microtome.stimuli import read_stimuli
-from microtome.store import open_layer, read_dataset, write_dataset
-from microtome.sweep import batched, sweep
-from microtome.tokens import token_table
+from microtome.store.datasets import open_layer, read_dataset, write_dataset
+from microtome.store.layers import write_layers
+from microtome.sweep.sweep import batched, sweep
+from microtome.texts.stimuli import read_stimuli
+from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDE = {"vocab_size": 50257, "max_position_embeddings": 256}

@@ -17,9 +17,8 @@ from torch.nn.functional import cosine_similarity
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
-from microtome.fetch import fetch
-from microtome.sections import write_layers
-from microtome.sources import Folder
+from microtome.model.fetch import fetch
+from microtome.model.sources import Folder
 from microtome.statistics.hidden_states import (
     hidden_states,
     layer_similarity,
@@ -31,10 +30,11 @@ from microtome.statistics.hidden_states import (
     token_profile,
     token_similarity,
 )
-from microtome.stimuli import Stimulus
-from microtome.store import open_layer, read_dataset, write_dataset
-from microtome.sweep import batched, sweep
-from microtome.tokens import token_table
+from microtome.store.datasets import open_layer, read_dataset, write_dataset
+from microtome.store.layers import write_layers
+from microtome.sweep.sweep import batched, sweep
+from microtome.texts.stimuli import Stimulus
+from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).parents[1]
 STUDY = "hidden_states"
@@ -186,7 +186,7 @@ def test_next_tokens(checkpoint, tmp_path):
 
 
 def test_scaling_takes_the_target_out(checkpoint, tmp_path):
-    from microtome.intervention import scaled_blocks
+    from microtome.sweep.interventions import scaled_blocks
 
     _, _, tokens = extract(checkpoint, "metamorphosis", tmp_path)
     ids, output = forward(checkpoint, "metamorphosis")

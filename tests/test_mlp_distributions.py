@@ -18,14 +18,14 @@ from scipy import stats
 from sklearn.manifold import TSNE, trustworthiness
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from microtome.fetch import fetch
-from microtome.sections import write_layers
-from microtome.sources import Folder
+from microtome.model.fetch import fetch
+from microtome.model.sources import Folder
 from microtome.statistics.nonlinearity import gelu_demonstration, linear_separation_demonstration
-from microtome.stimuli import read_stimuli
-from microtome.store import read_dataset
-from microtome.sweep import batched, sweep
-from microtome.tokens import token_table
+from microtome.store.datasets import read_dataset
+from microtome.store.layers import write_layers
+from microtome.sweep.sweep import batched, sweep
+from microtome.texts.stimuli import read_stimuli
+from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).parents[1]
 STUDY = "mlp_distributions"

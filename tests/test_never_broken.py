@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from workflows import Clone
 
 from microtome.errors import MicrotomeError
-from microtome.products import job, record, replacing
-from microtome.store import read_dataset
+from microtome.store.checksums import record
+from microtome.store.datasets import read_dataset
+from microtome.store.files import replacing
+from microtome.workflow.jobs import job
 
 #: Moments of a kill, as parts of all that the run leaves, and what is killed. The test run takes
 #: three of them, `make torture` all.
@@ -178,7 +180,8 @@ def test_a_full_disk(whole, model, tmp_path, size, place):
     done = in_a_small_room(
         clone,
         f"mount -t tmpfs -o size={size} tmpfs results && $PYTHON -m snakemake; echo $? > code; "
-        "$PYTHON -m microtome.products > verified; find results -name '.*.partial' > partial; "
+        "$PYTHON -m microtome.workflow.verify > verified; "
+        "find results -name '.*.partial' > partial; "
         "mount -o remount,size=1G results && $PYTHON -m snakemake 1>&2",
     )
     assert (clone.folder / "code").read_text() != "0\n"

@@ -11,9 +11,9 @@ from torch import nn
 from transformers import AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from microtome.prefixes import Prefixes, PrefixSharing
-from microtome.stimuli import read_stimuli
-from microtome.sweep import batched, sweep
+from microtome.sweep.prefixes import Prefixes, PrefixSharing
+from microtome.sweep.sweep import batched, sweep
+from microtome.texts.stimuli import read_stimuli
 
 #: Ten texts of six tokens with the first five in common, one of them twice.
 PROMPTS = [np.array([7, 3, 99, 3, 12, last]) for last in (1, 2, 3, 4, 5, 6, 7, 8, 9, 9)]

@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from microtome.products import record, size_and_time
+from microtome.store.checksums import record, size_and_time
 
 
 def noted(file: Path) -> str:

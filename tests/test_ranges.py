@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from workflows import Clone
 
-from microtome.store import open_layer, read_dataset
+from microtome.store.datasets import open_layer, read_dataset
 
 KEY = ("sweep", "layers_per_job")
 

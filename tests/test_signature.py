@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from microtome.errors import MicrotomeError
-from microtome.signature import signature
+from microtome.workflow.signature import signature
 
 ROOT = Path(__file__).parents[1]
 

@@ -40,7 +40,7 @@ def touch_everything(clone: Clone) -> None:
 
 def reformat(clone: Clone) -> None:
     clone.replace("microtome/statistics/embedding.py", "\n\ndef tsne(", "\n\n\n\ndef   tsne(")
-    clone.replace("microtome/products.py", "import errno\n", "import errno  # numbers\n\n")
+    clone.replace("microtome/workflow/jobs.py", "import fcntl\n", "import fcntl  # locks\n\n")
 
 
 def drop_comments(clone: Clone) -> None:
@@ -50,7 +50,7 @@ def drop_comments(clone: Clone) -> None:
 
 def docstrings(clone: Clone) -> None:
     clone.replace("scripts/statistics/category_selectivity/rsa.py", '"""', '"""By the way: ')
-    clone.replace("microtome/sweep.py", '"""The sweep:', '"""The one sweep:')
+    clone.replace("microtome/sweep/sweep.py", '"""The sweep:', '"""The one sweep:')
     clone.replace("microtome/statistics/similarity.py", '"""Which pairs', '"""Just which pairs')
 
 
@@ -166,7 +166,7 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         FIGURES,
     ),
     "a function of the sweep": (
-        in_code("microtome/sweep.py", "max(layers) + 1", "1 + max(layers)"),
+        in_code("microtome/sweep/sweep.py", "max(layers) + 1", "1 + max(layers)"),
         SWEPT,
     ),
     "a label in a figure's script": (
@@ -210,7 +210,7 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
     "a key of another study": (in_config(*STATISTICS, "gelu", "n", to=41), GELU),
     "batch size, threads and device": (batches, set()),
     "what jobs ask a cluster for": (
-        in_code("microtome/cost.py", "MARGIN = 1.25", "MARGIN = 1.5"),
+        in_code("microtome/sweep/cost.py", "MARGIN = 1.25", "MARGIN = 1.5"),
         set(),
     ),
     "a figure deleted": (
@@ -315,7 +315,7 @@ def test_a_sweep_that_makes_the_same_bytes_stops_there(tmp_path, gpt2_tokenizer)
     clone.run()
     layer = clone.product("activations/tiny/texts/layer-01.h5")
     assert layer.stat().st_size > 100e6
-    clone.replace("microtome/mapped.py", "_Stop(Exception)", "_Stop(BaseException)")
+    clone.replace("microtome/model/mapped.py", "_Stop(Exception)", "_Stop(BaseException)")
     assert clone.planned() == TEXT_SWEEP | HISTOGRAMS
     assert clone.run("tokens") == set()
     assert clone.run("activations") == TEXT_SWEEP

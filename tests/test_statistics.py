@@ -6,7 +6,6 @@ import xarray as xr
 from scipy import stats
 
 from microtome.errors import MicrotomeError
-from microtome.sections import Section, write_layers
 from microtome.statistics.correlation import correlations, paired_values, site_pairs
 from microtome.statistics.distributions import histograms, site_histograms, token_histograms
 from microtome.statistics.embedding import tsne
@@ -20,6 +19,7 @@ from microtome.statistics.similarity import (
     representational_similarity,
     word_pairs,
 )
+from microtome.store.layers import Section, write_layers
 
 WORDS = ["sun", "moon", "pear", "lime", "fig"]
 CATEGORY = ["space", "space", "fruit", "fruit", "fruit"]

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from microtome.errors import MicrotomeError
-from microtome.sections import row_columns, sequences
-from microtome.stimuli import Stimulus, read_stimuli
-from microtome.tokens import token_table
+from microtome.store.layers import row_columns, sequences
+from microtome.texts.stimuli import Stimulus, read_stimuli
+from microtome.texts.tokens import token_table
 
 CATEGORIES = Path(__file__).parents[1] / "stimuli" / "categories.yaml"
 
@@ -262,6 +262,6 @@ def test_any_texts_and_words_are_read_as_they_stand(gpt2, texts, words):
 
 
 def test_every_tiny_configuration_is_an_architecture_of_the_table():
-    from microtome.architectures import ARCHITECTURES
+    from microtome.model.architectures import ARCHITECTURES
 
     assert {model_type for model_type, _ in CONFIGS.values()} == set(ARCHITECTURES)

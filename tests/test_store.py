@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from microtome.errors import MicrotomeError
-from microtome.sections import Section, layer_of, write_layers, write_layers_beside
-from microtome.store import open_layer, read_dataset, write_dataset
+from microtome.store.datasets import open_layer, read_dataset, write_dataset
+from microtome.store.layers import Section, layer_of, write_layers, write_layers_beside
 
 TABLE = xr.Dataset(
     coords={

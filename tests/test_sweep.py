@@ -9,11 +9,11 @@ from torch.nn.functional import gelu, silu
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from microtome.errors import MicrotomeError
-from microtome.fetch import fetch
-from microtome.mapped import MappedModel
-from microtome.sections import read_section, write_layers
-from microtome.sources import Folder
-from microtome.sweep import batched, sweep
+from microtome.model.fetch import fetch
+from microtome.model.mapped import MappedModel
+from microtome.model.sources import Folder
+from microtome.store.layers import read_section, write_layers
+from microtome.sweep.sweep import batched, sweep
 
 #: Texts of unequal length, down to a single token; three share a length.
 LENGTHS = [7, 1, 12, 7, 5, 7, 2]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from microtome.errors import MicrotomeError
-from microtome.weights import StoredMLP
+from microtome.model.stored import StoredMLP
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -126,7 +126,7 @@ def test_weights_are_read_without_torch(tmp_path):
     folder = build(tmp_path / "tiny", "gpt2")
     code = (
         "import sys; from microtome.statistics.mlp_weights import weight_product; "
-        "from microtome.weights import StoredMLP; "
+        "from microtome.model.stored import StoredMLP; "
         f"weight_product(StoredMLP({str(folder)!r}, {str(describe(folder))!r}), 1); "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )

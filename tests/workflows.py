@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from forked import shared
 
-from microtome.products import KINDS, RESULTS
+from microtome.store.checksums import KINDS, RESULTS
 
 ROOT = Path(__file__).parents[1]
 CODE = ("Snakefile", "config.schema.yaml", "rules", "scripts", "microtome", "profiles", "report")
@@ -153,7 +153,7 @@ class Clone:
     def verify(self) -> list[str]:
         """What `make verify` finds wrong, a line each."""
         done = subprocess.run(
-            [sys.executable, "-m", "microtome.products"],
+            [sys.executable, "-m", "microtome.workflow.verify"],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,

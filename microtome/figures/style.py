@@ -12,7 +12,7 @@ import noto_cjk_sans_otc
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
 
-from microtome.products import replacing
+from microtome.store.files import replacing
 
 _COMMON = {
     "axes.spines.right": False,

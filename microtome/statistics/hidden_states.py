@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 
 from microtome.errors import MicrotomeError
 from microtome.statistics.layers import at_position
-from microtome.store import open_layer
+from microtome.store.datasets import open_layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -200,7 +200,7 @@ def scaling(log_probabilities: np.ndarray, target: int) -> xr.Dataset:
     """What scaling each block's output does to the prediction of a target token. Source: demo 3.
 
     Args:
-        log_probabilities: what `microtome.intervention.scaled_blocks` returned.
+        log_probabilities: what `microtome.sweep.interventions.scaled_blocks` returned.
         target: the target's token id.
 
     Returns:

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
-from microtome.store import open_layer
+from microtome.store.datasets import open_layer
 
 
 def by_layer(
@@ -17,7 +17,7 @@ def by_layer(
 
     Args:
         paths: layer files.
-        statistic: takes the dataset of one layer (see `microtome.store.open_layer`).
+        statistic: takes the dataset of one layer (see `microtome.store.datasets.open_layer`).
 
     Returns:
         The statistic of every layer, along a new first dimension `layer`.

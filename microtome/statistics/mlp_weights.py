@@ -6,8 +6,8 @@ Source: Mike X Cohen, "50 ML projects to understand LLMs", project 42, part 1.
 import numpy as np
 import xarray as xr
 
+from microtome.model.stored import StoredMLP
 from microtome.statistics.distributions import centres, histograms
-from microtome.weights import StoredMLP
 
 
 def weight_counts(mlp: StoredMLP, layer: int) -> xr.Dataset:

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import xarray as xr
 
-from microtome.sections import Section
 from microtome.statistics.distributions import centres
+from microtome.store.layers import Section
 
 
 def moments(sections: Iterable[Section]) -> xr.Dataset:

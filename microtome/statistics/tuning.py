@@ -19,7 +19,7 @@ def word_activations(section: xr.Dataset, site: str, definition: str) -> xr.Data
     Args:
         section: the activations of one layer, with the coordinates of words in a template.
         site: the site; the elements of all its dimensions but `token` are the neurons.
-        definition: what the site is in this model (see `microtome.weights.StoredMLP`).
+        definition: what the site is in this model (see `microtome.model.stored.StoredMLP`).
 
     Returns:
         `activation`, (`word`, `neuron`), float64, with the coordinates `category` and

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from microtome.figures.panels import sparse_ticks
 from microtome.figures.style import DEPTH, ink, save, style
-from microtome.products import job
 from microtome.statistics.layers import from_position
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.workflow.jobs import job
 
 
 def draw(norms: xr.Dataset, histograms: xr.Dataset) -> Figure:

@@ -5,8 +5,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from microtome.figures.style import save, style
-from microtome.products import job
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.workflow.jobs import job
 
 
 def draw(similarities: xr.Dataset, *, layer: int, limits: tuple[float, float]) -> Figure:

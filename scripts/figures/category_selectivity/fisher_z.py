@@ -5,8 +5,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from microtome.figures.style import FILLS, ink, save, style
-from microtome.products import job
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.workflow.jobs import job
 
 LABELS = {"cosine": "Cos. similarities", "fisher_z": "Fisher-z"}
 

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 
 from microtome.figures.panels import laminar_profile
 from microtome.figures.style import save, style
-from microtome.products import job
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.workflow.jobs import job
 
 
 def draw(correlations: xr.Dataset) -> Figure:

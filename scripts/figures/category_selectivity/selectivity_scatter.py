@@ -7,8 +7,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from microtome.figures.style import DEPTH, ink, save, style
-from microtome.products import job
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.workflow.jobs import job
 
 LABELS = {
     "cosine": ("Cosine similarity differences", "Average cosine similarity"),

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 
 from microtome.figures.style import save, style
 from microtome.figures.text import text_heatmap, text_height
-from microtome.products import job
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.workflow.jobs import job
 
 #: Inches: the figure's width, its margin, and what a panel's title takes.
 WIDTH, MARGIN, TITLE = 10, 0.25, 0.7

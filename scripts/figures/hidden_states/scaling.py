@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 
 from microtome.figures.panels import sparse_ticks
 from microtome.figures.style import FILLS, ink, save, style
-from microtome.products import job
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.workflow.jobs import job
 
 
 def draw(scaling: xr.Dataset) -> Figure:

@@ -11,8 +11,8 @@ from matplotlib.transforms import Bbox
 
 from microtome.figures.panels import dots, token_label
 from microtome.figures.style import DEPTH, ink, save, style
-from microtome.products import job
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.workflow.jobs import job
 
 #: Fill colour of the scatter plot.
 FILL = (0.7, 0.9, 0.9)

@@ -4,8 +4,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from microtome.figures.style import save, style
-from microtome.products import job
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.workflow.jobs import job
 
 
 def draw(product: xr.Dataset, *, limits: tuple[float, float]) -> Figure:

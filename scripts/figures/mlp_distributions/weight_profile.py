@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 
 from microtome.figures.panels import histogram_images
 from microtome.figures.style import save, style
-from microtome.products import job
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.workflow.jobs import job
 
 #: What the matrices do, where their names do not say so.
 TITLES = {"W1": "W1 (expansion)", "W2": "W2 (contraction)"}

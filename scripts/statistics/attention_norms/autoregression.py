@@ -1,8 +1,8 @@
 """Each token's log norm predicted from the two tokens before it, for every layer."""
 
-from microtome.products import job
 from microtome.statistics.regression import autoregression
-from microtome.store import read_dataset, write_dataset
+from microtome.store.datasets import read_dataset, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

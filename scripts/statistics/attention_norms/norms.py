@@ -1,9 +1,9 @@
 """Log norms of what attention adds to each token, for every layer."""
 
-from microtome.products import job
 from microtome.statistics.layers import by_layer
 from microtome.statistics.norms import log_norms
-from microtome.store import write_dataset
+from microtome.store.datasets import write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

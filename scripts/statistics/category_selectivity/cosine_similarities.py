@@ -1,9 +1,9 @@
 """Cosine similarity of each two words at one token, for every site and layer."""
 
-from microtome.products import job
 from microtome.statistics.layers import at_position, by_layer
 from microtome.statistics.similarity import cosine_similarities
-from microtome.store import write_dataset
+from microtome.store.datasets import write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

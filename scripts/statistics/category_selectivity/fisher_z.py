@@ -1,8 +1,8 @@
 """What Fisher's z does to uniformly distributed values; of no model."""
 
-from microtome.products import job
 from microtome.statistics.similarity import fisher_z_demonstration
-from microtome.store import write_dataset
+from microtome.store.datasets import write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

@@ -1,9 +1,9 @@
 """Correlation of each two sites at one token, for every layer."""
 
-from microtome.products import job
 from microtome.statistics.correlation import correlations
 from microtome.statistics.layers import by_layer, distinct
-from microtome.store import write_dataset
+from microtome.store.datasets import write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

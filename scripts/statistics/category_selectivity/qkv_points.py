@@ -1,9 +1,9 @@
 """Activations of each two sites side by side, at one layer and token, and their correlation."""
 
-from microtome.products import job
 from microtome.statistics.correlation import correlations, paired_values
 from microtome.statistics.layers import distinct
-from microtome.store import open_layer, write_dataset
+from microtome.store.datasets import open_layer, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake), open_layer(snakemake.input.layers[0]) as section:

@@ -1,8 +1,8 @@
 """Correlation of the sites' similarity matrices, for every layer."""
 
-from microtome.products import job
 from microtome.statistics.similarity import representational_similarity
-from microtome.store import read_dataset, write_dataset
+from microtome.store.datasets import read_dataset, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

@@ -1,8 +1,8 @@
 """Mantel test of RSA, for every pair of sites and layer."""
 
-from microtome.products import job
 from microtome.statistics.permutation import mantel_test
-from microtome.store import read_dataset, write_dataset
+from microtome.store.datasets import read_dataset, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

@@ -1,8 +1,8 @@
 """Similarity within categories against similarity across them, for every site and layer."""
 
-from microtome.products import job
 from microtome.statistics.selectivity import selectivity
-from microtome.store import read_dataset, write_dataset
+from microtome.store.datasets import read_dataset, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

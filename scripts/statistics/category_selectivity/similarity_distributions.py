@@ -1,8 +1,8 @@
 """Histograms of the similarities within and across categories, at one layer."""
 
-from microtome.products import job
 from microtome.statistics.selectivity import similarity_distributions
-from microtome.store import read_dataset, write_dataset
+from microtome.store.datasets import read_dataset, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

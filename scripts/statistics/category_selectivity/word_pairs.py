@@ -1,9 +1,9 @@
 """Which pairs of words share a category."""
 
-from microtome.products import job
 from microtome.statistics.layers import at_position
 from microtome.statistics.similarity import word_pairs
-from microtome.store import read_dataset, write_dataset
+from microtome.store.datasets import read_dataset, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

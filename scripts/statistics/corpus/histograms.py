@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from microtome.products import job
-from microtome.sections import read_columns
 from microtome.statistics.running import histograms
-from microtome.store import write_dataset
-from microtome.sweep import sweep_table
+from microtome.store.datasets import write_dataset
+from microtome.store.layers import read_columns
+from microtome.sweep.sweep import sweep_table
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake) as log:

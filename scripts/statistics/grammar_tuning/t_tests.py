@@ -1,8 +1,8 @@
 """Two categories of words compared at every neuron."""
 
-from microtome.products import job
 from microtome.statistics.tuning import t_tests
-from microtome.store import read_dataset, write_dataset
+from microtome.store.datasets import read_dataset, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

@@ -1,8 +1,8 @@
 """The most tuned neuron of each category on another text."""
 
-from microtome.products import job
 from microtome.statistics.tuning import text_tuning
-from microtome.store import open_layer, read_dataset, write_dataset
+from microtome.store.datasets import open_layer, read_dataset, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake), open_layer(snakemake.input.layers[0]) as section:

@@ -2,9 +2,9 @@
 
 from transformers import AutoTokenizer
 
-from microtome.products import job
 from microtome.statistics.hidden_states import next_tokens
-from microtome.store import open_layer, write_dataset
+from microtome.store.datasets import open_layer, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake), open_layer(snakemake.input.final[0]) as section:

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from microtome.intervention import scaled_blocks
-from microtome.products import job
 from microtome.statistics.hidden_states import scaling, target_id, token_ids
-from microtome.store import read_dataset, write_dataset
+from microtome.store.datasets import read_dataset, write_dataset
+from microtome.sweep.interventions import scaled_blocks
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

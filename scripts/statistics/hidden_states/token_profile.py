@@ -1,8 +1,8 @@
 """One token's activations in every hidden state, and their variance."""
 
-from microtome.products import job
 from microtome.statistics.hidden_states import hidden_states, token_profile
-from microtome.store import write_dataset
+from microtome.store.datasets import write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

@@ -1,8 +1,8 @@
 """Cosine similarity of each two tokens in a hidden state, for some of them."""
 
-from microtome.products import job
 from microtome.statistics.hidden_states import hidden_states, token_similarity
-from microtome.store import write_dataset
+from microtome.store.datasets import write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

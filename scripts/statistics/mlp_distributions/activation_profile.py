@@ -1,10 +1,10 @@
 """Histograms of the stages of an MLP, for every layer, without the first tokens of a text."""
 
-from microtome.products import job
+from microtome.model.stored import StoredMLP
 from microtome.statistics.distributions import site_histograms
 from microtome.statistics.layers import by_layer, from_position
-from microtome.store import write_dataset
-from microtome.weights import StoredMLP
+from microtome.store.datasets import write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

@@ -1,8 +1,8 @@
 """What GELU does to evenly spaced values; of no model."""
 
-from microtome.products import job
 from microtome.statistics.nonlinearity import gelu_demonstration
-from microtome.store import write_dataset
+from microtome.store.datasets import write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

@@ -1,8 +1,8 @@
 """Two rings that a third dimension makes linearly separable; of no model."""
 
-from microtome.products import job
 from microtome.statistics.nonlinearity import linear_separation_demonstration
-from microtome.store import write_dataset
+from microtome.store.datasets import write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

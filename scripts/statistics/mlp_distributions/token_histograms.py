@@ -1,9 +1,9 @@
 """Histograms of the stages of an MLP by token position, at one layer."""
 
-from microtome.products import job
+from microtome.model.stored import StoredMLP
 from microtome.statistics.distributions import token_histograms
-from microtome.store import open_layer, write_dataset
-from microtome.weights import StoredMLP
+from microtome.store.datasets import open_layer, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake), open_layer(snakemake.input.layers[0]) as section:

@@ -1,10 +1,10 @@
 """Tokens before and after an MLP, in two dimensions and value by value, at one layer."""
 
-from microtome.products import job
 from microtome.statistics.correlation import correlations, paired_values
 from microtome.statistics.embedding import tsne
 from microtome.statistics.layers import from_position
-from microtome.store import open_layer, write_dataset
+from microtome.store.datasets import open_layer, write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake), open_layer(snakemake.input.layers[0]) as section:

@@ -1,9 +1,9 @@
 """How many weights and biases an MLP has."""
 
-from microtome.products import job
+from microtome.model.stored import StoredMLP
 from microtome.statistics.mlp_weights import weight_counts
-from microtome.store import write_dataset
-from microtome.weights import StoredMLP
+from microtome.store.datasets import write_dataset
+from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):

@@ -3,9 +3,9 @@
 import pandas as pd
 import xarray as xr
 
-from microtome.products import job
-from microtome.store import read_dataset
-from microtome.tables import write_table
+from microtome.store.datasets import read_dataset
+from microtome.store.tables import write_table
+from microtome.workflow.jobs import job
 
 
 def tabulate(rsa: xr.Dataset, test: xr.Dataset) -> pd.DataFrame:

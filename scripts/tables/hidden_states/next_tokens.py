@@ -4,9 +4,9 @@ import json
 
 import xarray as xr
 
-from microtome.products import job
-from microtome.store import read_dataset
-from microtome.tables import write_table
+from microtome.store.datasets import read_dataset
+from microtome.store.tables import write_table
+from microtome.workflow.jobs import job
 
 
 def rows_of_seven(tokens: xr.Dataset) -> str:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import xarray as xr
 
-from microtome.products import job, replacing
-from microtome.store import read_dataset
+from microtome.store.datasets import read_dataset
+from microtome.store.files import replacing
+from microtome.workflow.jobs import job
 
 
 def text(counts: xr.Dataset) -> str:

@@ -20,10 +20,10 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from microtome.checkpoint import read_config, sizes, tensor_index
 from microtome.errors import MicrotomeError
-from microtome.prefixes import Prefixes, PrefixSharing
-from microtome.skeleton import resolve, skeleton
+from microtome.model.checkpoint import read_config, sizes, tensor_index
+from microtome.model.skeleton import resolve, skeleton
+from microtome.sweep.prefixes import Prefixes, PrefixSharing
 
 _LIBC = ctypes.CDLL(None)
 
@@ -45,7 +45,7 @@ class MappedModel:
 
     Attributes:
         config: the transformers config.
-        sizes: the model's dimensions, as `microtome.checkpoint.sizes` names them.
+        sizes: the model's dimensions, as `microtome.model.checkpoint.sizes` names them.
         blocks: the blocks, without weights.
     """
 
@@ -53,7 +53,7 @@ class MappedModel:
         """Build the skeleton and match its names with the checkpoint's tensors.
 
         Args:
-            checkpoint: a checkpoint folder as `microtome.fetch.fetch` makes it.
+            checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
             dtype: what is computed in: float32, bfloat16 or float16.
             device: where: cpu or cuda.
 

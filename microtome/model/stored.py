@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from microtome.architectures import ARCHITECTURES
-from microtome.checkpoint import tensor_index
 from microtome.errors import MicrotomeError
+from microtome.model.architectures import ARCHITECTURES
+from microtome.model.checkpoint import tensor_index
 
 #: How safetensors' floats are mapped. numpy has no bfloat16, the upper half of a float32.
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -46,8 +46,8 @@ class StoredMLP:
         """Find out what the MLPs are made of.
 
         Args:
-            checkpoint: a checkpoint folder as `microtome.fetch.fetch` makes it.
-            manifest: the file that holds what `microtome.fetch.manifest` says of it.
+            checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
+            manifest: the file that holds what `microtome.model.fetch.manifest` says of it.
 
         Raises:
             MicrotomeError: an architecture that is not known, or a damaged checkpoint.
@@ -61,7 +61,8 @@ class StoredMLP:
         if taps is None:
             raise MicrotomeError(
                 f"{checkpoint}: the MLP of the architecture {self._architecture!r} is not known; "
-                f"known: {', '.join(ARCHITECTURES)} (others go into microtome/architectures.py)"
+                f"known: {', '.join(ARCHITECTURES)} (others go into "
+                "microtome/model/architectures.py)"
             )
         self.gated = "pre_linear" in taps
         first = {"W1 (gate)": "pre", "W1 (up)": "pre_linear"} if self.gated else {"W1": "pre"}

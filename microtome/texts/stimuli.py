@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from microtome.documents import read_yaml
 from microtome.errors import MicrotomeError, nearest
+from microtome.texts.documents import read_yaml
 
 PLACE = "{word}"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import xarray as xr
 
 from microtome.errors import MicrotomeError
-from microtome.products import replacing
+from microtome.store.files import replacing
 
 
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:

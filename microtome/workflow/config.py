@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from microtome.architectures import FINAL_SITES, SITES
+from microtome.sites import FINAL_SITES, SITES
 
 Config = Mapping[str, Any]
 

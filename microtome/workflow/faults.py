@@ -16,15 +16,16 @@ from typing import Any
 
 import yaml
 
-from microtome.architectures import ARCHITECTURES, DIMENSIONS, FINAL_SITES, taps
-from microtome.checkpoint import read_json, weight_files
-from microtome.config import Config, Product, readers, statistics, stimulus_file
-from microtome.documents import read_yaml
 from microtome.errors import MicrotomeError, in_short, nearest
-from microtome.products import RESULTS
-from microtome.signature import Signature, signature
-from microtome.sources import Folder, Untrained, parse_source
-from microtome.stimuli import read_stimuli
+from microtome.model.architectures import ARCHITECTURES, taps
+from microtome.model.checkpoint import read_json, weight_files
+from microtome.model.sources import Folder, Untrained, parse_source
+from microtome.sites import DIMENSIONS, FINAL_SITES
+from microtome.store.checksums import RESULTS
+from microtome.texts.documents import read_yaml
+from microtome.texts.stimuli import read_stimuli
+from microtome.workflow.config import Config, Product, readers, statistics, stimulus_file
+from microtome.workflow.signature import Signature, signature
 
 #: Ten times as fast where PyYAML has libyaml, as its wheels do.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

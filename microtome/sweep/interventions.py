@@ -1,9 +1,9 @@
 """Interventions that ride the sweep: change what one block returns, and read the prediction.
 
-The model is run block by block as in `microtome.sweep`, each block's weights read once. The text
-begins as one row; after every block a changed copy of its unchanged row joins as a branch. Half
-as many passes through blocks as one forward per intervention needs: a branch has no part in the
-blocks before it.
+The model is run block by block as in `microtome.sweep.sweep`, each block's weights read once. The
+text begins as one row; after every block a changed copy of its unchanged row joins as a branch.
+Half as many passes through blocks as one forward per intervention needs: a branch has no part in
+the blocks before it.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from microtome.mapped import MappedModel
+from microtome.model.mapped import MappedModel
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def scaled_blocks(checkpoint: Path, ids: np.ndarray, factor: float) -> np.ndarra
     Source: Mike X Cohen, "LLM breakdown 4/6: Transformer outputs (hidden states)", demo 3.
 
     Args:
-        checkpoint: a checkpoint folder as `microtome.fetch.fetch` makes it.
+        checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
         ids: the text's token ids, (position,).
         factor: what a block's output, the hidden state of every token, is multiplied by.
 

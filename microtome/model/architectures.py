@@ -13,27 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from microtome.errors import MicrotomeError, nearest
-
-#: Every site of a block, in the order of computation, with the dimensions that follow `token`.
-SITES: dict[str, tuple[str, ...]] = {
-    "resid_pre": ("d_model",),
-    "q": ("n_heads", "d_head"),
-    "k": ("n_kv_heads", "d_head"),
-    "v": ("n_kv_heads", "d_head"),
-    "z": ("n_heads", "d_head"),
-    "attn_out": ("d_model",),
-    "resid_mid": ("d_model",),
-    "ln2_out": ("d_model",),
-    "pre": ("d_mlp",),
-    "pre_linear": ("d_mlp",),
-    "post": ("d_mlp",),
-    "mlp_out": ("d_model",),
-    "resid_post": ("d_model",),
-}
-#: The sites after the last block: the final norm's output and the head's.
-FINAL_SITES: dict[str, tuple[str, ...]] = {"ln_final": ("d_model",), "logits": ("d_vocab",)}
-#: The dimensions of every site, block or final, that follow `token`.
-DIMENSIONS = SITES | FINAL_SITES
+from microtome.sites import SITES
 
 
 @dataclass(frozen=True)
@@ -143,7 +123,7 @@ def taps(config: Any, sites: list[str]) -> dict[str, Tap]:
             has = [s for s in SITES if s in known or s in ("resid_pre", "resid_post")]
             raise MicrotomeError(
                 f"site {site!r} is not known for the architecture {config.model_type!r}; "
-                f"it has {', '.join(has)} (others go into microtome/architectures.py)"
+                f"it has {', '.join(has)} (others go into microtome/model/architectures.py)"
             )
         found[site] = known[site]
     return found

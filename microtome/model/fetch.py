@@ -1,8 +1,8 @@
 """From a model's source to its checkpoint folder and manifest.
 
-Whatever the source, the result is the same: see `microtome.checkpoint`. A hub or local checkpoint
-is linked; only a GGUF, an untrained model, or weights that transformers itself has to convert are
-written anew.
+Whatever the source, the result is the same: see `microtome.model.checkpoint`. A hub or local
+checkpoint is linked; only a GGUF, an untrained model, or weights that transformers itself has to
+convert are written anew.
 """
 
 import importlib.metadata
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from microtome.checkpoint import read_config, side_files, sizes, tensor_index, weight_files
 from microtome.errors import MicrotomeError, in_short
-from microtome.products import sha256
-from microtome.skeleton import resolve, skeleton
-from microtome.sources import Folder, Hub, Package, Source, Untrained
+from microtome.model.checkpoint import read_config, side_files, sizes, tensor_index, weight_files
+from microtome.model.skeleton import resolve, skeleton
+from microtome.model.sources import Folder, Hub, Package, Source, Untrained
+from microtome.store.checksums import sha256
 
 #: What is taken from a hub repository, from its top folder only: configuration, tokenizer, the
 #: safetensors that transformers names. No pickle, no code, no second copy in another format.

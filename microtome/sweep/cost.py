@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from microtome.architectures import DIMENSIONS
+from microtome.sites import DIMENSIONS
 
 #: Bytes per value, by the names of configs and by those of safetensors.
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -44,7 +44,7 @@ class Model:
     """A model's shape.
 
     Attributes:
-        sizes: its dimensions, as `microtome.checkpoint.sizes` names them.
+        sizes: its dimensions, as `microtome.model.checkpoint.sizes` names them.
         block: numbers in the largest block.
         stored: bytes per number in the checkpoint.
         masks: bytes of the causal masks that the architecture keeps, one per block.
@@ -85,7 +85,7 @@ class Cost:
 
 
 def model(manifest: Mapping[str, Any]) -> Model:
-    """The shape of a model from what `microtome.fetch.manifest` says of it."""
+    """The shape of a model from what `microtome.model.fetch.manifest` says of it."""
     blocks: Counter[int] = Counter()
     stored = 0
     for name, tensor in manifest["tensors"].items():

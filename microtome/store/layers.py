@@ -1,7 +1,7 @@
 """Layer files: what the sweep reads of a model, written as it comes, one HDF5 file per layer.
 
-Kept apart from `microtome.store`, which reads them: the sweep starts a second earlier without
-xarray. Chunks carry Fletcher-32 checksums, so that a damaged one cannot be read.
+Kept apart from `microtome.store.datasets`, which reads them: the sweep starts a second earlier
+without xarray. Chunks carry Fletcher-32 checksums, so that a damaged one cannot be read.
 """
 
 import io
@@ -20,9 +20,9 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
-from microtome.architectures import DIMENSIONS
 from microtome.errors import MicrotomeError
-from microtome.products import replacing
+from microtome.sites import DIMENSIONS
+from microtome.store.files import replacing
 
 #: Bytes per chunk aimed at: whole rows, so that one token or one sequence is a short read.
 CHUNK_BYTES = 1 << 20

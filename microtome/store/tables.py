@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from microtome.products import replacing
+from microtome.store.files import replacing
 
 
 def write_table(frame: pd.DataFrame, text: str, csv: str | Path, txt: str | Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError, in_short
-from microtome.stimuli import Stimulus
+from microtome.texts.stimuli import Stimulus
 
 #: Token coordinates every table has; stimuli from a template add `word`, `category`, `in_word`.
 COLUMNS = ("sequence", "position", "token_id", "text")
@@ -44,7 +44,7 @@ def token_table(
     """
     from transformers import AutoTokenizer
 
-    from microtome.checkpoint import read_config, sizes
+    from microtome.model.checkpoint import read_config, sizes
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(

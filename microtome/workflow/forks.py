@@ -7,8 +7,8 @@ ends. The server imports the packages that a script needs, the first time one ne
 of this repository each fork imports itself, so that an edit counts at once. Without a server, the
 command runs as it stands.
 
-    python -I -S microtome/forks.py SOCKET python SCRIPT     (light: no site-packages, no imports)
-    python microtome/forks.py --serve DESCRIPTOR             (of a listening socket)
+    python -I -S forks.py SOCKET python SCRIPT     (light: no site-packages, no imports)
+    python forks.py --serve DESCRIPTOR             (of a listening socket)
 """
 
 import atexit
@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 #: Bytes of a message, at most: the system's limit on one is lower.
 MESSAGE = 1 << 20
 
@@ -132,7 +132,7 @@ def _let_go(selector: selectors.BaseSelector) -> None:
 
 def _import_for(script: Path) -> None:
     """Import the packages that a script and what it imports of this repository import."""
-    from microtome.digest import imported
+    from microtome.workflow.digest import imported
 
     try:
         names = imported(script, ROOT)

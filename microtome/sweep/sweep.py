@@ -4,7 +4,7 @@ One forward per batch, with recorders in the place of the blocks, gives the hidd
 enters the first block and what every block is called with. Then, for each block in order: map
 its weights, run every batch through it, drop them. The values are those of a full forward of
 the same batch, bit for bit: the same modules run the same operations on the same numbers, once for
-the prefixes that texts share (`microtome.prefixes`).
+the prefixes that texts share (`microtome.sweep.prefixes`).
 
 A sweep may be made in parts, ranges of blocks one after another: what leaves the last block of one
 enters the first of the next.
@@ -22,11 +22,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from microtome.architectures import DIMENSIONS, Tap, taps
 from microtome.errors import MicrotomeError
-from microtome.mapped import Call, MappedModel, give_back
-from microtome.prefixes import Prefixes
-from microtome.sections import Section, sequences
+from microtome.model.architectures import Tap, taps
+from microtome.model.mapped import Call, MappedModel, give_back
+from microtome.sites import DIMENSIONS
+from microtome.store.layers import Section, sequences
+from microtome.sweep.prefixes import Prefixes
 
 #: After so many bytes of activations the system gets back what is free; that takes 10 ms.
 GIVE_BACK = 1 << 27
@@ -128,7 +129,7 @@ def sweep_table(
     """Run a token table's sequences through a model as `sweep` does, with a progress bar.
 
     Args:
-        checkpoint: a checkpoint folder as `microtome.fetch.fetch` makes it.
+        checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
         columns: the token table's columns by name, (token,) each.
         sites: sites of blocks.
         layers: indices of blocks.
@@ -179,11 +180,11 @@ def sweep(
     last site there.
 
     Args:
-        checkpoint: a checkpoint folder as `microtome.fetch.fetch` makes it.
+        checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
         batches: what `batched` returned.
-        sites: names of `microtome.architectures.SITES`.
+        sites: names of `microtome.sites.SITES`.
         layers: indices of blocks.
-        final_sites: names of `microtome.architectures.FINAL_SITES`.
+        final_sites: names of `microtome.sites.FINAL_SITES`.
         dtype: what is computed in: float32, bfloat16 or float16.
         device: where: cpu, cuda, or auto for a GPU if there is one.
         entering: in the place of embeddings, `resid_pre` of all tokens at the first block that is
@@ -302,7 +303,7 @@ def _reading(
             except AttributeError:
                 raise MicrotomeError(
                     f"site {site!r}: {type(block).__name__} has no module {tap.path!r}; "
-                    "correct its entry in microtome/architectures.py"
+                    "correct its entry in microtome/model/architectures.py"
                 ) from None
             if tap.side == "output":
                 hook = module.register_forward_hook(
@@ -326,7 +327,7 @@ def _shaped(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int])
     except RuntimeError:
         raise MicrotomeError(
             f"site {site!r}: shape {tuple(value.shape)} where tokens × "
-            f"{' × '.join(map(str, shape))} was expected; correct microtome/architectures.py"
+            f"{' × '.join(map(str, shape))} was expected; correct microtome/model/architectures.py"
         ) from None
 
 

@@ -1,0 +1,1 @@
+"""Texts: YAML as people write it, stimulus files, token tables."""

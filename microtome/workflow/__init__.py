@@ -1,0 +1,1 @@
+"""What the workflow does beside its rules: the config, its faults, staleness, jobs."""
