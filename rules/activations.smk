@@ -4,8 +4,8 @@
 # the texts' lengths. Between two jobs lies what leaves the blocks of the first; it is kept, so that
 # the second can be made again without it.
 
-for (model, stimuli), wanted in settings.sweeps(config).items():
-    parts = settings.parts(config, model, wanted)
+for (model, stimuli), wanted in SWEEPS.items():
+    parts = studies.parts(model, wanted)
     for part in parts:
         label = f"{stimuli}-{part.start:02d}" if len(parts) > 1 else stimuli
 

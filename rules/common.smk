@@ -10,7 +10,8 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from microtome.workflow import config as settings
+from microtome.workflow.captions import captions
+from microtome.workflow.config import Studies
 from microtome.workflow.digest import code_digest
 from microtome.errors import MicrotomeError
 from microtome.workflow.faults import check
@@ -18,18 +19,28 @@ from microtome.store.checksums import size_and_time
 from microtome.model.sources import Folder, Package, Untrained, parse_source
 
 ROOT = Path(workflow.basedir)
+#: Where studies and stimuli may lie; what a user has wins.
+BASES = (Path.cwd(), ROOT)
 
 try:
     overlays = workflow.overwrite_configfiles
     files = [file for file in workflow.configfiles if file not in overlays] + overlays
-    check(config, ROOT / "config.schema.yaml", list(map(Path, files)), ROOT)
+    check(config, ROOT / "config.schema.yaml", list(map(Path, files)), BASES)
 except MicrotomeError as error:
     sys.exit(f"microtome: {error}")
+
+studies = Studies(config, BASES)
+SWEEPS = studies.sweeps()
+# The report's template finds a figure's caption by its function (report/figure.rst).
+config["captions"] = {
+    f"{name}.figures.{figure}": caption
+    for name in config["studies"]
+    for figure, caption in captions(studies.study(name).folder / "README.md").items()
+}
 
 
 wildcard_constraints:
     model="|".join(map(re.escape, config["models"])),
-    stimuli="|".join(config["stimuli"]),
 
 
 def code(script):
@@ -37,10 +48,27 @@ def code(script):
     return code_digest(ROOT / "scripts" / script, ROOT)
 
 
-def product_file(kind, product, extension):
-    """Where a study's product lies; one of no model lies in the study's own folder."""
+def product_code(product):
+    """The digest of a product's code: its function, and what provides its inputs."""
+    return code_digest(product.function.file, ROOT)
+
+
+def product_file(product, extension):
+    """Where a product lies; one of no model lies in the study's own folder."""
     folder = "{model}/" if product.of_model else ""
-    return f"results/{kind}/{product.study}/{folder}{product.name}.{extension}"
+    return f"results/{product.kind}/{product.study}/{folder}{product.name}.{extension}"
+
+
+def product_log(product):
+    """The log of the job that makes a product."""
+    folder = "{model}/" if product.of_model else ""
+    return f"results/logs/{product.kind}/{product.study}/{folder}{product.name}.log"
+
+
+def function_name(product):
+    """The function that makes a product, as `microtome.workflow.load` finds it."""
+    file = product.function.file
+    return f"{file.parent.name}.{file.stem}.{product.function.name}"
 
 
 def activation_files(model, stimuli, layers, final):
@@ -56,46 +84,39 @@ def resid_files(model, stimuli, block):
 
 
 def statistics_read(product):
-    """The statistics a product reads, by name."""
-    made = settings.statistics(config, product.study)
-    return {read: product_file("statistics", made[read], "h5") for read in product.reads}
+    """The files of the statistics that a product reads, in the order of its parameters."""
+    return [product_file(read, "h5") for read in product.reads.values()]
 
 
 def all_products():
     """Every figure and table that the config asks for, once per model it depends on."""
     extensions = {"figures": ("svg", "png"), "tables": ("csv", "txt")}
     return [
-        product_file(kind, product, extension).format(model=model)
-        for study, entry in config["studies"].items()
-        for model in entry["models"]
+        product_file(product, extension).format(model=model)
         for kind in extensions
-        for product in settings.readers(config, study, kind).values()
+        for product in studies.products(kind)
+        for model in config["studies"][product.study]["models"]
         for extension in extensions[kind]
     ]
 
 
 def all_statistics():
     """Every statistic that the config asks for, once per model it depends on."""
-    return [
-        product_file("statistics", product, "h5").format(model=model)
-        for study, entry in config["studies"].items()
-        for model in entry["models"]
-        for product in settings.statistics(config, study).values()
-    ]
+    return [product_file(product, "h5").format(model=model) for model, product in studies.asked()]
 
 
 def all_activations():
     """Every layer file that the config asks for."""
     return [
         file
-        for (model, stimuli), wanted in settings.sweeps(config).items()
+        for (model, stimuli), wanted in SWEEPS.items()
         for file in activation_files(model, stimuli, wanted.layers, wanted.final_sites)
     ]
 
 
 def all_tokens():
     """The token table of every sweep; those of other statistics follow with them."""
-    return [f"results/tokens/{model}/{stimuli}.h5" for model, stimuli in settings.sweeps(config)]
+    return [f"results/tokens/{model}/{stimuli}.h5" for model, stimuli in SWEEPS]
 
 
 def work_alone():
@@ -196,39 +217,3 @@ def package_version(wildcards):
         return version(source.package) if isinstance(source, Package) else None
     except PackageNotFoundError:
         return None
-
-
-def statistic_inputs(product):
-    """An input function: what a statistic reads, under the name of what it is."""
-
-    def inputs(wildcards):
-        found = statistics_read(product)
-        if product.tokens:
-            found["tokens"] = f"results/tokens/{wildcards.model}/{product.stimuli}.h5"
-        if product.checkpoint:
-            found["manifest"] = f"results/models/{wildcards.model}/manifest.json"
-            found["checkpoint"] = ancient(f"results/models/{wildcards.model}/checkpoint")
-        if product.sites and not product.swept:
-            layers = settings.product_layers(config, product, wildcards.model)
-            found["layers"] = activation_files(wildcards.model, product.stimuli, layers, False)
-        if product.final_sites and not product.swept:
-            found["final"] = activation_files(wildcards.model, product.stimuli, [], True)
-        return found
-
-    return inputs
-
-
-def caption(figure):
-    """A figure's caption; figures that share a script share it, and one may have none."""
-    path = ROOT / "report" / figure.study / f"{figure.script}.rst"
-    return str(path) if path.exists() else None
-
-
-def swept_params(product):
-    """Of a statistic that is made in the sweep: what it wants of the model, and in which dtype."""
-    if not product.swept:
-        return {}
-    return {
-        "layers": lambda wildcards: settings.product_layers(config, product, wildcards.model),
-        "dtype": config["sweep"]["dtype"],
-    }

@@ -9,6 +9,7 @@ from pathlib import Path
 import manimgx_fonts
 import matplotlib as mpl
 import noto_cjk_sans_otc
+import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
 
@@ -62,6 +63,16 @@ def style(theme: str, texts: Iterable[str] = ()) -> Iterator[None]:
     fonts = {"font.family": fonts_for("".join(texts))}
     with mpl.rc_context(_COMMON | fonts | (_DARK if theme == "dark" else {})):
         yield
+
+
+def token_texts(statistics: Iterable[xr.Dataset]) -> list[str]:
+    """The tokens that statistics are about, which may be in any script."""
+    return [
+        str(text)
+        for data in statistics
+        if "text" in data.coords
+        for text in data["text"].values.flat
+    ]
 
 
 def fonts_for(text: str) -> list[str]:
