@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from microtome.figures.panels import sparse_ticks
 from microtome.figures.style import DEPTH, ink, save, style
-from microtome.statistics.layers import from_position
+from microtome.statistics.positions import from_position
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
 

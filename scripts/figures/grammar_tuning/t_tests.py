@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from microtome.figures.labels import site_definition
 from microtome.figures.style import save, style
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
@@ -34,7 +35,7 @@ def draw(tests: xr.Dataset) -> Figure:
     axes.margins(x=0.01)
     axes.set(xlabel="Neuron", ylabel="T-value")
     title = f"{first} minus {second} in the neurons of layer {tests.attrs['layer']}"
-    axes.set(title=f"{title} (paired t, Bonferroni)\n{tests.attrs['definition']}")
+    axes.set(title=f"{title} (paired t, Bonferroni)\n{site_definition(tests)}")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 

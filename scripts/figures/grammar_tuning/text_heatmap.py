@@ -3,6 +3,7 @@
 import xarray as xr
 from matplotlib.figure import Figure
 
+from microtome.figures.labels import site_definition
 from microtome.figures.style import save, style
 from microtome.figures.text import text_heatmap, text_height
 from microtome.store.datasets import read_dataset
@@ -33,7 +34,7 @@ def draw(tuning: xr.Dataset) -> Figure:
         axes.set_title(
             f"{'AB'[number]}) {category.capitalize()}-tuned neuron {neuron} of layer "
             f"{tuning.attrs['layer']} (t = {t:.1f}), "
-            f"activation {lowest:.2f} (pale) to {highest:.2f}\n{tuning.attrs['definition']}",
+            f"activation {lowest:.2f} (pale) to {highest:.2f}\n{site_definition(tuning)}",
             loc="left",
         )
     return figure

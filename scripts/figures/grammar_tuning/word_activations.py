@@ -3,6 +3,7 @@
 import xarray as xr
 from matplotlib.figure import Figure
 
+from microtome.figures.labels import site_definition
 from microtome.figures.style import ink, save, style
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
@@ -40,7 +41,7 @@ def draw(words: xr.Dataset, *, limits: tuple[float, float]) -> Figure:
     right.margins(x=0.01)
     right.set(xlabel="Neuron", ylabel="Activation")
     right.set(title=f"B) Mean activations over all {second}s")
-    figure.suptitle(f"Layer {words.attrs['layer']}, {words.attrs['definition']}")
+    figure.suptitle(f"Layer {words.attrs['layer']}, {site_definition(words)}")
     return figure
 
 

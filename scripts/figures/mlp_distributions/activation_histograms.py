@@ -3,6 +3,7 @@
 import xarray as xr
 from matplotlib.figure import Figure
 
+from microtome.figures.labels import stage_labels
 from microtome.figures.style import ink, save, style
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
@@ -13,11 +14,11 @@ def draw(histograms: xr.Dataset) -> Figure:
     figure = Figure(figsize=(7, 4), layout="tight")
     axes = figure.subplots()
     limit = histograms.attrs["limit"]
-    for site in histograms["site"].values:
+    for site, name in zip(histograms["site"].values, stage_labels(histograms), strict=True):
         stage = histograms.sel(site=site)
         beyond = stage["beyond"].item()
         left_out = f", {beyond:.0%} beyond" if beyond >= 0.01 else ""
-        label = f"{stage['stage'].item()} (N = {stage['n'].item():,}{left_out})"
+        label = f"{name} (N = {stage['n'].item():,}{left_out})"
         axes.plot(stage["value"].values, stage["density"].values, label=label)
     axes.axvline(0, linestyle="--", color=ink(), linewidth=0.5)
     axes.set(xlabel="Activation value", ylabel="Density", xlim=(-limit, limit), ylim=(0, None))

@@ -1,7 +1,8 @@
 """Correlation of each two sites at one token, for every layer."""
 
 from microtome.statistics.correlation import correlations
-from microtome.statistics.layers import by_layer, distinct
+from microtome.statistics.layers import by_layer
+from microtome.statistics.positions import distinct
 from microtome.store.datasets import write_dataset
 from microtome.workflow.jobs import job
 

@@ -1,7 +1,7 @@
 """Activations of each two sites side by side, at one layer and token, and their correlation."""
 
 from microtome.statistics.correlation import correlations, paired_values
-from microtome.statistics.layers import distinct
+from microtome.statistics.positions import distinct
 from microtome.store.datasets import open_layer, write_dataset
 from microtome.workflow.jobs import job
 

@@ -1,6 +1,6 @@
 """Which pairs of words share a category."""
 
-from microtome.statistics.layers import at_position
+from microtome.statistics.positions import at_word
 from microtome.statistics.similarity import word_pairs
 from microtome.store.datasets import read_dataset, write_dataset
 from microtome.workflow.jobs import job
@@ -8,4 +8,4 @@ from microtome.workflow.jobs import job
 if __name__ == "__main__":
     with job(snakemake):
         tokens = read_dataset(snakemake.input.tokens)
-        write_dataset(word_pairs(at_position(tokens, -1)), snakemake.output[0])
+        write_dataset(word_pairs(at_word(tokens)), snakemake.output[0])

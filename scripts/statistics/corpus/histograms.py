@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from microtome.statistics.running import histograms
+from microtome.statistics.distributions import running_histograms
 from microtome.store.datasets import write_dataset
 from microtome.store.layers import read_columns
 from microtome.sweep.sweep import sweep_table
@@ -23,5 +23,7 @@ if __name__ == "__main__":
             device=snakemake.resources.device,
             log=log,
         )
-        found = histograms(sections, n_threads=snakemake.threads, **snakemake.params.options)
+        found = running_histograms(
+            sections, n_threads=snakemake.threads, **snakemake.params.options
+        )
         write_dataset(found, snakemake.output[0])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from microtome.statistics.running import moments
+from microtome.statistics.moments import running_moments
 from microtome.store.datasets import write_dataset
 from microtome.store.layers import read_columns
 from microtome.sweep.sweep import sweep_table
@@ -23,4 +23,4 @@ if __name__ == "__main__":
             device=snakemake.resources.device,
             log=log,
         )
-        write_dataset(moments(sections), snakemake.output[0])
+        write_dataset(running_moments(sections), snakemake.output[0])

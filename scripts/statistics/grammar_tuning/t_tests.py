@@ -1,6 +1,6 @@
 """Two categories of words compared at every neuron."""
 
-from microtome.statistics.tuning import t_tests
+from microtome.statistics.selectivity import t_tests
 from microtome.store.datasets import read_dataset, write_dataset
 from microtome.workflow.jobs import job
 

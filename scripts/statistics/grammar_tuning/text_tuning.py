@@ -1,6 +1,6 @@
 """The most tuned neuron of each category on another text."""
 
-from microtome.statistics.tuning import text_tuning
+from microtome.statistics.selectivity import text_tuning
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.workflow.jobs import job
 

@@ -2,7 +2,7 @@
 
 from transformers import AutoTokenizer
 
-from microtome.statistics.hidden_states import next_tokens
+from microtome.statistics.prediction import next_tokens
 from microtome.store.datasets import open_layer, write_dataset
 from microtome.workflow.jobs import job
 

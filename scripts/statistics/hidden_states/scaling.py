@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from microtome.statistics.hidden_states import scaling, target_id, token_ids
+from microtome.statistics.positions import token_ids
+from microtome.statistics.prediction import target_id, target_log_probability
 from microtome.store.datasets import read_dataset, write_dataset
 from microtome.sweep.interventions import scaled_blocks
 from microtome.workflow.jobs import job
@@ -20,4 +21,4 @@ if __name__ == "__main__":
         target = target_id(tokenizer, options["target"])
         ids = token_ids(read_dataset(snakemake.input.tokens))
         predicted = scaled_blocks(Path(checkpoint), ids, options["factor"])
-        write_dataset(scaling(predicted, target), snakemake.output[0])
+        write_dataset(target_log_probability(predicted, target), snakemake.output[0])

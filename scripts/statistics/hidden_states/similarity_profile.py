@@ -1,10 +1,12 @@
 """Cosine similarity of each two tokens, in every hidden state."""
 
-from microtome.statistics.hidden_states import hidden_states, similarity_profile
-from microtome.store.datasets import write_dataset
+from microtome.statistics.layers import by_layer, stack_hidden_states
+from microtome.statistics.similarity import similarity_profile
+from microtome.store.datasets import open_layer, write_dataset
 from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
-    with job(snakemake):
-        states = hidden_states(snakemake.input.layers, snakemake.input.final)
+    with job(snakemake), open_layer(snakemake.input.final[0]) as final:
+        entered = by_layer(snakemake.input.layers, lambda section: section[["resid_pre"]].load())
+        states = stack_hidden_states(entered["resid_pre"], final["ln_final"])
         write_dataset(similarity_profile(states, **snakemake.params.options), snakemake.output[0])

@@ -2,7 +2,8 @@
 
 from microtome.model.stored import StoredMLP
 from microtome.statistics.distributions import site_histograms
-from microtome.statistics.layers import by_layer, from_position
+from microtome.statistics.layers import by_layer
+from microtome.statistics.positions import from_position
 from microtome.store.datasets import write_dataset
 from microtome.workflow.jobs import job
 
@@ -11,9 +12,9 @@ if __name__ == "__main__":
         options = dict(snakemake.params.options)
         first = options.pop("first_token")
         mlp = StoredMLP(snakemake.input.checkpoint, snakemake.input.manifest)
-        stages = mlp.stages(snakemake.params.sites)
+        sites = snakemake.params.sites
         profile = by_layer(
             snakemake.input.layers,
-            lambda section: site_histograms(from_position(section, first), stages, **options),
+            lambda section: site_histograms(from_position(section, first), sites, **options),
         )
-        write_dataset(profile, snakemake.output[0])
+        write_dataset(profile.assign_attrs(mlp.attributes()), snakemake.output[0])

@@ -1,6 +1,6 @@
 """What GELU does to evenly spaced values; of no model."""
 
-from microtome.statistics.nonlinearity import gelu_demonstration
+from microtome.statistics.distributions import gelu_demonstration
 from microtome.store.datasets import write_dataset
 from microtome.workflow.jobs import job
 

@@ -1,6 +1,6 @@
 """Two rings that a third dimension makes linearly separable; of no model."""
 
-from microtome.statistics.nonlinearity import linear_separation_demonstration
+from microtome.statistics.dimensionality import linear_separation_demonstration
 from microtome.store.datasets import write_dataset
 from microtome.workflow.jobs import job
 

@@ -8,6 +8,6 @@ from microtome.workflow.jobs import job
 if __name__ == "__main__":
     with job(snakemake), open_layer(snakemake.input.layers[0]) as section:
         mlp = StoredMLP(snakemake.input.checkpoint, snakemake.input.manifest)
-        stages = mlp.stages(snakemake.params.sites)
-        histograms = token_histograms(section, stages, **snakemake.params.options)
-        write_dataset(histograms.assign_attrs(layer=section.attrs["layer"]), snakemake.output[0])
+        histograms = token_histograms(section, snakemake.params.sites, **snakemake.params.options)
+        facts = mlp.attributes() | {"layer": section.attrs["layer"]}
+        write_dataset(histograms.assign_attrs(facts), snakemake.output[0])

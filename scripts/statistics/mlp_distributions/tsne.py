@@ -1,8 +1,8 @@
 """Tokens before and after an MLP, in two dimensions and value by value, at one layer."""
 
 from microtome.statistics.correlation import correlations, paired_values
-from microtome.statistics.embedding import tsne
-from microtome.statistics.layers import from_position
+from microtome.statistics.dimensionality import tsne
+from microtome.statistics.positions import from_position
 from microtome.store.datasets import open_layer, write_dataset
 from microtome.workflow.jobs import job
 

@@ -1,7 +1,7 @@
 """How many weights and biases an MLP has."""
 
 from microtome.model.stored import StoredMLP
-from microtome.statistics.mlp_weights import weight_counts
+from microtome.statistics.distributions import weight_counts
 from microtome.store.datasets import write_dataset
 from microtome.workflow.jobs import job
 

@@ -1,7 +1,7 @@
 """Histograms of the MLP's weight matrices, for every layer."""
 
 from microtome.model.stored import StoredMLP
-from microtome.statistics.mlp_weights import weight_histograms
+from microtome.statistics.distributions import weight_histograms
 from microtome.store.datasets import write_dataset
 from microtome.workflow.jobs import job
 

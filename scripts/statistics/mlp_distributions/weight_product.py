@@ -1,7 +1,7 @@
 """The squared product of an MLP's first and last weight matrix."""
 
 from microtome.model.stored import StoredMLP
-from microtome.statistics.mlp_weights import weight_product
+from microtome.statistics.similarity import weight_product
 from microtome.store.datasets import write_dataset
 from microtome.workflow.jobs import job
 

@@ -3,6 +3,7 @@
 import pandas as pd
 import xarray as xr
 
+from microtome.figures.labels import site_definition
 from microtome.store.datasets import read_dataset
 from microtome.store.tables import write_table
 from microtome.workflow.jobs import job
@@ -36,7 +37,7 @@ def summarise(tests: xr.Dataset, frame: pd.DataFrame, n: int = 5) -> str:
     return "\n".join(
         [
             f"{first} minus {second}, {words} words each: {len(frame)} neurons "
-            f"of layer {tests.attrs['layer']}, {tests.attrs['definition']}",
+            f"of layer {tests.attrs['layer']}, {site_definition(tests)}",
             f"Words of more than one token: {split[0]} {first}, {split[1]} {second}",
             "",
             f"Significant neurons at {alpha:g}",
