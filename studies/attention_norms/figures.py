@@ -7,11 +7,11 @@ from matplotlib.figure import Figure
 
 from microtome.figures.panels import sparse_ticks
 from microtome.figures.style import DEPTH, FILLS, ink
-from microtome.statistics.layers import from_position
+from microtome.statistics.positions import from_position
 
 
 def autoregression(autoregression: xr.Dataset) -> Figure:
-    """Draw the autoregression of `autoregression` over the layers; source: part 4."""
+    """Draw the betas of `autoregression` over the layers; source: part 4."""
     figure = Figure(figsize=(10, 4), layout="tight")
     axes = figure.subplots()
     places = np.arange(autoregression.sizes["layer"])
@@ -48,7 +48,7 @@ def norms(norms: xr.Dataset, norm_histograms: xr.Dataset) -> Figure:
     """Draw `norms` as hexagons and `norm_histograms` as lines, coloured by depth; source: part 4.
 
     Args:
-        norms: the statistic, of which the tokens that the norm_histograms count are drawn.
+        norms: the statistic, of which the tokens that the histograms count are drawn.
         norm_histograms: the statistic `norm_histograms`.
     """
     figure = Figure(figsize=(12, 4), layout="tight")
