@@ -1,9 +1,12 @@
 """Cosine similarity of all words at Q, K and V of one layer."""
 
+from string import ascii_uppercase
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from microtome.figures.panels import colour_bar_ends, panel_grid
 from microtome.figures.style import save, style
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
@@ -17,11 +20,11 @@ def draw(similarities: xr.Dataset, *, layer: int, limits: tuple[float, float]) -
         layer: the layer.
         limits: the similarities at the ends of the colour scale.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
     category = similarities["category"].values
     borders = np.flatnonzero(category[1:] != category[:-1]) + 0.5
     sites = similarities["site"].values
-    for axes, site, letter in zip(figure.subplots(1, len(sites)), sites, "ABC", strict=True):
+    figure, panels = panel_grid(len(sites), (10, 4), layout="constrained")
+    for axes, site, letter in zip(panels, sites, ascii_uppercase, strict=False):
         matrix = similarities["cosine"].sel(layer=layer, site=site).values
         image = axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="magma")
         for border in borders:
@@ -29,7 +32,7 @@ def draw(similarities: xr.Dataset, *, layer: int, limits: tuple[float, float]) -
             axes.axvline(border, color="w", linestyle="--", linewidth=0.5)
         axes.set(xticks=[], title=f"{letter}) {site.upper()} cosine similarities")
         axes.set(xlabel="Words", ylabel="Words")
-        extend = "min" if matrix.min() < limits[0] else "neither"
+        extend = colour_bar_ends(matrix, limits)
         figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.8, extend=extend)
     return figure
 

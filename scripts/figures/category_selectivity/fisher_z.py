@@ -1,9 +1,9 @@
 """What Fisher's z does to values between -1 and 1."""
 
-import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from microtome.figures.panels import histogram_line
 from microtome.figures.style import FILLS, ink, save, style
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
@@ -31,10 +31,9 @@ def draw(sample: xr.Dataset) -> Figure:
         title="A) Impact of transformation",
     )
     for scale, label in LABELS.items():
-        count = sample["count"].sel(scale=scale).values
-        bins = np.isfinite(count)
-        edges = sample["left_edge"].sel(scale=scale).values
-        right.plot(edges[bins], count[bins], linewidth=2, label=label)
+        chosen = sample.sel(scale=scale)
+        edges, counts = chosen["left_edge"].values, chosen["count"].values
+        histogram_line(right, edges, counts, linewidth=2, label=label)
     right.set(xlabel="Similarity or Fisher-z value", ylabel="Count", title="B) Distributions")
     right.legend()
     return figure

@@ -3,17 +3,17 @@
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.figures.panels import dots
-from microtome.figures.style import FILLS, save, style
+from microtome.figures.panels import dots, looks, panel_grid
+from microtome.figures.style import save, style
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
 
 
 def draw(points: xr.Dataset) -> Figure:
     """Draw one scatter per pair of `qkv_points`; source: project 38, part 2."""
-    figure = Figure(figsize=(12, 3.5), layout="tight")
     pairs = points["pair"].values
-    for axes, pair, fill in zip(figure.subplots(1, len(pairs)), pairs, FILLS, strict=True):
+    figure, panels = panel_grid(len(pairs), (12, 3.5), layout="tight")
+    for axes, pair, look in zip(panels, pairs, looks(len(pairs)), strict=True):
         x, y = points[pair].values
         first, second = pair.upper().split("-")
         r = points["r"].sel(pair=pair).item()
@@ -21,7 +21,7 @@ def draw(points: xr.Dataset) -> Figure:
             axes,
             x,
             y,
-            fill,
+            look.fill,
             xlabel=f"{first} activations",
             ylabel=f"{second} activations",
             title=f"{first} by {second} (r = {r:.3f})",

@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.figures.panels import dots
-from microtome.figures.style import FILLS, save, style
+from microtome.figures.panels import dots, looks, panel_grid
+from microtome.figures.style import save, style
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
 
@@ -18,18 +18,18 @@ def draw(similarities: xr.Dataset, rsa: xr.Dataset, *, layer: int) -> Figure:
         rsa: the statistic of that name, whose scores are in the titles.
         layer: the layer.
     """
-    figure = Figure(figsize=(10, 3), layout="tight")
     upper = np.triu_indices(similarities.sizes["word"], 1)
     cosine = similarities["cosine"].sel(layer=layer)
     pairs = rsa["pair"].values
-    for axes, pair, fill in zip(figure.subplots(1, len(pairs)), pairs, FILLS, strict=True):
+    figure, panels = panel_grid(len(pairs), (10, 3), layout="tight")
+    for axes, pair, look in zip(panels, pairs, looks(len(pairs)), strict=True):
         first, second = pair.split("-")
         r = rsa["r"].sel(layer=layer, pair=pair).item()
         dots(
             axes,
             cosine.sel(site=first).values[upper],
             cosine.sel(site=second).values[upper],
-            fill,
+            look.fill,
             xlabel=f"{first.upper()} cossim",
             ylabel=f"{second.upper()} cossim",
             title=f"{first.upper()} and {second.upper()} (r = {r:.3f})",

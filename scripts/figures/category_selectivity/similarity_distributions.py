@@ -1,9 +1,11 @@
 """Distributions of similarities within and across categories, at one layer."""
 
-import numpy as np
+from string import ascii_uppercase
+
 import xarray as xr
 from matplotlib.figure import Figure
 
+from microtome.figures.panels import histogram_line, panel_grid
 from microtome.figures.style import save, style
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
@@ -11,18 +13,13 @@ from microtome.workflow.jobs import job
 
 def draw(distributions: xr.Dataset) -> Figure:
     """Draw both histograms of each site; source: project 38, part 5."""
-    figure = Figure(figsize=(12, 3.4), layout="tight")
     sites = distributions["site"].values
-    for axes, site, letter in zip(figure.subplots(1, len(sites)), sites, "ABC", strict=True):
+    figure, panels = panel_grid(len(sites), (12, 3.4), layout="tight")
+    for axes, site, letter in zip(panels, sites, ascii_uppercase, strict=False):
         for pairs in distributions["pairs"].values:
             histogram = distributions.sel(site=site, pairs=pairs)
-            bins = np.isfinite(histogram["density"].values)
-            axes.plot(
-                histogram["left_edge"].values[bins],
-                histogram["density"].values[bins],
-                linewidth=2,
-                label=pairs.capitalize(),
-            )
+            edges, density = histogram["left_edge"].values, histogram["density"].values
+            histogram_line(axes, edges, density, linewidth=2, label=pairs.capitalize())
         t = distributions["t"].sel(site=site).item()
         axes.set(xlabel="Cosine similarity", ylabel="Density", ylim=(0, None))
         axes.set(title=f"{letter}) {site.upper()} (t = {t:.2f})")

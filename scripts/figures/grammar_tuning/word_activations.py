@@ -4,6 +4,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from microtome.figures.labels import site_definition
+from microtome.figures.panels import colour_bar_ends
 from microtome.figures.style import ink, save, style
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
@@ -26,9 +27,7 @@ def draw(words: xr.Dataset, *, limits: tuple[float, float]) -> Figure:
     )
     left.set(xlabel="Neuron", ylabel=f"{first.capitalize()}s (index)")
     left.set(title=f"A) Activations of {first}s")
-    below, above = each.min() < limits[0], each.max() > limits[1]
-    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
-    figure.colorbar(image, ax=left, pad=0.01, extend=extend.get((below, above), "neither"))
+    figure.colorbar(image, ax=left, pad=0.01, extend=colour_bar_ends(each, limits))
     mean = activation.values[words["category"].values == second].mean(axis=0)
     right.plot(
         mean,

@@ -3,6 +3,7 @@
 import xarray as xr
 from matplotlib.figure import Figure
 
+from microtome.figures.panels import colour_bar_ends
 from microtome.figures.style import ink, save, style
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
@@ -29,7 +30,7 @@ def draw(sample: xr.Dataset) -> Figure:
         vmin=0,
         vmax=LARGEST,
     )
-    extend = "max" if difference.max() > LARGEST else "neither"
+    extend = colour_bar_ends(difference, (0, LARGEST))
     figure.colorbar(points, ax=axes, pad=0.01, extend=extend, label="Squared difference")
     axes.grid(linestyle="--", linewidth=0.4)
     axes.set_axisbelow(True)

@@ -3,6 +3,7 @@
 import xarray as xr
 from matplotlib.figure import Figure
 
+from microtome.figures.panels import colour_bar_ends
 from microtome.figures.style import save, style
 from microtome.store.datasets import read_dataset
 from microtome.workflow.jobs import job
@@ -19,7 +20,7 @@ def draw(product: xr.Dataset, *, limits: tuple[float, float]) -> Figure:
     axes = figure.subplots()
     squared = product["squared"].values
     image = axes.imshow(squared, vmin=limits[0], vmax=limits[1], cmap="viridis")
-    extend = "max" if squared.max() > limits[1] else "neither"
+    extend = colour_bar_ends(squared, limits)
     figure.colorbar(image, ax=axes, extend=extend, label="Squared product")
     first, layer = product.attrs["first"], product.attrs["layer"]
     axes.set(xlabel="Output dimension", ylabel="Input dimension")
