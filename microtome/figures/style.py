@@ -44,10 +44,19 @@ FONT = "DejaVu Sans"
 #: every machine, whatever fonts that has.
 _MORE_FONTS = (manimgx_fonts, noto_cjk_sans_otc)
 
-#: Fill colours of the three things a figure compares, in order: red, green, blue.
-FILLS = ((0.9, 0.7, 0.7), (0.7, 0.9, 0.7), (0.7, 0.7, 0.9))
-#: Line colours and markers that go with them.
-LINES = (("r", "s"), ("g", "o"), ("b", "^"))
+#: Fill colours of the things a figure compares, in order: red, green, blue, then their mixtures.
+FILLS = (
+    (0.9, 0.7, 0.7),
+    (0.7, 0.9, 0.7),
+    (0.7, 0.7, 0.9),
+    (0.9, 0.7, 0.9),
+    (0.7, 0.9, 0.9),
+    (0.9, 0.9, 0.7),
+)
+#: Line colours that go with them.
+LINES = "rgbmcy"
+#: Markers of the lines. There is one more than there are colours: no pair comes twice before 42.
+MARKERS = "so^DvPX"
 #: Colour map of depth: from the first layer to the last.
 DEPTH = "plasma"
 
