@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from microtome.model.fetch import fetch
 from microtome.model.sources import Folder
 from microtome.statistics.correlation import correlations
-from microtome.statistics.layers import at_position, by_layer, distinct
+from microtome.statistics.layers import by_layer
+from microtome.statistics.positions import at_word, distinct
 from microtome.statistics.selectivity import selectivity, similarity_distributions
 from microtome.statistics.similarity import cosine_similarities, representational_similarity
 from microtome.store.layers import write_layers
@@ -86,7 +87,7 @@ def unit(vectors):
 
 def test_similarities_rsa_and_selectivity(studied):
     paths, seen, _ = studied
-    cosines = by_layer(paths, lambda s: cosine_similarities(at_position(s, -1), SITES))
+    cosines = by_layer(paths, lambda s: cosine_similarities(at_word(s), SITES))
     rsa, found = representational_similarity(cosines), selectivity(cosines)
     labels = [stimulus.category for stimulus in STIMULI]
     upper = np.triu(np.ones((34, 34), bool), 1)

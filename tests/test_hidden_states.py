@@ -19,17 +19,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from microtome.errors import MicrotomeError
 from microtome.model.fetch import fetch
 from microtome.model.sources import Folder
-from microtome.statistics.hidden_states import (
-    hidden_states,
-    layer_similarity,
-    next_tokens,
-    scaling,
-    similarity_profile,
-    target_id,
-    token_ids,
-    token_profile,
-    token_similarity,
-)
+from microtome.statistics.distributions import token_profile
+from microtome.statistics.layers import by_layer, stack_hidden_states
+from microtome.statistics.positions import token_ids
+from microtome.statistics.prediction import next_tokens, target_id, target_log_probability
+from microtome.statistics.similarity import layer_similarity, similarity_profile, token_similarity
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.store.layers import write_layers
 from microtome.sweep.sweep import batched, sweep
@@ -74,6 +68,12 @@ def extract(checkpoint, stimuli, folder, texts=None):
     write_dataset(table, folder / "tokens.h5")
     *layers, last = paths.values()
     return layers, [last], folder / "tokens.h5"
+
+
+def hidden_states(layers, final):
+    entered = by_layer(layers, lambda section: section[["resid_pre"]].load())
+    with open_layer(final[0]) as section:
+        return stack_hidden_states(entered["resid_pre"], section["ln_final"])
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_scaling_takes_the_target_out(checkpoint, tmp_path):
     assert target_id(AutoTokenizer.from_pretrained(checkpoint), " insect") == target
     read = token_ids(read_dataset(tokens))
     assert read.tolist() == ids.tolist()
-    found = scaling(scaled_blocks(checkpoint, read, 0.8), target)
+    found = target_log_probability(scaled_blocks(checkpoint, read, 0.8), target)
     clean = output.logits[0, -1].log_softmax(-1)[target].item()
     assert found["clean"].item() == pytest.approx(clean, rel=1e-5)
     assert found["layer"].values.tolist() == list(range(len(output.hidden_states) - 1))
@@ -211,7 +211,7 @@ def test_a_target_of_several_tokens_shows_its_pieces(gpt2_tokenizer):
 
 @pytest.mark.parametrize("token", [3, -4])
 def test_a_token_that_the_text_lacks_is_an_error(token):
-    with pytest.raises(MicrotomeError, match=f"token {token}: the text has 3 tokens.*`token`"):
+    with pytest.raises(MicrotomeError, match=f"token {token}: sequence 0 has 3 tokens.*`token`"):
         token_profile(crafted([[1, 0], [0, 1], [1, 1]]), token)
 
 
@@ -296,7 +296,7 @@ def test_similarity_profile_figure(states):
 @pytest.mark.parametrize(("n_layers", "step"), [(12, 1), (30, 2), (48, 3)])
 def test_scaling_figure(n_layers, step):
     predicted = np.log(np.random.default_rng(0).dirichlet(np.ones(5), n_layers + 1))
-    (axes,) = figure_script("scaling").draw(scaling(predicted, 2)).axes
+    (axes,) = figure_script("scaling").draw(target_log_probability(predicted, 2)).axes
     assert axes.get_title() == "Impact of global hidden-state scaling on log-softmax"
     assert ticks(axes.xaxis) == [f"L{i}" for i in range(0, n_layers, step)]
     hexagons, line = axes.lines

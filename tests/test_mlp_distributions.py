@@ -18,9 +18,11 @@ from scipy import stats
 from sklearn.manifold import TSNE, trustworthiness
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from microtome.figures.labels import stage_labels
 from microtome.model.fetch import fetch
 from microtome.model.sources import Folder
-from microtome.statistics.nonlinearity import gelu_demonstration, linear_separation_demonstration
+from microtome.statistics.dimensionality import linear_separation_demonstration
+from microtome.statistics.distributions import gelu_demonstration
 from microtome.store.datasets import read_dataset
 from microtome.store.layers import write_layers
 from microtome.sweep.sweep import batched, sweep
@@ -223,7 +225,7 @@ def test_weight_histograms(case):
 def test_activation_histograms(case):
     entry = CONFIG["statistics"]["activation_histograms"]
     found = case.made["activation_histograms"]
-    assert list(found["stage"].values) == case.stages
+    assert stage_labels(found) == case.stages
     assert found.attrs["layer"] == case.layer
     for site in SITES:
         values = case.seen[case.layer][site]
@@ -246,7 +248,7 @@ def test_activation_profile_leaves_the_first_token_out(case):
     entry = CONFIG["statistics"]["activation_profile"]
     found = case.made["activation_profile"]
     assert found.attrs["limit"] == entry["limit"]
-    assert list(found["stage"].values) == case.stages
+    assert stage_labels(found) == case.stages
     for layer, activations in enumerate(case.seen):
         for site in SITES:
             values = activations[site][1:]

@@ -39,7 +39,7 @@ def touch_everything(clone: Clone) -> None:
 
 
 def reformat(clone: Clone) -> None:
-    clone.replace("microtome/statistics/embedding.py", "\n\ndef tsne(", "\n\n\n\ndef   tsne(")
+    clone.replace("microtome/statistics/dimensionality.py", "\n\ndef tsne(", "\n\n\n\ndef   tsne(")
     clone.replace("microtome/workflow/jobs.py", "import fcntl\n", "import fcntl  # locks\n\n")
 
 
@@ -51,7 +51,9 @@ def drop_comments(clone: Clone) -> None:
 def docstrings(clone: Clone) -> None:
     clone.replace("scripts/statistics/category_selectivity/rsa.py", '"""', '"""By the way: ')
     clone.replace("microtome/sweep/sweep.py", '"""The sweep:', '"""The one sweep:')
-    clone.replace("microtome/statistics/similarity.py", '"""Which pairs', '"""Just which pairs')
+    clone.replace(
+        "microtome/statistics/similarity.py", '"""Mark the pairs', '"""Just mark the pairs'
+    )
 
 
 def add_word(clone: Clone) -> None:
@@ -158,7 +160,7 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
     "comments in rules": (drop_comments, set()),
     "docstrings": (docstrings, set()),
     "a function of one statistic": (
-        in_code("microtome/statistics/embedding.py", "max(n_tokens / 48, 10)", "12"),
+        in_code("microtome/statistics/dimensionality.py", "max(n_tokens / 48, 10)", "12"),
         TSNE,
     ),
     "a function of all figures": (

@@ -7,10 +7,11 @@ from scipy import stats
 
 from microtome.errors import MicrotomeError
 from microtome.statistics.correlation import correlations, paired_values, site_pairs
+from microtome.statistics.dimensionality import tsne
 from microtome.statistics.distributions import histograms, site_histograms, token_histograms
-from microtome.statistics.embedding import tsne
-from microtome.statistics.layers import at_position, by_layer, distinct, from_position
+from microtome.statistics.layers import by_layer
 from microtome.statistics.permutation import mantel_test, selectivity_test
+from microtome.statistics.positions import at_position, distinct, from_position
 from microtome.statistics.selectivity import selectivity, similarity_distributions
 from microtome.statistics.similarity import (
     cosine_similarities,
@@ -293,12 +294,12 @@ def test_from_position():
 
 def test_histograms_of_several_texts_take_a_position_together():
     data = two_texts()
-    found = token_histograms(data, {"a": "A", "b": "B"}, 11, 2.0)
+    found = token_histograms(data, ["a", "b"], 11, 2.0)
     assert list(found["n"].sel(site="a").values) == [14, 14, 14, 7, 7]
     values = data["b"].values[[1, 4]]
     density, _ = np.histogram(values, np.linspace(-2, 2, 11), density=True)
     np.testing.assert_allclose(found["density"].sel(site="b", position=1), density)
-    whole = site_histograms(data, {"a": "A"}, 11, 2.0)
+    whole = site_histograms(data, ["a"], 11, 2.0)
     assert whole["beyond"].item() == pytest.approx((abs(data["a"].values) > 2).mean())
 
 

@@ -7,11 +7,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from conftest import CONFIGS, blocks, build, describe
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from microtome.errors import MicrotomeError
+from microtome.figures.labels import site_definition
 from microtome.model.stored import StoredMLP
 
 
@@ -52,11 +54,15 @@ def test_weights_do_what_their_modules_do(checkpoints, name):
 )
 def test_what_pre_and_post_are_is_said_of_the_model_at_hand(checkpoints, name, pre, post):
     mlp = StoredMLP(checkpoints[name], describe(checkpoints[name]))
-    assert mlp.definition("pre") == f"pre = {pre}"
-    assert mlp.definition("post") == f"post = {post}"
-    assert mlp.definition("resid_mid") == "resid_mid"
+
+    def definition(site):
+        return site_definition(xr.Dataset(attrs={"site": site} | mlp.attributes(site)))
+
+    assert definition("pre") == f"pre = {pre}"
+    assert definition("post") == f"post = {post}"
+    assert definition("resid_mid") == "resid_mid"
     up = "pre_linear = output of up_proj, which SiLU(gate) is multiplied with"
-    assert (mlp.definition("pre_linear") == up) == (name == "llama")
+    assert (definition("pre_linear") == up) == (name == "llama")
 
 
 @pytest.mark.parametrize(("name", "width"), [("gpt2", "n_inner"), ("llama", "intermediate_size")])
@@ -125,7 +131,7 @@ def test_an_unknown_architecture_is_an_error(tmp_path):
 def test_weights_are_read_without_torch(tmp_path):
     folder = build(tmp_path / "tiny", "gpt2")
     code = (
-        "import sys; from microtome.statistics.mlp_weights import weight_product; "
+        "import sys; from microtome.statistics.similarity import weight_product; "
         "from microtome.model.stored import StoredMLP; "
         f"weight_product(StoredMLP({str(folder)!r}, {str(describe(folder))!r}), 1); "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

@@ -11,6 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from microtome.figures.labels import stage_labels
 from microtome.figures.style import DEPTH, FILLS, LINES, ink
 
 
@@ -165,12 +166,13 @@ def stage_images(
 
     Args:
         figure: where, with constrained layout.
-        histograms: as in `histogram_images`, along `site`, with the coordinate `stage`.
+        histograms: as in `histogram_images`, along `site`, with the attributes that
+            `microtome.figures.labels.stage_labels` reads.
         rows: the dimension that the rows of an image are along.
         limits: the densities at the ends of the colour scale.
         ylabel: what the rows are.
     """
-    stages = histograms["stage"].values
+    stages = stage_labels(histograms)
     histogram_images(
         figure,
         [f"{letter}) {stage}" for letter, stage in zip(ascii_uppercase, stages, strict=False)],

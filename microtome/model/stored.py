@@ -6,7 +6,6 @@ what is read of it is loaded.
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,33 +111,21 @@ class StoredMLP:
         key = self._key(projection, "bias", layer)
         return None if key is None else self._read(key)
 
-    def stages(self, sites: Sequence[str]) -> dict[str, str]:
-        """What is computed at sites that an MLP passes; another site goes by its own name."""
-        between = {"pre": "Expansion", "post": self.activation}
-        if self.gated:
-            between = {
-                "pre": f"Gate (before {self.activation})",
-                "pre_linear": "Up",
-                "post": f"{self.activation}(gate) × up",
-            }
-        known = {"ln2_out": "Input", **between, "mlp_out": "Projection"}
-        return {site: known.get(site, site) for site in sites}
+    def attributes(self, site: str | None = None) -> dict[str, str | int]:
+        """The facts that figures word their labels from, as attributes of a dataset.
 
-    def definition(self, site: str) -> str:
-        """What `pre`, `pre_linear` or `post` is in this model; another site is its own name.
+        Args:
+            site: a site, where the dataset is of a single one.
 
-        `pre = output of gate_proj, before SiLU`, say: the same name is something else where an
-        MLP is not gated, so figures that show these sites say so.
+        Returns:
+            `activation_function` and `gated`, 0 or 1. For `pre`, `pre_linear` and `post` also
+            `module`, the path in its block of the module that the site is read from, and `side`,
+            input or output: the same name is something else where an MLP is not gated.
         """
-        meaning = {
-            "pre": f"before {self.activation}",
-            "pre_linear": f"which {self.activation}(gate) is multiplied with",
-            "post": f"{self.activation}(gate) × up" if self.gated else f"after {self.activation}",
-        }
-        if site not in meaning or site not in self._taps:
-            return site
-        tap = self._taps[site]
-        return f"{site} = {tap.side} of {tap.path.rpartition('.')[2]}, {meaning[site]}"
+        facts = {"activation_function": self.activation, "gated": int(self.gated)}
+        if site in ("pre", "pre_linear", "post") and site in self._taps:
+            facts |= {"module": self._taps[site].path, "side": self._taps[site].side}
+        return facts
 
     def _key(self, projection: str, kind: str, layer: int) -> str | None:
         """The checkpoint's name of a tensor, with or without the base model's prefix."""

@@ -1,4 +1,4 @@
-"""Sections in, rows of a laminar profile out."""
+"""Layer by layer: one section at a time, and the hidden states of all."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
+from microtome.statistics.positions import require_one_text
 from microtome.store.datasets import open_layer
 
 
@@ -29,66 +30,29 @@ def by_layer(
     return xr.concat(rows, dim="layer", coords="minimal", compat="override", join="exact")
 
 
-def at_position(section: xr.Dataset, position: int) -> xr.Dataset:
-    """Keep one token of each sequence.
+def stack_hidden_states(resid_pre: xr.DataArray, ln_final: xr.DataArray) -> xr.DataArray:
+    """Stack the hidden states of one text as transformers' `output_hidden_states` gives them.
+
+    They are what enters the first block, what each block but the last returns, and the final
+    norm's output: the last block's own output is not among them.
 
     Args:
-        section: activations with token coordinates.
-        position: its position in the sequence, from the start or, if negative, from the end.
+        resid_pre: what enters each block, (`layer`, `token`, `d_model`), all layers.
+        ln_final: the final norm's output, (`token`, `d_model`), with token coordinates.
 
     Returns:
-        The same variables with the dimension `sequence` in the place of `token`.
+        (`hidden`, `token`, `d_model`), float32, with `hidden` Emb, L0, L1, … and the token
+        coordinates.
 
     Raises:
-        MicrotomeError: a sequence that is too short.
+        MicrotomeError: a layer is left out, or there is more than one text.
     """
-    number = section["sequence"].values
-    starts = np.flatnonzero(np.diff(number, prepend=-1))
-    lengths = np.diff(starts, append=len(number))
-    for i, length in enumerate(lengths):
-        if not -length <= position < length:
-            raise MicrotomeError(
-                f"token {position}: sequence {i} has {length} tokens; correct the `token` option"
-            )
-    rows = starts + (position if position >= 0 else lengths + position)
-    return section.isel(token=rows).swap_dims(token="sequence")
-
-
-def from_position(section: xr.Dataset, position: int) -> xr.Dataset:
-    """Leave out the first tokens of each sequence, as those that attention sinks into.
-
-    Args:
-        section: activations with token coordinates.
-        position: the position of the first token to keep, from the start of its sequence.
-
-    Raises:
-        MicrotomeError: no sequence is that long.
-    """
-    kept = section["position"].values >= position
-    if not kept.any():
-        raise MicrotomeError(
-            f"token {position}: the longest sequence has {section['position'].values.max() + 1} "
-            "tokens; correct the `first_token` option"
-        )
-    return section.isel(token=kept)
-
-
-def distinct(section: xr.Dataset, position: int) -> xr.Dataset:
-    """Keep one token of each sequence, once per distinct context.
-
-    A causal model computes the same activation wherever a token and all before it are the same,
-    so sequences that begin alike give one row, not many equal ones.
-
-    Args:
-        section: activations with token coordinates.
-        position: as in `at_position`.
-    """
-    chosen = at_position(section, position)
-    number, place = section["sequence"].values, section["position"].values
-    ids = section["token_id"].values
-    contexts = [
-        ids[(number == sequence) & (place <= last)].tobytes()
-        for sequence, last in zip(chosen["sequence"].values, chosen["position"].values, strict=True)
-    ]
-    first = [i for i, context in enumerate(contexts) if context not in contexts[:i]]
-    return chosen.isel(sequence=first)
+    layers = resid_pre["layer"].values.tolist()
+    if layers != list(range(len(layers))):
+        raise MicrotomeError(f"layers {layers}: hidden states want `layers: all`")
+    require_one_text(ln_final)
+    return xr.DataArray(
+        np.concatenate([resid_pre.values, ln_final.values[None]]),
+        {**ln_final.coords, "hidden": ["Emb", *(f"L{layer}" for layer in layers)]},
+        ("hidden", *ln_final.dims),
+    )

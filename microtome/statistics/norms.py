@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
-from microtome.statistics.layers import from_position
-from microtome.statistics.similarity import padded
+from microtome.statistics.distributions import freedman_diaconis
+from microtome.statistics.positions import from_position
 
 
 def log_norms(section: xr.Dataset, site: str) -> xr.Dataset:
@@ -45,12 +45,9 @@ def norm_histograms(norms: xr.Dataset, first_token: int) -> xr.Dataset:
         `count` over `left_edge`, (`layer`, `bin`), with Freedman-Diaconis bins, padded with NaN.
     """
     rows = from_position(norms, first_token)["log_norm"].values
-    histograms = [np.histogram(row, bins="fd") for row in rows]
+    counts, left_edges = freedman_diaconis(rows)
     return xr.Dataset(
-        {
-            "count": (("layer", "bin"), padded([count for count, _ in histograms])),
-            "left_edge": (("layer", "bin"), padded([edges[:-1] for _, edges in histograms])),
-        },
+        {"count": (("layer", "bin"), counts), "left_edge": (("layer", "bin"), left_edges)},
         {"layer": norms["layer"].values},
         {"first_token": first_token},
     )

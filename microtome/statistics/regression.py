@@ -10,6 +10,7 @@ from statsmodels.iolib.summary import Summary
 from statsmodels.stats.diagnostic import acorr_ljungbox
 
 from microtome.errors import MicrotomeError
+from microtome.statistics.positions import require_all_tokens
 
 TERMS = ("const", "t-1", "t-2")
 LAGS = TERMS[1:]
@@ -37,7 +38,8 @@ def regression(norms: xr.Dataset, first_token: int) -> xr.Dataset:
         `ljung_box_lags`, and `summary`, statsmodels' own, without the date and time.
 
     Raises:
-        MicrotomeError: a text too short, or a first token without two before it.
+        MicrotomeError: a text too short, or of which tokens are missing; a first token without
+            two before it.
     """
     y, design = _lagged(norms, first_token)
     n = len(y)
@@ -103,6 +105,7 @@ def _lagged(norms: xr.Dataset, first_token: int) -> tuple[np.ndarray, np.ndarray
         raise MicrotomeError(
             f"first_token: token {first_token} has no two tokens before it; take 2 or more"
         )
+    require_all_tokens(norms, "the regression on the two tokens before")
     rows = np.flatnonzero(norms["position"].values >= first_token)
     if len(rows) < FEWEST_ROWS:
         raise MicrotomeError(

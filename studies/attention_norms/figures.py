@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from microtome.figures.panels import sparse_ticks
 from microtome.figures.style import DEPTH, FILLS, ink
-from microtome.statistics.layers import from_position
+from microtome.statistics.positions import from_position
 
 
 def autoregression(autoregression: xr.Dataset) -> Figure:

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import xarray as xr
-from microtome.statistics.positions import at_position, at_word, distinct
 
 from microtome.options import (
     ALL_TOKENS,
@@ -21,6 +20,7 @@ from microtome.options import (
 from microtome.statistics import permutation, similarity
 from microtome.statistics import selectivity as of_categories
 from microtome.statistics.correlation import correlations, paired_values
+from microtome.statistics.positions import at_position, at_word, distinct
 
 
 def word_pairs(tokens: Annotated[xr.Dataset, CATEGORIES]) -> xr.Dataset:

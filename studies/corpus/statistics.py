@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import xarray as xr
-from microtome.statistics.moments import running_moments
 
 from microtome.options import Edges, Positive, Sites
 from microtome.statistics.distributions import running_histograms
+from microtome.statistics.moments import running_moments
 from microtome.store.layers import Section
 
 

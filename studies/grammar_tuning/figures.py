@@ -5,6 +5,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from microtome.figures import text
+from microtome.figures.labels import site_definition
 from microtome.figures.style import ink
 from microtome.options import Limits
 
@@ -44,9 +45,7 @@ def word_activations(word_activations: xr.Dataset, *, limits: Limits) -> Figure:
     right.margins(x=0.01)
     right.set(xlabel="Neuron", ylabel="Activation")
     right.set(title=f"B) Mean activations over all {second}s")
-    figure.suptitle(
-        f"Layer {word_activations.attrs['layer']}, {word_activations.attrs['definition']}"
-    )
+    figure.suptitle(f"Layer {word_activations.attrs['layer']}, {site_definition(word_activations)}")
     return figure
 
 
@@ -75,7 +74,7 @@ def t_tests(t_tests: xr.Dataset) -> Figure:
     axes.margins(x=0.01)
     axes.set(xlabel="Neuron", ylabel="T-value")
     title = f"{first} minus {second} in the neurons of layer {t_tests.attrs['layer']}"
-    axes.set(title=f"{title} (paired t, Bonferroni)\n{t_tests.attrs['definition']}")
+    axes.set(title=f"{title} (paired t, Bonferroni)\n{site_definition(t_tests)}")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 
@@ -101,7 +100,7 @@ def text_heatmap(text_tuning: xr.Dataset) -> Figure:
         axes.set_title(
             f"{'AB'[number]}) {category.capitalize()}-tuned neuron {neuron} of layer "
             f"{text_tuning.attrs['layer']} (t = {t:.1f}), "
-            f"activation {lowest:.2f} (pale) to {highest:.2f}\n{text_tuning.attrs['definition']}",
+            f"activation {lowest:.2f} (pale) to {highest:.2f}\n{site_definition(text_tuning)}",
             loc="left",
         )
     return figure

@@ -17,7 +17,7 @@ def word_activations(
     layer: Layer,
 ) -> xr.Dataset:
     """Activations of words on their own, at one layer: the mean over a word's tokens."""
-    return selectivity.word_activations(section, site, stored.definition(site))
+    return selectivity.word_activations(section, site).assign_attrs(stored.attributes(site))
 
 
 def t_tests(word_activations: xr.Dataset, *, difference: LabelPair, alpha: Alpha) -> xr.Dataset:

@@ -3,6 +3,7 @@
 import pandas as pd
 import xarray as xr
 
+from microtome.figures.labels import site_definition
 from microtome.store.tables import Table
 
 #: How many of the neurons most tuned to each category the text names.
@@ -40,7 +41,7 @@ def _summary(t_tests: xr.Dataset, frame: pd.DataFrame) -> str:
     return "\n".join(
         [
             f"{first} minus {second}, {words} words each: {len(frame)} neurons "
-            f"of layer {t_tests.attrs['layer']}, {t_tests.attrs['definition']}",
+            f"of layer {t_tests.attrs['layer']}, {site_definition(t_tests)}",
             f"Words of more than one token: {split[0]} {first}, {split[1]} {second}",
             "",
             f"Significant neurons at {alpha:g}",

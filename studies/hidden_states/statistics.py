@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import xarray as xr
-from microtome.statistics.positions import token_ids
 
 from microtome.options import ALL_TOKENS, ONE_TEXT, Count, FirstPosition, Number, Position, Target
 from microtome.statistics import distributions, prediction, similarity
 from microtome.statistics.layers import stack_hidden_states
+from microtome.statistics.positions import token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from microtome.figures.labels import stage_labels
 from microtome.figures.panels import dots, histogram_images, stage_images, token_label
 from microtome.figures.style import DEPTH, FILLS, ink
 from microtome.options import Layer, Limits
@@ -164,11 +165,12 @@ def activation_histograms(activation_histograms: xr.Dataset) -> Figure:
     figure = Figure(figsize=(7, 4), layout="tight")
     axes = figure.subplots()
     limit = activation_histograms.attrs["limit"]
-    for site in activation_histograms["site"].values:
+    sites = activation_histograms["site"].values
+    for site, name in zip(sites, stage_labels(activation_histograms), strict=True):
         stage = activation_histograms.sel(site=site)
         beyond = stage["beyond"].item()
         left_out = f", {beyond:.0%} beyond" if beyond >= 0.01 else ""
-        label = f"{stage['stage'].item()} (N = {stage['n'].item():,}{left_out})"
+        label = f"{name} (N = {stage['n'].item():,}{left_out})"
         axes.plot(stage["value"].values, stage["density"].values, label=label)
     axes.axvline(0, linestyle="--", color=ink(), linewidth=0.5)
     axes.set(xlabel="Activation value", ylabel="Density", xlim=(-limit, limit), ylim=(0, None))

@@ -1,7 +1,6 @@
 """Statistics of the study on MLP distributions; see README.md."""
 
 import xarray as xr
-from microtome.statistics.positions import from_position
 
 from microtome.model.stored import StoredMLP
 from microtome.options import (
@@ -17,6 +16,7 @@ from microtome.options import (
 )
 from microtome.statistics import dimensionality, distributions, similarity
 from microtome.statistics.correlation import correlations, paired_values
+from microtome.statistics.positions import from_position
 
 
 def gelu(*, n: Count, limit: Positive) -> xr.Dataset:
@@ -54,7 +54,9 @@ def activation_histograms(
     limit: Positive,
 ) -> xr.Dataset:
     """Histograms of the stages of an MLP over all tokens, at one layer."""
-    return distributions.site_histograms(section, stored.stages(sites), n_edges, limit)
+    return distributions.site_histograms(section, sites, n_edges, limit).assign_attrs(
+        stored.attributes()
+    )
 
 
 def token_histograms(
@@ -67,7 +69,9 @@ def token_histograms(
     limit: Positive,
 ) -> xr.Dataset:
     """Histograms of the stages of an MLP by token position, at one layer."""
-    return distributions.token_histograms(section, stored.stages(sites), n_edges, limit)
+    return distributions.token_histograms(section, sites, n_edges, limit).assign_attrs(
+        stored.attributes()
+    )
 
 
 def activation_profile(
@@ -81,7 +85,9 @@ def activation_profile(
 ) -> xr.Dataset:
     """Histograms of the stages of an MLP, for every layer, without the first tokens of a text."""
     rest = from_position(section, first_token)
-    return distributions.site_histograms(rest, stored.stages(sites), n_edges, limit)
+    return distributions.site_histograms(rest, sites, n_edges, limit).assign_attrs(
+        stored.attributes()
+    )
 
 
 def tsne(

@@ -1,6 +1,6 @@
-"""Tokens in two dimensions, so that similar ones lie close.
+"""Dimensionality: many dimensions reduced to two, and what a third one can part.
 
-Source: Mike X Cohen, "50 ML projects to understand LLMs", project 42, part 5.
+Source: Mike X Cohen, "50 ML projects to understand LLMs", project 42, part 5 and the second demo.
 """
 
 from collections.abc import Sequence
@@ -51,4 +51,28 @@ def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int
     return xr.Dataset(
         {"embedding": (("site", "token", "component"), np.stack(embeddings))},
         {"site": list(sites), "text": ("token", section["text"].values.astype(object))},
+    )
+
+
+def linear_separation_demonstration(n: int, noise: float, seed: int) -> xr.Dataset:
+    """Two noisy rings around the origin that no line parts, and the radius, which does.
+
+    Args:
+        n: points per ring, at equal angles once around.
+        noise: standard deviation of what is added to x and to y.
+        seed: of the random draw.
+
+    Returns:
+        `x`, `y` and `radius`, (`ring`, `point`); the rings `inner` and `outer` have radius 1
+        and 2 before the noise.
+    """
+    angle = 2 * np.pi * np.arange(n) / n
+    circle = np.stack([np.cos(angle), np.sin(angle)])
+    rings = np.array([1.0, 2.0])[:, None, None] * circle
+    rings += np.random.default_rng(seed).normal(scale=noise, size=rings.shape)
+    x, y = rings[:, 0], rings[:, 1]
+    columns = {"x": x, "y": y, "radius": np.hypot(x, y)}
+    return xr.Dataset(
+        {name: (("ring", "point"), values) for name, values in columns.items()},
+        {"ring": ["inner", "outer"]},
     )

@@ -1,0 +1,80 @@
+"""Predictions: the most likely next tokens, and the probability of a target token.
+
+Source: Mike X Cohen, "LLM breakdown 4/6: Transformer outputs (hidden states)", demo 3.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from scipy.special import log_softmax
+
+from microtome.errors import MicrotomeError
+from microtome.statistics.positions import at_position, require_one_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def next_tokens(section: xr.Dataset, tokenizer: "PreTrainedTokenizerBase", n: int) -> xr.Dataset:
+    """The most likely tokens after a text.
+
+    Args:
+        section: `logits`, (`token`, `d_vocab`), with token coordinates, of one text.
+        tokenizer: the model's own.
+        n: how many.
+
+    Returns:
+        Along `rank` (1, 2, …): `token_id`, `text` (the token decoded on its own) and
+        `log_probability` (natural, float64).
+
+    Raises:
+        MicrotomeError: more than one text, or one whose last token is not kept.
+    """
+    require_one_text(section)
+    logits = at_position(section, -1)["logits"].values[0].astype(np.float64)
+    log_probability = log_softmax(logits)
+    ids = np.argsort(-log_probability, kind="stable")[:n]
+    texts = np.array([tokenizer.decode([token]) for token in ids.tolist()], dtype=object)
+    return xr.Dataset(
+        {
+            "token_id": ("rank", ids.astype(np.int32)),
+            "text": ("rank", texts),
+            "log_probability": ("rank", log_probability[ids]),
+        },
+        {"rank": np.arange(1, len(ids) + 1)},
+    )
+
+
+def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
+    """The id of a target token.
+
+    Raises:
+        MicrotomeError: a text that is not one token of this model.
+    """
+    ids = tokenizer.encode(target, add_special_tokens=False)
+    if len(ids) != 1:
+        pieces = " + ".join(repr(tokenizer.decode([token])) for token in ids)
+        raise MicrotomeError(
+            f"target {target!r} is {len(ids)} tokens of this model ({pieces or 'none'}); correct "
+            "the `target` option to a text that is one token"
+        )
+    return ids[0]
+
+
+def target_log_probability(log_probabilities: np.ndarray, target: int) -> xr.Dataset:
+    """Log-probability of a target token, with each block's output scaled in turn.
+
+    Args:
+        log_probabilities: what `microtome.sweep.interventions.scaled_blocks` returned.
+        target: the target's token id.
+
+    Returns:
+        `log_probability`, (`layer`,), of the target with that block scaled, and `clean`, with
+        none scaled; natural logarithms.
+    """
+    clean, *scaled = log_probabilities[:, target].astype(np.float64)
+    return xr.Dataset(
+        {"log_probability": ("layer", scaled), "clean": clean},
+        {"layer": np.arange(len(scaled))},
+    )
