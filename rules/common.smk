@@ -31,9 +31,9 @@ except MicrotomeError as error:
 
 studies = Studies(config, BASES)
 SWEEPS = studies.sweeps()
-# The report's template finds a figure's caption by its function (report/figure.rst).
+# The report's template finds a figure's caption here (report/figure.rst).
 config["captions"] = {
-    f"{name}.figures.{figure}": caption
+    f"{name}.{figure}": caption
     for name in config["studies"]
     for figure, caption in captions(studies.study(name).folder / "README.md").items()
 }

@@ -24,5 +24,6 @@ for product in studies.products("figures"):
             code=product_code(product),
             options=product.options,
             style=dict(sorted(config["style"].items())),
+            caption=f"{product.study}.{product.name}",
         script:
             "../scripts/figure.py"
