@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from microtome.workflow import config as settings
-from microtome.workflow.digest import code_digest
+from microtome.workflow.digest import script_digest
 from microtome.errors import MicrotomeError
 from microtome.workflow.faults import check
 from microtome.store.checksums import size_and_time
@@ -34,7 +34,7 @@ wildcard_constraints:
 
 def code(script):
     """The digest of a script and of all it imports: a product's code, as a param."""
-    return code_digest(ROOT / "scripts" / script, ROOT)
+    return script_digest(ROOT / "scripts" / script, ROOT)
 
 
 def product_file(kind, product, extension):
