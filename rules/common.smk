@@ -12,7 +12,7 @@ from pathlib import Path
 
 from microtome.workflow.captions import captions
 from microtome.workflow.config import Studies
-from microtome.workflow.digest import code_digest
+from microtome.workflow.digest import code_digest, script_digest
 from microtome.errors import MicrotomeError
 from microtome.workflow.faults import check
 from microtome.store.checksums import size_and_time
@@ -45,12 +45,17 @@ wildcard_constraints:
 
 def code(script):
     """The digest of a script and of all it imports: a product's code, as a param."""
-    return code_digest(ROOT / "scripts" / script, ROOT)
+    return script_digest(ROOT / "scripts" / script, ROOT)
 
 
 def product_code(product):
-    """The digest of a product's code: its function, and what provides its inputs."""
-    return code_digest(product.function.file, ROOT)
+    """The digest of a product's code: its function, and what makes its inputs and writes it."""
+    roots = [(product.function.file, product.function.name)]
+    if product.kind == "figures":
+        roots += [(ROOT / "microtome" / "figures" / "style.py", name) for name in ("style", "save")]
+    providers = ROOT / "microtome" / "workflow" / "inputs.py"
+    roots += [(providers, provider) for provider in sorted(product.providers)]
+    return code_digest(roots, ROOT)
 
 
 def product_file(product, extension):

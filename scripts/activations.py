@@ -12,11 +12,11 @@ from microtome.store.layers import (
     layer_of,
     read_columns,
     read_section,
-    row_columns,
     write_layers,
     write_layers_beside,
 )
 from microtome.sweep.sweep import sweep_table
+from microtome.texts.rows import row_columns
 from microtome.workflow.jobs import job
 
 if __name__ == "__main__":

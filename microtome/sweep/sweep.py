@@ -26,8 +26,9 @@ from microtome.errors import MicrotomeError
 from microtome.model.architectures import Tap, taps
 from microtome.model.mapped import Call, MappedModel, give_back
 from microtome.sites import DIMENSIONS
-from microtome.store.layers import Section, sequences
+from microtome.store.layers import Section
 from microtome.sweep.prefixes import Prefixes
+from microtome.texts.rows import sequences
 
 #: After so many bytes of activations the system gets back what is free; that takes 10 ms.
 GIVE_BACK = 1 << 27

@@ -132,11 +132,12 @@ def _let_go(selector: selectors.BaseSelector) -> None:
 
 def _import_for(script: Path) -> None:
     """Import the packages that a script and what it imports of this repository import."""
+    from microtome.errors import MicrotomeError
     from microtome.workflow.digest import imported
 
     try:
         names = imported(script, ROOT)
-    except (OSError, ValueError, SyntaxError):  # no script, or no Python: the fork will say so
+    except (OSError, MicrotomeError):  # no script, or no Python: the fork will say so
         return
     for name in names:
         # As `from a import b` does: b may be a module, or something that a makes when asked.
