@@ -18,7 +18,7 @@ import yaml
 
 from microtome.errors import MicrotomeError, in_short, nearest
 from microtome.model.architectures import ARCHITECTURES, taps
-from microtome.model.checkpoint import read_json, weight_files
+from microtome.model.checkpoint import config_json, read_json, source_files, weight_files
 from microtome.model.sources import Folder, Untrained, parse_source
 from microtome.sites import DIMENSIONS, FINAL_SITES
 from microtome.store.checksums import RESULTS
@@ -170,7 +170,8 @@ def _checkpoint(models: Config, name: str) -> tuple[str | None, int | None]:
     if isinstance(source, Untrained):
         return _checkpoint(models, source.model)[0], models[source.model]["n_layers"]
     if isinstance(source, Folder):
-        found = read_json(source.path / "config.json")
+        source_files(source.path)
+        found = config_json(source.path)
         weight_files(source.path)
         sizes = (found.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers"))
         return found.get("model_type"), next((n for n in sizes if isinstance(n, int)), None)
