@@ -67,7 +67,6 @@ class MappedModel:
         self.config = read_config(checkpoint)
         self.sizes = sizes(self.config)
         self._model = model = skeleton(self.config, self._dtype)
-        self._base = model.base_model
         self._files = tensor_index(checkpoint)
         found = resolve(model, self._files)
         missing = set(model.state_dict()) - set(found)
@@ -189,8 +188,15 @@ class MappedModel:
         """
         # Not on a GPU, where every comparison would wait for what runs there.
         with self._sharing.of(None if self._on_gpu else prefixes):
-            output = functional_call(self.blocks[layer], weights, (hidden, *call.args), call.kwargs)
-        return output[0] if isinstance(output, tuple) else output
+            return first(self._called(layer, weights, hidden, call))
+
+    def _called(self, layer: int, weights: dict[str, Tensor], hidden: Tensor, call: Call) -> Any:
+        """What a block returns. Its weights are parameters as in the model itself: torch.matmul
+        takes another way for a factor that requires a gradient, and last bits differ.
+        """
+        block = self.blocks[layer]
+        parameters = {name: nn.Parameter(weights[name]) for name, _ in block.named_parameters()}
+        return functional_call(block, weights | parameters, (hidden, *call.args), call.kwargs)
 
     def record(self, ids: Tensor, n_blocks: int) -> tuple[Tensor, list[Call]]:
         """Run only what comes before the blocks, and note what each block is called with.
@@ -204,7 +210,8 @@ class MappedModel:
             other arguments of the first `n_blocks` blocks.
 
         Raises:
-            MicrotomeError: a model that takes more of a block than its hidden state.
+            MicrotomeError: a model that takes more of a block than its hidden state, or whose
+                hidden state has other dimensions.
         """
         if self._returns_tuple is None:
             self._returns_tuple = self._ask_first_block(ids[:1, :1])
@@ -225,16 +232,21 @@ class MappedModel:
                 f"{self.config.model_type}: the model takes more of its blocks than a hidden state "
                 "and cannot be swept; take another model"
             ) from error
-        return seen[0][0], [call for _, call in seen]
+        hidden = seen[0][0]
+        if hidden.shape != (*ids.shape, self.sizes["d_model"]):
+            raise MicrotomeError(
+                f"{self.config.model_type}: its blocks are handed {tuple(hidden.shape)}, not one "
+                "hidden state per token, and cannot be swept; take another model"
+            )
+        return hidden, [call for _, call in seen]
 
     def _ask_first_block(self, ids: Tensor) -> bool:
         """Whether a block returns a tuple: this varies by family and version of transformers."""
         answers = []
 
         def ask(hidden: Tensor, call: Call) -> None:
-            weights = self.block_weights(0)
-            output = functional_call(self.blocks[0], weights, (hidden, *call.args), call.kwargs)
-            answers.append(isinstance(output, tuple))
+            output = self._called(0, self.block_weights(0), hidden, call)
+            answers.append(isinstance(output, tuple | list))
             raise _Stop
 
         self._run_without_blocks(ids, ask)
@@ -251,11 +263,10 @@ class MappedModel:
             The final norm's output, (batch, position, d_model), and the logits,
             (batch, position, d_vocab).
         """
+        # What loops over the blocks ends with the final norm, whatever calls it.
+        owner = self._model.get_submodule(self._blocks_path.rpartition(".")[0])
         normed = []
-        hook = self._base.register_forward_hook(
-            lambda module, args, output: normed.append(output.last_hidden_state)
-        )
-        with hook:
+        with owner.register_forward_hook(lambda module, args, output: normed.append(first(output))):
             output = self._run_without_blocks(
                 ids,
                 lambda entering, call: (hidden,) if self._returns_tuple else hidden,
@@ -276,7 +287,7 @@ class MappedModel:
         Returns:
             The model's output, or None after a `_Stop`.
         """
-        within = "" if head or self._base is self._model else f"{self._model.base_model_prefix}."
+        within = "" if head else f"{self._blocks_path.partition('.')[0]}."
         weights = self._on_device.get(within)
         if weights is None:
             weights = self._outer_weights(within)
@@ -324,6 +335,11 @@ class MappedModel:
                 for name in members:
                     tensors[name] = opened.get_tensor(self._keys[name])
         return tensors
+
+
+def first(output: Any) -> Tensor:
+    """The hidden state in what a module returns: all of it, or its first element."""
+    return output if isinstance(output, Tensor) else output[0]
 
 
 def _state(value: Any) -> Any:

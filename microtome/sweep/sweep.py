@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from microtome.errors import MicrotomeError
 from microtome.model.architectures import Tap, taps
-from microtome.model.mapped import Call, MappedModel, give_back
+from microtome.model.mapped import Call, MappedModel, first, give_back
 from microtome.sites import DIMENSIONS
 from microtome.store.layers import Section, sequences
 from microtome.sweep.prefixes import Prefixes
@@ -292,7 +292,7 @@ def _reading(
     """Note tensors in `values` while a block runs; with `leave`, stop it after the last one."""
 
     def note(site: str, value: Any) -> None:
-        values[site] = kept(value[0] if isinstance(value, tuple) else value)
+        values[site] = kept(first(value))
         if leave and wanted.keys() <= values.keys():
             raise _Enough
 
@@ -323,11 +323,12 @@ def _shaped(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int])
         value = _part(value, tap, sizes)
     shape = [sizes[dimension] for dimension in DIMENSIONS[site]]
     try:
-        return value.reshape(-1, *shape).to("cpu", torch.float32).numpy()
+        return value.reshape(len(value), *shape).to("cpu", torch.float32).numpy()
     except RuntimeError:
+        remedy = "correct microtome/model/architectures.py" if tap else "leave this site out"
         raise MicrotomeError(
             f"site {site!r}: shape {tuple(value.shape)} where tokens × "
-            f"{' × '.join(map(str, shape))} was expected; correct microtome/model/architectures.py"
+            f"{' × '.join(map(str, shape))} was expected; {remedy}"
         ) from None
 
 
