@@ -15,6 +15,7 @@ from microtome.workflow.digest import code_digest
 from microtome.errors import MicrotomeError
 from microtome.workflow.faults import check
 from microtome.store.checksums import size_and_time
+from microtome.model.architectures import plain_taps
 from microtome.model.sources import Folder, Package, Untrained, parse_source
 
 ROOT = Path(workflow.basedir)
@@ -224,11 +225,20 @@ def caption(figure):
     return str(path) if path.exists() else None
 
 
-def swept_params(product):
-    """Of a statistic that is made in the sweep: what it wants of the model, and in which dtype."""
-    if not product.swept:
-        return {}
-    return {
-        "layers": lambda wildcards: settings.product_layers(config, product, wildcards.model),
-        "dtype": config["sweep"]["dtype"],
-    }
+def model_params(product):
+    """Of a statistic made from a model: where its sites lie, and how it is run."""
+    sweep = config["sweep"]
+    sites = product.sites if product.swept else ("pre", "pre_linear", "post")
+
+    def taps(wildcards):
+        return plain_taps(f"results/models/{wildcards.model}/manifest.json", sites)
+
+    if product.swept:
+        return {
+            "layers": lambda wildcards: settings.product_layers(config, product, wildcards.model),
+            "taps": taps,
+            **{key: sweep[key] for key in ("batch_size", "threads", "device", "dtype")},
+        }
+    if runs_model(product):
+        return {"threads": sweep["threads"]}
+    return {"taps": taps} if product.checkpoint else {}

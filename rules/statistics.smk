@@ -20,10 +20,8 @@ for study in config["studies"]:
                 mem_mb=statistic_needs(product, "mem_mb"),
                 runtime=statistic_needs(product, "runtime"),
                 gpu=1 if product.swept and config["sweep"]["device"] == "cuda" else 0,
-                batch_size=config["sweep"]["batch_size"],
-                device=config["sweep"]["device"],
             params:
-                **swept_params(product),
+                **model_params(product),
                 script=f"statistics/{study}/{product.script}.py",
                 code=code(f"statistics/{study}/{product.script}.py"),
                 sites=list(product.sites),

@@ -473,7 +473,8 @@ CASES |= {
         " tables: {regression: {}}}}",
         (
             "attention_norms.statistics.norms.sites: mine: site 'pre_linear' is not known for the "
-            "architecture 'gpt2'; it has resid_pre, q",
+            "architecture 'gpt2'; leave it out",
+            "(it has resid_pre, q, k,",
         ),
         {"results/models/mine/manifest.json": MANIFEST},
     ),

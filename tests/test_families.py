@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from microtome.errors import MicrotomeError
 from microtome.model.fetch import fetch
 from microtome.model.sources import Folder
-from microtome.sweep.sweep import batched, sweep
+from microtome.sweep.batches import batched
+from microtome.sweep.sweep import sweep
 
 #: Two texts of seven tokens and one of four.
 SEQUENCES = [
@@ -89,6 +90,7 @@ def test_equals_the_plain_forward(tmp_path, family):
     for section in sweep(
         *(checkpoint, batched(columns(SEQUENCES), 8), ["resid_post"], range(4)),
         ["ln_final", "logits"],
+        taps={},
     ):
         for site, values in section.values.items():
             for row, value in zip(section.rows, values, strict=True):
@@ -151,5 +153,5 @@ def test_equals_the_plain_forward(tmp_path, family):
 def test_what_cannot_be_swept_is_refused_in_a_line(tmp_path, model_type, sizes, message):
     checkpoint = tiny(tmp_path, model_type, sizes)
     with pytest.raises(MicrotomeError, match=message) as caught:
-        list(sweep(checkpoint, batched(columns(SEQUENCES[:2]), 8), [], [], ["ln_final"]))
+        list(sweep(checkpoint, batched(columns(SEQUENCES[:2]), 8), [], [], ["ln_final"], taps={}))
     assert "\n" not in str(caught.value)

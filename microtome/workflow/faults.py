@@ -11,16 +11,16 @@ from contextlib import suppress
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import yaml
 
 from microtome.errors import MicrotomeError, in_short, nearest
-from microtome.model.architectures import ARCHITECTURES, taps
+from microtome.model.architectures import taps_of
 from microtome.model.checkpoint import config_json, read_json, source_files, weight_files
 from microtome.model.sources import Folder, Untrained, parse_source
-from microtome.sites import DIMENSIONS, FINAL_SITES
+from microtome.model.taps import ENDS, check_sites
+from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.stimuli import read_stimuli
@@ -143,7 +143,7 @@ def _checkpoint_faults(config: Config) -> Iterator[Fault]:
     for name, model in models.items():
         path = ("models", name)
         try:
-            architecture, n_layers = _checkpoint(models, name)
+            found, n_layers = _checkpoint(models, name)
         except MicrotomeError as error:
             yield (*path, "source"), str(error)
             continue
@@ -156,15 +156,16 @@ def _checkpoint_faults(config: Config) -> Iterator[Fault]:
         for study, entry in config["studies"].items():
             for statistic in statistics(config, study).values() if name in entry["models"] else ():
                 try:
-                    if architecture in ARCHITECTURES:
-                        taps(SimpleNamespace(model_type=architecture), list(statistic.sites))
+                    if known := taps_of(found):
+                        check_sites(statistic.sites, known, found["model_type"])
                 except MicrotomeError as error:
                     place = ("studies", study, "statistics", statistic.name, "sites")
-                    yield place, f"{name}: {error}"
+                    has = ", ".join(site for site in SITES if site in known or site in ENDS)
+                    yield place, f"{name}: {error} (it has {has})"
 
 
-def _checkpoint(models: Config, name: str) -> tuple[str | None, int | None]:
-    """A model's architecture and number of layers, where its files or its manifest are here."""
+def _checkpoint(models: Config, name: str) -> tuple[Config, int | None]:
+    """A model's config.json and number of layers, where its files or its manifest are here."""
     entry = models[name]
     source = parse_source(entry["source"], allow_unpinned=True)
     if isinstance(source, Untrained):
@@ -174,12 +175,16 @@ def _checkpoint(models: Config, name: str) -> tuple[str | None, int | None]:
         found = config_json(source.path)
         weight_files(source.path)
         sizes = (found.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers"))
-        return found.get("model_type"), next((n for n in sizes if isinstance(n, int)), None)
+        return found, next((n for n in sizes if isinstance(n, int)), None)
     with suppress(OSError, MicrotomeError):
-        manifest = read_json(RESULTS / "models" / name / "manifest.json")
+        folder = RESULTS / "models" / name
+        manifest = read_json(folder / "manifest.json")
         if manifest.get("source") == entry["source"]:
-            return manifest.get("architecture"), manifest.get("n_layers")
-    return None, None
+            found = {"model_type": manifest.get("architecture"), "use_parallel_residual": False}
+            with suppress(OSError, MicrotomeError):
+                found = read_json(folder / "checkpoint" / "config.json")
+            return found, manifest.get("n_layers")
+    return {}, None
 
 
 def _study_faults(config: Config, study: str) -> Iterator[Fault]:

@@ -12,7 +12,7 @@ from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):
-        torch.set_num_threads(snakemake.threads)
+        torch.set_num_threads(snakemake.params.threads)
         options, checkpoint = snakemake.params.options, snakemake.input.checkpoint
         tokenizer = AutoTokenizer.from_pretrained(
             checkpoint, local_files_only=True, trust_remote_code=False

@@ -1,6 +1,7 @@
 """Histograms of the stages of an MLP, for every layer, without the first tokens of a text."""
 
 from microtome.model.stored import StoredMLP
+from microtome.model.taps import from_plain
 from microtome.statistics.distributions import site_histograms
 from microtome.statistics.layers import by_layer, from_position
 from microtome.store.datasets import write_dataset
@@ -10,7 +11,11 @@ if __name__ == "__main__":
     with job(snakemake):
         options = dict(snakemake.params.options)
         first = options.pop("first_token")
-        mlp = StoredMLP(snakemake.input.checkpoint, snakemake.input.manifest)
+        mlp = StoredMLP(
+            snakemake.input.checkpoint,
+            snakemake.input.manifest,
+            from_plain(snakemake.params.taps),
+        )
         stages = mlp.stages(snakemake.params.sites)
         profile = by_layer(
             snakemake.input.layers,
