@@ -16,6 +16,7 @@ from microtome.workflow.digest import code_digest, script_digest
 from microtome.errors import MicrotomeError
 from microtome.workflow.faults import check
 from microtome.store.checksums import size_and_time
+from microtome.model.architectures import plain_taps
 from microtome.model.sources import Folder, Package, Untrained, parse_source
 
 ROOT = Path(workflow.basedir)
