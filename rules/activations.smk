@@ -11,7 +11,7 @@ for (model, stimuli), wanted in settings.sweeps(config).items():
 
         rule:
             name:
-                f"activations_{model}_{label}"
+                rule_name("activations", model, label)
             input:
                 manifest=f"results/models/{model}/manifest.json",
                 checkpoint=ancient(f"results/models/{model}/checkpoint"),

@@ -5,7 +5,7 @@ for study in config["studies"]:
 
         rule:
             name:
-                f"figure_{study}_{figure.name}"
+                rule_name("figure", study, figure.name)
             input:
                 **statistics_read(figure),
             output:

@@ -7,7 +7,7 @@ for study in config["studies"]:
 
         rule:
             name:
-                f"statistic_{study}_{product.name}"
+                rule_name("statistic", study, product.name)
             input:
                 unpack(statistic_inputs(product)),
             output:

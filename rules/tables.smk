@@ -5,7 +5,7 @@ for study in config["studies"]:
 
         rule:
             name:
-                f"table_{study}_{table.name}"
+                rule_name("table", study, table.name)
             input:
                 **statistics_read(table),
             output:

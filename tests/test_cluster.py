@@ -19,8 +19,8 @@ from microtome.sweep import cost
 
 pytestmark = pytest.mark.cluster
 
-WORDS_SWEEP, TEXTS_SWEEP = "rule_activations_tiny_words", "rule_activations_tiny_texts"
-SCALING = "rule_statistic_hidden_states_scaling"
+WORDS_SWEEP, TEXTS_SWEEP = "rule_activations__tiny__words", "rule_activations__tiny__texts"
+SCALING = "rule_statistic__hidden_states__scaling"
 #: All that is submitted; the rest of the workflow is made beside the main process.
 HEAVY = {WORDS_SWEEP, TEXTS_SWEEP, SCALING}
 PROFILE = ["--workflow-profile", "profiles/slurm", "--slurm-status-command", "squeue"]
@@ -150,7 +150,7 @@ def wait_for(slurm: Slurm, main: subprocess.Popen, before: int, name: str) -> di
 def test_jobs_that_are_ended_are_tried_again_with_more(slurm, local, tmp_path):
     clone = unswept(local, tmp_path)
     before = len(slurm.jobs())
-    main = start(clone, "--set-resources", "activations_tiny_words:mem_mb=attempt*attempt*300")
+    main = start(clone, "--set-resources", "activations__tiny__words:mem_mb=attempt*attempt*300")
     job = wait_for(slurm, main, before, TEXTS_SWEEP)
     slurm.ask("scancel", job["JobId"])
     assert main.wait() == 0, (clone.folder / "main.log").read_text()
@@ -174,7 +174,7 @@ def test_a_job_that_is_never_given_enough_is_reported_and_the_rest_survives(slur
     clone = unswept(local, tmp_path)
     clone.change("sweep", "layers_per_job", to=1)
     before = len(slurm.jobs())
-    few = "activations_tiny_words-01:mem_mb=300"
+    few = "activations__tiny__words-01:mem_mb=300"
     main = start(clone, "--retries", "0", "--set-resources", few)
     assert main.wait() != 0
     states = {job["Comment"]: job["JobState"] for job in slurm.jobs()[before:]}
@@ -184,7 +184,7 @@ def test_a_job_that_is_never_given_enough_is_reported_and_the_rest_survives(slur
     report = [line for line in said.splitlines() if line.startswith("microtome: ")]
     assert len(report) == 1
     assert re.match(
-        r"microtome: activations_tiny_words-01: ended by Slurm \([A-Z_]+\); see ", report[0]
+        r"microtome: activations__tiny__words-01: ended by Slurm \([A-Z_]+\); see ", report[0]
     )
     assert "memory limit" in Path(report[0].rpartition(" ")[2]).read_text(encoding="utf-8")
     made = {path: content for path, content in clone.contents().items() if "/resid-" not in path}

@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from workflows import Clone
 
 from microtome.workflow import forks
 
 ASK = [sys.executable, "-I", "-S", forks.__file__]
+
+
+#: How Snakemake's copy of a script of this repository begins.
+HEAD = f"__file__ = {str(forks.ROOT / 'scripts' / 'x.py')!r}\n"
 
 
 class Server:
@@ -37,7 +42,7 @@ class Server:
     def start(self, script: str, **environment: str) -> subprocess.Popen:
         """Have a script run."""
         file = self.folder / f"{len(list(self.folder.iterdir()))}.py"
-        file.write_text(script)
+        file.write_text(HEAD + script)
         return subprocess.Popen(
             [*ASK, self.socket, sys.executable, str(file)],
             stdout=subprocess.PIPE,
@@ -152,6 +157,49 @@ def test_without_a_server_the_command_runs_as_it_stands(server):
     assert not Path(server.socket).parent.exists()
     code, said, _ = server.run("import os; print(os.getppid())")
     assert (code, said) == (0, f"{os.getpid()}\n")
+
+
+#: A script that says whether a server forked it.
+SAYS = """
+import os, sys
+from pathlib import Path
+parent = Path("/proc", str(os.getppid()), "cmdline").read_text()
+print("forked" if "--serve" in parent else "started", *sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> dict[str, Path]:
+    """A copy that Snakemake made of a script of ours, one of another's, and a file elsewhere."""
+    folder = tmp_path / ".snakemake" / "scripts"
+    folder.mkdir(parents=True)
+    files = {"ours": folder / "a.x.py", "theirs": folder / "b.x.py", "other": tmp_path / "c.py"}
+    for whose, file in files.items():
+        file.write_text((HEAD if whose == "ours" else "") + SAYS)
+    return files
+
+
+@pytest.mark.parametrize("shell", [["bash"], ["bash", "--posix"], ["sh"]])
+def test_only_our_scripts_are_forked(scripts, shell):
+    server, route = forks.start_server()
+    python, *commands = (sys.executable, *scripts.values())
+    lines = [f"({python} {file})" for file in commands]
+    lines += [f"{python} {scripts['other']} 'two words' | cat; echo after"]
+    done = subprocess.run(
+        [*shell, "-c", route + "; ".join(lines)], capture_output=True, text=True, check=True
+    )
+    ours = "forked" if shell == ["bash"] else "started"
+    assert done.stdout.splitlines() == [ours, "started", "started", "started two words", "after"]
+    assert done.stderr == ""
+    server.communicate(timeout=120)
+
+
+def test_copies_that_snakemake_makes_are_known_as_ours(model, tmp_path):
+    clone = Clone(tmp_path, model)
+    clone.replace("scripts/token_table.py", "if __name__", f"{SAYS}\nif __name__")
+    said = clone.snakemake("tokens")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines().count("forked") == 2
 
 
 def test_a_server_that_has_imported_everything_has_one_thread(server):

@@ -1,14 +1,14 @@
-"""Scripts as forks of one process that has imported for them what they import.
+"""Scripts as forks of one process that has imported their packages.
 
 Importing xarray and matplotlib takes longer than drawing most figures, importing torch longer
-than a small sweep, and Snakemake starts a Python for every script. Put before the command that
-does, this file asks a server to run the script in a fork of its own, and ends as the script
-ends. The server imports the packages that a script needs, the first time one needs them; the code
-of this repository each fork imports itself, so that an edit counts at once. Without a server, the
-command runs as it stands.
+than a small sweep, and Snakemake starts a Python for every script. In place of that Python, this
+file asks a server to run the script in a fork, and ends as the script ends. The server imports a
+package when a script first needs it. Each fork imports the code of this repository itself, so
+that an edit counts at once. Without a server, and for scripts of another repository, the command
+runs as it is.
 
-    python -I -S forks.py SOCKET python SCRIPT     (light: no site-packages, no imports)
-    python forks.py --serve DESCRIPTOR             (of a listening socket)
+    python -I -S forks.py SOCKET python SCRIPT     (the client, which starts fast without packages)
+    python forks.py --serve DESCRIPTOR             (the server; of a listening socket)
 """
 
 import atexit
@@ -17,12 +17,16 @@ import json
 import os
 import runpy
 import selectors
+import shlex
 import signal
 import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from subprocess import Popen
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Bytes of a message, at most: the system's limit on one is lower.
@@ -37,13 +41,58 @@ class Order(NamedTuple):
     environment: dict[str, str]
 
 
+#: Defines Python's own path as a function: for Snakemake's scripts the client, else Python.
+ROUTE = """\
+test -o posix && return
+{python}() {{
+    case "$1" in
+        */.snakemake/scripts/*) exec {client} {python} "$@" ;;
+        *) command {python} "$@" ;;
+    esac
+}}
+"""
+
+
+def start_server() -> "tuple[Popen[bytes], str] | None":
+    """Start a server, which ends with this process.
+
+    Returns:
+        The server, and a shell command after which bash sends Snakemake's scripts to it. None on
+        a system without such sockets, or where the path of TMPDIR is too long for one.
+    """
+    import subprocess
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="microtome-"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            listener.bind(str(folder / "socket"))
+        except OSError:
+            folder.rmdir()
+            return None
+        listener.listen()
+        server = subprocess.Popen(
+            [sys.executable, __file__, "--serve", str(listener.fileno())],
+            stdin=subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+    client = shlex.join([sys.executable, "-I", "-S", __file__, str(folder / "socket")])
+    route = folder / "route.bash"
+    route.write_text(ROUTE.format(python=sys.executable, client=client), encoding="utf-8")
+    quoted = shlex.quote(str(route))
+    return server, f'test -z "$BASH_VERSION" || test ! -r {quoted} || . {quoted}; '
+
+
 def ask(server: str, command: list[str]) -> NoReturn:
-    """Have a command `python SCRIPT` run by a server, and end as it ends.
+    """Have a server run the command `python SCRIPT`, and end as it ends.
 
     Args:
         server: the path of the server's socket.
-        command: what to run, here and alone, where no server answers.
+        command: is run here where no server answers, or the script is not one of ours.
     """
+    if not _is_ours(command[-1]):
+        os.execv(command[0], command)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.connect(server)
@@ -57,6 +106,20 @@ def ask(server: str, command: list[str]) -> NoReturn:
     if int(status) < 0:
         os.kill(os.getpid(), -int(status))
     sys.exit(int(status))
+
+
+def _is_ours(script: str) -> bool:
+    """Whether Snakemake wrote a script from one of this repository.
+
+    It notes the original at the head of the copy that it runs. Should it no longer do so, our
+    scripts run as they are, only slower.
+    """
+    try:
+        with open(script, encoding="utf-8") as copy:
+            head = copy.read(MESSAGE).partition("preamble end")[0]
+    except (OSError, ValueError):
+        return False
+    return f"__file__ = {str(ROOT / 'scripts' / '_')!r}"[:-2] in head
 
 
 def serve(listener: socket.socket) -> Order | None:
@@ -175,7 +238,8 @@ if __name__ == "__main__":
         if ordered:
             run(ordered)
         else:
-            place.unlink(missing_ok=True)
+            for file in place.parent.iterdir():
+                file.unlink()
             place.parent.rmdir()
     else:
         ask(sys.argv[1], sys.argv[2:])
