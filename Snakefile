@@ -7,7 +7,7 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-configfile: Path(workflow.current_basedir) / "config.yaml"
+configfile: str(Path(workflow.current_basedir) / "config.yaml")
 
 
 report: "report/workflow.rst"

@@ -6,16 +6,37 @@ import logging
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from microtome.store.files import REFUSALS
 from microtome.workflow import forks
+
+
+def refuse_unwritable(folder):
+    """Refuse a folder that takes no files, in one line.
+
+    Args:
+        folder: below the working directory, in place of which that one is tried if it is missing.
+    """
+    place = Path(folder) if Path(folder).exists() else Path.cwd()
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        remedy = f"{error.strerror}; choose another place with --directory"
+        sys.exit(f"microtome: {place.resolve()}: {REFUSALS.get(error.errno, remedy)}")
+
+
+# Snakemake writes there once it has read the rules, and ends with a traceback if it cannot.
+refuse_unwritable(".snakemake")
 
 
 def begin_run():
     """Prepare a run, once its jobs are known."""
+    refuse_unwritable("results")
     acquire_run_lock()
     disable_job_rate_limit()
     start_fork_server()
@@ -29,12 +50,6 @@ def acquire_run_lock():
     releases this one when the process ends.
     """
     global run_lock
-    results = Path("results")
-    if results.exists() and not os.access(results, os.W_OK):
-        sys.exit(
-            f"microtome: {results.resolve()}: the file system is read-only; choose another place "
-            "with --directory"
-        )
     run_lock = open(".snakemake/microtome.lock", "w")
     try:
         fcntl.flock(run_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from microtome.figures.style import DEPTH, FILLS, LINES, ink
+from microtome.figures.text import visible
 
 
 def laminar_profile(
@@ -100,8 +101,8 @@ def sparse_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
 
 
 def token_label(text: str) -> str:
-    """A token's text as a label that shows its spaces and line breaks."""
-    return text.replace(" ", "␣").replace("\n", "↵").replace("$", r"\$")
+    """A token's text as a label that shows its spaces, line breaks and control characters."""
+    return visible(text).replace(" ", "␣").replace("$", r"\$")
 
 
 def histogram_images(
