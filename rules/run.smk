@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from snakemake.logging import logger
@@ -14,6 +15,10 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from microtome.store.files import REFUSALS
 from microtome.workflow import forks
+from microtome.workflow.jobs import RUN
+
+# The Snakemake that a cluster starts on a node belongs to the run that submitted it.
+os.environ.setdefault(RUN, f"{os.getpid()}-{time.time_ns()}")
 
 
 def refuse_unwritable(folder):

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ HEAD = f"__file__ = {str(forks.ROOT / 'scripts' / 'x.py')!r}\n"
 class Server:
     """A server and a folder with scripts for it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *path: Path) -> None:
         self.folder = folder
         self.socket = str(folder / "server" / "socket")
         (folder / "server").mkdir()
@@ -37,6 +38,7 @@ class Server:
                 [sys.executable, forks.__file__, "--serve", str(number)],
                 stdin=subprocess.PIPE,
                 pass_fds=[number],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*path, forks.ROOT]))},
             )
 
     def start(self, script: str, **environment: str) -> subprocess.Popen:
@@ -200,6 +202,43 @@ def test_copies_that_snakemake_makes_are_known_as_ours(model, tmp_path):
     said = clone.snakemake("tokens")
     assert said.returncode == 0, said.stderr
     assert said.stdout.splitlines().count("forked") == 2
+
+
+#: A job that takes 64 MiB; in its log it says how much it took.
+JOB = """
+from types import SimpleNamespace
+from microtome.workflow.jobs import job
+with job(SimpleNamespace(input=[], output=["x"], log=["job.log"], threads=1)):
+    taken = bytes(64 << 20)
+    taken = taken.replace(b"\\0", b"1")
+"""
+
+
+def memory_said(folder: Path) -> float:
+    """The MiB that the job's log says."""
+    return float(re.search(r"at most (\d+) MiB resident", (folder / "job.log").read_text())[1])
+
+
+def test_a_fork_s_memory_is_its_own(tmp_path):
+    """Another script has had the server import 512 MiB."""
+    (tmp_path / "ballast.py").write_text("ballast = b'1' * (512 << 20)")
+    server = Server(tmp_path, tmp_path)
+    assert server.run("import ballast") == (0, "", "")
+    assert server.run(JOB) == (0, "", "")
+    assert 128 <= memory_said(tmp_path) < 256
+    shared = re.search(r"besides (\d+) MiB shared", (tmp_path / "job.log").read_text())
+    assert int(shared[1]) >= 512
+    server.stop()
+
+
+def test_a_job_s_memory_is_not_that_of_the_process_that_started_it(tmp_path):
+    (tmp_path / "job.py").write_text(JOB)
+    starts = (
+        "import subprocess, sys; b'1' * (512 << 20); subprocess.run([sys.executable, 'job.py'])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(forks.ROOT)}
+    subprocess.run([sys.executable, "-c", starts], cwd=tmp_path, env=environment, check=True)
+    assert 128 <= memory_said(tmp_path) < 256
 
 
 def test_a_server_that_has_imported_everything_has_one_thread(server):

@@ -195,18 +195,29 @@ def test_a_full_disk(whole, model, tmp_path, size, place):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_read_only_results_folder(whole, model, tmp_path):
+@pytest.mark.parametrize("folder", ["results", ".snakemake", "run"])
+def test_a_read_only_folder(whole, model, tmp_path, folder):
+    """Where products go, where Snakemake keeps its notes, or all of it, as `--directory run`."""
     clone = small_clone(tmp_path, model)
-    clone.product("").mkdir()
+    (clone.folder / folder).mkdir()
+    where = "--directory run" if folder == "run" else ""
     done = in_a_small_room(
-        clone, "mount -t tmpfs -o ro tmpfs results && $PYTHON -m snakemake; code=$?; exit $code"
+        clone, f"mount -t tmpfs -o ro tmpfs {folder} && $PYTHON -m snakemake {where}; exit $?"
     )
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("microtome:")]
     assert len(lines) == 1
-    assert (
-        "/results: the file system is read-only; choose another place with --directory" in lines[0]
-    )
+    remedy = "the file system is read-only; choose another place with --directory"
+    assert f"/{folder}: {remedy}" in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_where_snakemake_wants_a_folder(whole, model, tmp_path):
+    clone = small_clone(tmp_path, model)
+    (clone.folder / ".snakemake").touch()
+    done = clone.snakemake()
+    assert done.returncode != 0
+    assert "/.snakemake: Not a directory; choose another place" in done.stderr
     assert "Traceback" not in done.stderr
 
 

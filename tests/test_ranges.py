@@ -169,7 +169,8 @@ def test_the_last_job_alone_is_run_from_the_file_before_it(cut, tmp_path):
     assert done.returncode != 0
     assert "words/resid-02.h5: changed or damaged since it was made; delete " in done.stderr
     assert clone.verify() == [
-        "results/activations/tiny/words/resid-02.h5: changed or damaged since it was made"
+        "results/activations/tiny/words/resid-02.h5: changed or damaged since it was made; "
+        "make it again: snakemake --force results/activations/tiny/words/resid-02.h5"
     ]
 
 

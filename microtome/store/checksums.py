@@ -6,6 +6,7 @@ form of `sha256sum`; before a job reads an input from `results/`, it compares.
 
 import hashlib
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def record(path: str | Path, known: Mapping[str, str] | None = None) -> None:
                 f"{known.get(file.name) or sha256(file)}  {file.as_posix()}\n",
                 encoding="utf-8",
             )
+
+
+def forget(path: str | Path) -> None:
+    """Remove what was recorded of a product whose job failed, and which Snakemake then removes."""
+    path = Path(path)
+    if _is_product(path):
+        _checksum_file(path).unlink(missing_ok=True)
+        shutil.rmtree(_checksum_file(path).with_name(path.name), ignore_errors=True)
 
 
 def verify(path: str | Path) -> None:
@@ -116,6 +125,18 @@ def files_of(path: Path) -> list[Path]:
 
 def _checksum_file(file: Path) -> Path:
     return CHECKSUMS / file.relative_to(RESULTS).with_name(f"{file.name}.sha256")
+
+
+def recorded() -> list[Path]:
+    """The files that a checksum is on record of, whether or not they are there."""
+    records = (file for kind in KINDS for file in (CHECKSUMS / kind).rglob("*.sha256"))
+    return [RESULTS / file.relative_to(CHECKSUMS).with_suffix("") for file in records]
+
+
+def product_of(file: Path) -> Path:
+    """The product that a file belongs to, as a rule names it: itself, or a model's checkpoint."""
+    in_checkpoint = file.parts[1:4:2] == ("models", "checkpoint")
+    return Path(*file.parts[:4]) if in_checkpoint else file
 
 
 def sha256(file: Path) -> str:

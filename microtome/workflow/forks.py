@@ -64,12 +64,13 @@ def start_server() -> "tuple[Popen[bytes], str] | None":
     import tempfile
 
     folder = Path(tempfile.mkdtemp(prefix="microtome-"))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        try:
-            listener.bind(str(folder / "socket"))
-        except OSError:
-            folder.rmdir()
-            return None
+    try:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(str(folder / "socket"))
+    except OSError:
+        folder.rmdir()
+        return None
+    with listener:
         listener.listen()
         server = subprocess.Popen(
             [sys.executable, __file__, "--serve", str(listener.fileno())],
@@ -217,6 +218,8 @@ def run(order: Order) -> None:
     os.chdir(order.folder)
     os.environ.clear()
     os.environ.update(order.environment)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    os.environ["MICROTOME_SHARED_MIB"] = str(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20))
     for name in [name for name in sys.modules if name.partition(".")[0] == "microtome"]:
         del sys.modules[name]
     sys.argv = [order.script]
