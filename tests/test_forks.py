@@ -19,6 +19,9 @@ from microtome.workflow import forks
 ASK = [sys.executable, "-I", "-S", forks.__file__]
 
 
+#: Seconds that nothing here takes, unless it hangs.
+HANGS = 900
+
 #: How Snakemake's copy of a script of this repository begins.
 HEAD = f"__file__ = {str(forks.ROOT / 'scripts' / 'x.py')!r}\n"
 
@@ -57,11 +60,11 @@ class Server:
     def run(self, script: str, **environment: str) -> tuple[int, str, str]:
         """What a script ended with, and said."""
         client = self.start(script, **environment)
-        said = client.communicate(timeout=120)
+        said = client.communicate(timeout=HANGS)
         return client.returncode, *said
 
     def stop(self) -> None:
-        self.process.communicate(timeout=120)
+        self.process.communicate(timeout=HANGS)
 
 
 @pytest.fixture
@@ -139,7 +142,7 @@ while not Path({other!r}).exists():
 """
     first = server.start(meet.format(mine="a", other="b"))
     second = server.start(meet.format(mine="b", other="a"))
-    assert first.wait(timeout=120) == second.wait(timeout=120) == 0
+    assert first.wait(timeout=HANGS) == second.wait(timeout=HANGS) == 0
 
 
 def test_a_client_that_is_killed_takes_its_fork_with_it(server):
@@ -193,7 +196,7 @@ def test_only_our_scripts_are_forked(scripts, shell):
     ours = "forked" if shell == ["bash"] else "started"
     assert done.stdout.splitlines() == [ours, "started", "started", "started two words", "after"]
     assert done.stderr == ""
-    server.communicate(timeout=120)
+    server.communicate(timeout=HANGS)
 
 
 def test_copies_that_snakemake_makes_are_known_as_ours(model, tmp_path):

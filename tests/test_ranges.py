@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from workflows import Clone
+from workflows import Clone, held, wait_until
 
 from microtome.store.datasets import open_layer, read_dataset
 
@@ -92,18 +91,17 @@ def test_a_killed_run_goes_on_at_the_last_finished_job(cut, tmp_path):
     clone = cut.copy(tmp_path / "killed")
     for kind in ("activations", "logs"):
         shutil.rmtree(clone.product(kind))
-    main = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "activations"],
-        cwd=clone.folder,
-        env=clone.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    while not clone.product("logs/activations/tiny/words-01.log").exists():
-        assert main.poll() is None
-        time.sleep(0.01)
-    os.killpg(main.pid, signal.SIGKILL)  # Snakemake and the second job, which has just begun
+    with held(clone.product("logs/activations/tiny/words-01.log")) as waits:
+        main = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", "activations"],
+            cwd=clone.folder,
+            env=clone.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_until(waits, main)
+        os.killpg(main.pid, signal.SIGKILL)  # Snakemake and the second job, which has just begun
     main.wait()
     first = clone.product("activations/tiny/words/resid-01.h5")
     made = first.stat().st_mtime_ns
