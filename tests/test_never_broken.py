@@ -278,6 +278,7 @@ def copied(whole: Clone, folder: Path) -> Clone:
     clone = whole.copy(folder / "again")
     for kind in ("activations", "statistics", "figures"):
         shutil.rmtree(clone.product(kind))
+        shutil.rmtree(clone.product(f"checksums/{kind}"))
     return clone
 
 

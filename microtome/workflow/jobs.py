@@ -16,17 +16,17 @@ from microtome.errors import MicrotomeError, in_short
 from microtome.store.checksums import forget, record, verify
 from microtome.store.files import REFUSALS
 
-#: Says which run a job belongs to; all jobs of a run inherit it.
+#: Environment variable: the run that a job belongs to.
 RUN = "MICROTOME_RUN"
-#: The faults that jobs of the last run have told, below the number of that run.
+#: The last run, and the faults that its jobs have reported, a line each.
 FAULTS = Path("results/logs/faults.log")
-#: Memory that a fork shares with the process it is a fork of, in MiB.
+#: Environment variable: the memory that a fork shares with its parent, in MiB.
 SHARED = "MICROTOME_SHARED_MIB"
 
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[TextIO]:
-    """Run a script's body: compare its inputs with their checksums before, note its outputs after.
+    """Run a script's body as a job: verify inputs, keep a log, record outputs, report errors.
 
     What the body prints goes into the log, which ends with the time and memory that the job took.
     An error ends the process with one line, which other jobs of the same run do not repeat.
@@ -50,13 +50,13 @@ def job(snakemake: Any) -> Iterator[TextIO]:
                 log.write(f"{time.monotonic() - start:.1f} s, {_memory()}\n")
                 return
             except Exception as error:
-                message = _told(error, snakemake.output[0])
+                message = _for_user(error, snakemake.output[0])
                 for output in snakemake.output:
                     with suppress(OSError):
                         forget(output)
-                with suppress(OSError):  # a full disk takes no log either
+                with suppress(OSError):  # on a full disk, the log cannot be written either
                     if message:
-                        log.seek(0)  # what else libraries said of it helps nobody
+                        log.seek(0)  # what libraries have printed about it only confuses
                         log.truncate()
                     else:
                         traceback.print_exc(file=log)
@@ -65,12 +65,12 @@ def job(snakemake: Any) -> Iterator[TextIO]:
                 kind = type(error).__name__
                 message = message or f"{kind}: {in_short(error)} (traceback in {log_file})"
     except OSError as error:  # the log itself cannot be written
-        message = _told(error, str(log_file)) or str(error)
+        message = _for_user(error, str(log_file)) or str(error)
     sys.exit(f"microtome: {message}" if _is_new(message) else 1)
 
 
 def _in_threads(act: Callable[[str], None], paths: Iterable[str], n_threads: int) -> None:
-    """Do something with many files: reading and flushing them leaves the interpreter free."""
+    """Call a function for many files, in threads: reading and flushing release the GIL."""
     with ThreadPoolExecutor(n_threads) as pool:
         for _ in pool.map(act, paths):
             pass
@@ -78,16 +78,16 @@ def _in_threads(act: Callable[[str], None], paths: Iterable[str], n_threads: int
 
 @contextmanager
 def _locked(lock: Path) -> Iterator[None]:
-    """Wait for the same job of an earlier run, which goes on if only its main process died."""
+    """Wait for the same job of an earlier run, which continues if only Snakemake was killed."""
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # the system releases it, however the process ends
         yield
 
 
 def _memory() -> str:
-    """The most memory that the process had, apart from what a fork shares with its parent.
+    """The peak memory of this process, without what a fork shares with its parent.
 
-    `getrusage` is of no use here: it begins with the peak of the process that started this one.
+    `getrusage` would include the peak of the process that started this one.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -100,29 +100,29 @@ def _memory() -> str:
 
 
 def _is_new(message: str) -> bool:
-    """Whether no other job of this run has told this fault; notes it."""
+    """Whether this is the first job of the run to report a fault; records it."""
     run, line = os.environ.get(RUN), " ".join(message.splitlines())
     if run:
         with suppress(OSError), FAULTS.open("a+", encoding="utf-8") as faults:
             fcntl.flock(faults, fcntl.LOCK_EX)
             faults.seek(0)
-            number, *told = faults.read().splitlines() or [""]
-            if number != run:  # an earlier run's
+            last_run, *reported = faults.read().splitlines() or [""]
+            if last_run != run:
                 faults.truncate(0)
                 faults.write(f"{run}\n")
-                told = []
-            if line in told:
+                reported = []
+            if line in reported:
                 return False
             faults.write(f"{line}\n")
     return True
 
 
-def _told(error: Exception, output: str) -> str | None:
-    """What to tell a user who can mend it, in one line; None for a fault of Microtome's own."""
+def _for_user(error: Exception, output: str) -> str | None:
+    """A one-line message for an error that the user can mend; None for any other."""
     if isinstance(error, MicrotomeError):
         return str(error)
     for number, remedy in REFUSALS.items():
-        # HDF5 has no errno to ask, only its text.
+        # HDF5's errors have no errno, only a text.
         if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
             return f"{getattr(error, 'filename', None) or output}: {remedy}"
     return None

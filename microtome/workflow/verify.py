@@ -12,22 +12,22 @@ from microtome.store.checksums import (
     fault,
     files_of,
     product_of,
-    recorded,
+    recorded_files,
 )
 
 
 def main() -> None:
-    """Name the products in `results/` that changed or are missing, each with what remakes it."""
+    """Print the products in `results/` that differ or are missing, and how to make them again."""
     present = (file for kind in KINDS for file in files_of(RESULTS / kind) if file.exists())
-    files = sorted({*present, *recorded()})
+    files = sorted({*present, *recorded_files()})
     faults = {file: found for file in files if (found := fault(file))}
     for file, found in faults.items():
         print(f"{found}; make it again: snakemake --force {product_of(file)}")
     if faults:
         sys.exit(
-            f"{len(faults)} of {len(files)} products differ or are missing. Add the --configfile "
-            f"they were made with; of one that is not wanted any more, delete the file and its "
-            f"record in {CHECKSUMS}/"
+            f"{len(faults)} of {len(files)} files differ or are missing. Give snakemake the "
+            f"--configfile they were made with. If a product is no longer wanted, delete its file "
+            f"and its record in {CHECKSUMS}/"
         )
     print(f"{len(files)} products, all as they were made")
 
