@@ -33,7 +33,7 @@ for (model, stimuli), wanted in SWEEPS.items():
 
         rule:
             name:
-                f"activations_{model}_{label}"
+                rule_name("activations", model, label)
             input:
                 manifest=f"results/models/{model}/manifest.json",
                 checkpoint=ancient(f"results/models/{model}/checkpoint"),

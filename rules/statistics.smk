@@ -49,7 +49,7 @@ for product in studies.statistics():
 
     rule:
         name:
-            f"statistic_{product.study}_{product.name}"
+            rule_name("statistic", product.study, product.name)
         input:
             unpack(statistic_inputs(product)),
         output:

@@ -1,9 +1,11 @@
 """The look of every figure, and how a figure becomes files that depend on nothing else."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 
 import manimgx_fonts
@@ -43,6 +45,9 @@ FONT = "DejaVu Sans"
 #: Packages that are nothing but fonts, Google's Noto: with them, a text in any script is drawn on
 #: every machine, whatever fonts that has.
 _MORE_FONTS = (manimgx_fonts, noto_cjk_sans_otc)
+
+#: The characters that XML cannot hold. Matplotlib repeats every text in a comment, as it is.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 #: Fill colours of the things a figure compares, in order: red, green, blue, then their mixtures.
 FILLS = (
@@ -133,5 +138,7 @@ def save(figure: Figure, svg: str | Path, png: str | Path, *, dpi: int) -> None:
         figure.savefig(unfinished, format="png", dpi=dpi)
     figure.set_layout_engine("none")  # as laid out for the PNG: to do it again takes as long
     # Rasterised parts (large scatters) of the SVG follow the resolution of the PNG.
+    drawn = StringIO()
+    figure.savefig(drawn, format="svg", dpi=dpi, metadata={"Date": None})
     with replacing(svg) as unfinished:
-        figure.savefig(unfinished, format="svg", dpi=dpi, metadata={"Date": None})
+        unfinished.write_text(_NO_XML.sub("\ufffd", drawn.getvalue()), encoding="utf-8")
