@@ -1,8 +1,14 @@
 # Microtome: thin sections through language models.
 # Every figure and table of every study in the config; see README.md.
+from pathlib import Path
+
 from snakemake.utils import min_version
 
+from microtome.workflow.config_files import refuse_unreadable
+
 min_version("9.0")
+
+refuse_unreadable([Path(workflow.basedir, "config.yaml")])
 
 
 configfile: f"{workflow.basedir}/config.yaml"

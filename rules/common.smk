@@ -22,7 +22,8 @@ ROOT = Path(workflow.basedir)
 try:
     overlays = workflow.overwrite_configfiles
     files = [file for file in workflow.configfiles if file not in overlays] + overlays
-    check(config, ROOT / "config.schema.yaml", list(map(Path, files)), ROOT)
+    given = workflow.config_settings.config
+    check(config, ROOT / "config.schema.yaml", list(map(Path, files)), ROOT, given)
 except MicrotomeError as error:
     sys.exit(f"microtome: {error}")
 

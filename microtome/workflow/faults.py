@@ -14,8 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import yaml
-
 from microtome.errors import MicrotomeError, in_short, nearest
 from microtome.model.architectures import ARCHITECTURES, taps
 from microtome.model.checkpoint import read_json, weight_files
@@ -25,15 +23,15 @@ from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.stimuli import read_stimuli
 from microtome.workflow.config import Config, Product, readers, statistics, stimulus_file
+from microtome.workflow.config_files import COMMAND_LINE, origin, read_config
 from microtome.workflow.signature import Signature, signature
-
-#: Ten times as fast where PyYAML has libyaml, as its wheels do.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Fault = tuple[tuple[str | int, ...], str]
 
 
-def check(config: Config, schema: Path, files: Sequence[Path], base: Path) -> None:
+def check(
+    config: Config, schema: Path, files: Sequence[Path], base: Path, given: Config | None = None
+) -> None:
     """Refuse a config that cannot be right, before any work starts.
 
     Args:
@@ -42,18 +40,18 @@ def check(config: Config, schema: Path, files: Sequence[Path], base: Path) -> No
         files: the config files it was merged from, the last one winning.
         base: the workflow's folder, with its scripts and the stimulus files that the working
             directory lacks.
+        given: what `--config` added to the files.
 
     Raises:
         MicrotomeError: the first fault, with the file and the key it stands under.
     """
-    contents = {file: _read(file) for file in files}
+    contents = {str(file): read_config(file) for file in files}
+    if given:
+        contents[COMMAND_LINE] = given
     fault = next(_faults(config, schema, base), None)
     if fault:
         path, message = fault
-        # The last file that says so; what none of them says was given with --config.
-        holding = (file for file in reversed(files) if _holds(contents[file], config, path))
-        where = next(map(str, holding), "--config")
-        parts = [where, ".".join(map(str, path)), message]
+        parts = [origin(path, contents), ".".join(map(str, path)), message]
         raise MicrotomeError(" ".join(": ".join(filter(None, parts)).splitlines()))
 
 
@@ -82,7 +80,7 @@ def _schema_faults(config: Config, schema: Path) -> Iterator[Fault]:
         }
     )
     validator = validators.extend(Draft202012Validator, type_checker=types)
-    faults = validator(read_yaml(schema, LOADER)).iter_errors(config)
+    faults = validator(read_yaml(schema, "safe")).iter_errors(config)
     for error in sorted(faults, key=lambda error: len(error.path)):
         path = tuple(error.path)
         if error.validator == "additionalProperties":
@@ -90,7 +88,8 @@ def _schema_faults(config: Config, schema: Path) -> Iterator[Fault]:
             key = next(key for key in error.instance if key not in known)
             yield (*path, key), f"unknown key; {nearest(str(key), known)}"
         elif error.schema.get("title") == "name":
-            yield path, f"{error.instance!r} is no name: {error.schema['description']}"
+            found = in_short(repr(error.instance), width=60)
+            yield path, f"{found} is no name: {error.schema['description']}"
         elif error.validator == "required":
             key = next(key for key in error.validator_value if key not in error.instance)
             yield path, f"the key {key!r} is missing{_perhaps_misspelt(config, path)}"
@@ -310,21 +309,3 @@ def _inputs(product: Product) -> set[str]:
         "checkpoint": product.checkpoint,
     }
     return {*product.reads, *(name for name, given in present.items() if given)}
-
-
-def _read(file: Path) -> Any:
-    """A config file, JSON or YAML, as Snakemake reads it."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return read_yaml(file, LOADER)
-
-
-def _holds(content: Any, config: Any, path: tuple[str | int, ...]) -> bool:
-    """Whether a config file has something at a path, the same as the merged config if a value."""
-    for key in path:
-        try:
-            content, config = content[key], config[key]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return content == config or (isinstance(content, dict) and isinstance(config, dict))
