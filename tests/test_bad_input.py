@@ -54,7 +54,9 @@ def model(source, n_layers=30, name="mine", more=""):
 MANIFEST = b'{"source": "pypi://package/file.gguf", "architecture": "gpt2", "n_layers": 4}'
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 FORMS = "is none of hf://org/name@commit, pypi://package/file.gguf"
-MODEL_NAME = 'wants letters, digits, "_", "-" and single dots, the first a letter or digit, at most 100'
+MODEL_NAME = (
+    'wants letters, digits, "_", "-" and single dots, the first a letter or digit, at most 100'
+)
 NAME = 'wants lower-case letters, digits and "_", the first a letter, at most 100'
 
 PROCESSES: SimpleQueue[Snakemake] = SimpleQueue()
@@ -427,7 +429,7 @@ STIMULI = {
     ),
 }
 
-#: A second config file, and what is said of it: Snakemake would fail over most before it reads ours.
+#: A second config file, and what is said of it. Over most of them Snakemake itself would fail.
 OVERLAYS = {
     "empty": (b"", "wants keys, as in `style: {dpi: 100}`; has nothing"),
     "comments_alone": (b"# style\n", "wants keys, as in `style: {dpi: 100}`; has nothing"),

@@ -107,4 +107,6 @@ def _check_text(path: Path, place: str, text: object, remedy: str) -> None:
     if not isinstance(text, str) or not text.strip():
         raise MicrotomeError(f"{path}: {place} is empty or no text; {remedy}")
     if "\0" in text:  # YAML can spell it, HDF5 cannot hold it
-        raise MicrotomeError(f"{path}: {place} has the character '\\x00', which is no text; {remedy}")
+        raise MicrotomeError(
+            f"{path}: {place} has the character '\\x00', which is no text; {remedy}"
+        )

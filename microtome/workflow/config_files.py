@@ -1,4 +1,4 @@
-"""Config files: refused before Snakemake meets what it has no clear line for, and named in messages.
+"""Config files: those that cannot be read are refused, and messages name the one a key is from.
 
 Snakemake reads and merges the files itself, and its merged config is what is checked and used.
 Here they are read for two things only: to refuse what cannot be read, and to say which file a key
