@@ -49,9 +49,10 @@ rule statistics:
 
 
 onstart:
-    work_alone()
-    start_jobs_unhurried()
-    share_imports()
+    if set(workflow.dag_settings.targets) != {"plan"}:  # which may be made beside a run
+        work_alone()
+        start_jobs_unhurried()
+        share_imports()
 
 
 onerror:
