@@ -4,10 +4,14 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
+from microtome.workflow.config_files import refuse_unreadable
+
 min_version("9.0")
 
+refuse_unreadable([Path(workflow.current_basedir, "config.yaml")])
 
-configfile: str(Path(workflow.current_basedir) / "config.yaml")
+
+configfile: str(Path(workflow.current_basedir, "config.yaml"))
 
 
 report: "report/workflow.rst"
@@ -46,7 +50,8 @@ rule statistics:
 
 
 onstart:
-    begin_run()
+    if set(workflow.dag_settings.targets) != {"plan"}:  # which may be made beside a run
+        begin_run()
 
 
 onerror:

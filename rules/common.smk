@@ -32,7 +32,8 @@ try:
     # may be told of the wrong file.
     overlays = getattr(workflow, "overwrite_configfiles", [])
     files = [file for file in workflow.configfiles if file not in overlays] + list(overlays)
-    check(own_config(), ROOT / "config.schema.yaml", list(map(Path, files)), BASES)
+    given = workflow.config_settings.config
+    check(own_config(), ROOT / "config.schema.yaml", list(map(Path, files)), BASES, given)
 except MicrotomeError as error:
     sys.exit(f"microtome: {error}")
 

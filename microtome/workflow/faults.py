@@ -20,12 +20,19 @@ from microtome.sites import SITES
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.stimuli import read_stimuli
-from microtome.workflow.config import LOADER, Config, Studies, stimulus_file, study_folder
+from microtome.workflow.config import Config, Studies, stimulus_file, study_folder
+from microtome.workflow.config_files import COMMAND_LINE, origin, read_config
 from microtome.workflow.study_faults import Fault, study_faults
 from microtome.workflow.values import validator
 
 
-def check(config: Config, schema: Path, files: Sequence[Path], bases: Sequence[Path]) -> None:
+def check(
+    config: Config,
+    schema: Path,
+    files: Sequence[Path],
+    bases: Sequence[Path],
+    given: Config | None = None,
+) -> None:
     """Refuse a config that cannot be right, before any work starts.
 
     Args:
@@ -33,35 +40,35 @@ def check(config: Config, schema: Path, files: Sequence[Path], bases: Sequence[P
         schema: the JSON schema.
         files: the config files it was merged from, the last one winning.
         bases: the folders that `studies/` and `stimuli/` may lie in; the first one wins.
+        given: what `--config` added to the files.
 
     Raises:
         MicrotomeError: the first fault, with the file and the key it stands under.
     """
-    contents = {file: _read(file) for file in files}
+    contents = {str(file): read_config(file) for file in files}
+    if given:
+        contents[COMMAND_LINE] = given
     fault = next(_faults(config, schema, bases), None)
     if fault:
         path, message = fault
-        contents = _study_files(path, bases) | contents
-        # The last file that says so; what none of them says was given with --config.
-        holding = (file for file in reversed(contents) if _holds(contents[file], config, path))
-        where = next(map(str, holding), "--config")
-        parts = [where, ".".join(map(str, path)), message]
+        contents = _study_file(path, bases) | contents
+        parts = [origin(path, contents), ".".join(map(str, path)), message]
         raise MicrotomeError(" ".join(": ".join(filter(None, parts)).splitlines()))
 
 
-def _study_files(path: tuple[str | int, ...], bases: Sequence[Path]) -> dict[Path, Any]:
+def _study_file(path: tuple[str | int, ...], bases: Sequence[Path]) -> dict[str, Any]:
     """The study.yaml that a fault may stand in, as if it were a part of the config."""
     folder = study_folder(str(path[1]), bases) if path[:1] == ("studies",) and path[1:] else None
     if folder is None:
         return {}
-    file = folder / "study.yaml"
+    file, content = folder / "study.yaml", {}
     with suppress(MicrotomeError):
-        return {file: {"studies": {path[1]: read_yaml(file, LOADER)}}}
-    return {file: {"studies": {path[1]: {}}}}
+        content = read_yaml(file, "safe")
+    return {str(file): {"studies": {path[1]: content}}}
 
 
 def _faults(config: Config, schema: Path, bases: Sequence[Path]) -> Iterator[Fault]:
-    definitions = read_yaml(schema, LOADER)
+    definitions = read_yaml(schema, "safe")
     yield from _schema_faults(config, definitions)
     yield from _model_faults(config["models"])
     studies = Studies(config, bases)
@@ -76,7 +83,7 @@ def _faults(config: Config, schema: Path, bases: Sequence[Path]) -> Iterator[Fau
                 f"no folder studies/{name} with a study.yaml; {nearest(name, known)}",
             )
         own = {"$defs": definitions["$defs"], **definitions["$defs"]["study"]}
-        content = read_yaml(folder / "study.yaml", LOADER)
+        content = read_yaml(folder / "study.yaml", "safe")
         for path, message in _schema_faults(content, own):
             yield ("studies", name, *path), message
     for name, study in config["studies"].items():
@@ -102,7 +109,8 @@ def _schema_faults(config: Any, schema: Config) -> Iterator[Fault]:
             key = next(key for key in error.instance if key not in known)
             yield (*path, key), f"unknown key; {nearest(str(key), known)}"
         elif error.schema.get("title") == "name":
-            yield path, f"{error.instance!r} is no name: {error.schema['description']}"
+            found = in_short(repr(error.instance), width=60)
+            yield path, f"{found} is no name: {error.schema['description']}"
         elif error.validator == "required":
             key = next(key for key in error.validator_value if key not in error.instance)
             yield path, f"the key {key!r} is missing{_perhaps_misspelt(config, path)}"
@@ -199,21 +207,3 @@ def _checkpoint(models: Config, name: str) -> tuple[Config, int | None]:
                 found = read_json(folder / "checkpoint" / "config.json")
             return found, manifest.get("n_layers")
     return {}, None
-
-
-def _read(file: Path) -> Any:
-    """A config file, JSON or YAML, as Snakemake reads it."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return read_yaml(file, LOADER)
-
-
-def _holds(content: Any, config: Any, path: tuple[str | int, ...]) -> bool:
-    """Whether a config file has something at a path, the same as the merged config if a value."""
-    for key in path:
-        try:
-            content, config = content[key], config[key]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return content == config or (isinstance(content, dict) and isinstance(config, dict))

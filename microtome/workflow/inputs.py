@@ -104,11 +104,9 @@ def stored(job: Any) -> "StoredMLP":
 
 def tokenizer(job: Any) -> "PreTrainedTokenizerBase":
     """The model's own tokenizer."""
-    from transformers import AutoTokenizer
+    from microtome.texts.tokens import load_tokenizer
 
-    return AutoTokenizer.from_pretrained(
-        job.input.checkpoint, local_files_only=True, trust_remote_code=False
-    )
+    return load_tokenizer(Path(job.input.checkpoint))
 
 
 def checkpoint(job: Any) -> Path:
