@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
+from microtome.statistics.distributions import is_constant
 
 
 def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int) -> xr.Dataset:
@@ -24,7 +25,7 @@ def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int
         `embedding`, (`site`, `token`, `component`), float64, without a unit; coordinate `text`.
 
     Raises:
-        MicrotomeError: as many neighbours as there are tokens, or more.
+        MicrotomeError: as many neighbours as there are tokens, or more; tokens that are all equal.
     """
     from sklearn.manifold import TSNE
 
@@ -37,6 +38,11 @@ def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int
     embeddings = []
     for site in sites:
         vectors = section[site].values.reshape(n_tokens, -1).astype(np.float64)
+        if n_tokens < 2 or is_constant(vectors, axis=0).all():
+            raise MicrotomeError(
+                f"site {site}: its {n_tokens} tokens are all equal, which t-SNE cannot set apart; "
+                "use another text"
+            )
         # The exact method sums in one order, whatever the number of threads. scikit-learn's own
         # rule for the learning rate is N / 48, at least 50; of few tokens, 50 throws some far out.
         reduced = TSNE(
@@ -65,13 +71,20 @@ def linear_separation_demonstration(n: int, noise: float, seed: int) -> xr.Datas
     Returns:
         `x`, `y` and `radius`, (`ring`, `point`); the rings `inner` and `outer` have radius 1
         and 2 before the noise.
+
+    Raises:
+        MicrotomeError: noise that leaves no number.
     """
     angle = 2 * np.pi * np.arange(n) / n
     circle = np.stack([np.cos(angle), np.sin(angle)])
     rings = np.array([1.0, 2.0])[:, None, None] * circle
     rings += np.random.default_rng(seed).normal(scale=noise, size=rings.shape)
     x, y = rings[:, 0], rings[:, 1]
-    columns = {"x": x, "y": y, "radius": np.hypot(x, y)}
+    with np.errstate(over="ignore", invalid="ignore"):
+        radius = np.hypot(x, y)
+    if not np.isfinite(radius).all():
+        raise MicrotomeError(f"noise {noise}: the radius is no number; give a smaller `noise`")
+    columns = {"x": x, "y": y, "radius": radius}
     return xr.Dataset(
         {name: (("ring", "point"), values) for name, values in columns.items()},
         {"ring": ["inner", "outer"]},

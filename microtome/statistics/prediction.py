@@ -35,11 +35,12 @@ def next_tokens(section: xr.Dataset, tokenizer: "PreTrainedTokenizerBase", n: in
     logits = at_position(section, -1)["logits"].values[0].astype(np.float64)
     log_probability = log_softmax(logits)
     ids = np.argsort(-log_probability, kind="stable")[:n]
-    texts = np.array([tokenizer.decode([token]) for token in ids.tolist()], dtype=object)
+    # HDF5 ends a text at a NUL: the sign for it stands in its place.
+    texts = [tokenizer.decode([token]).replace("\0", "␀") for token in ids.tolist()]
     return xr.Dataset(
         {
             "token_id": ("rank", ids.astype(np.int32)),
-            "text": ("rank", texts),
+            "text": ("rank", np.array(texts, dtype=object)),
             "log_probability": ("rank", log_probability[ids]),
         },
         {"rank": np.arange(1, len(ids) + 1)},
@@ -72,8 +73,18 @@ def target_log_probability(log_probabilities: np.ndarray, target: int) -> xr.Dat
     Returns:
         `log_probability`, (`layer`,), of the target with that block scaled, and `clean`, with
         none scaled; natural logarithms.
+
+    Raises:
+        MicrotomeError: a prediction that is no number.
     """
     clean, *scaled = log_probabilities[:, target].astype(np.float64)
+    if not np.isfinite([clean, *scaled]).all():
+        layer = np.flatnonzero(~np.isfinite(scaled))[:1]
+        where = f"block {layer[0]} scaled" if layer.size else "no block scaled"
+        raise MicrotomeError(
+            f"with {where}, the log-probability is not a finite number; correct the `factor` "
+            "option to one nearer to 1"
+        )
     return xr.Dataset(
         {"log_probability": ("layer", scaled), "clean": clean},
         {"layer": np.arange(len(scaled))},

@@ -10,6 +10,7 @@ from statsmodels.iolib.summary import Summary
 from statsmodels.stats.diagnostic import acorr_ljungbox
 
 from microtome.errors import MicrotomeError
+from microtome.statistics.distributions import is_constant
 from microtome.statistics.positions import require_all_tokens
 
 TERMS = ("const", "t-1", "t-2")
@@ -38,11 +39,16 @@ def regression(norms: xr.Dataset, first_token: int) -> xr.Dataset:
         `ljung_box_lags`, and `summary`, statsmodels' own, without the date and time.
 
     Raises:
-        MicrotomeError: a text too short, or of which tokens are missing; a first token without
-            two before it.
+        MicrotomeError: a text is too short or lacks tokens; the first token has no two before it;
+            the norms are all equal.
     """
     y, design = _lagged(norms, first_token)
     n = len(y)
+    if is_constant(y):
+        raise MicrotomeError(
+            "the log norms of all tokens are equal, which leaves nothing to predict; give the "
+            "study other `stimuli`"
+        )
     model = sm.OLS(y, design)
     fit = model.fit()
     maxlags = int(4 * (n / 100) ** (2 / 9))

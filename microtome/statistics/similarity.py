@@ -11,7 +11,7 @@ import xarray as xr
 
 from microtome.errors import MicrotomeError
 from microtome.model.stored import StoredMLP
-from microtome.statistics.correlation import site_pairs
+from microtome.statistics.correlation import correlation_matrix, site_pairs
 from microtome.statistics.distributions import freedman_diaconis
 from microtome.statistics.positions import require_all_tokens, require_words
 
@@ -20,9 +20,13 @@ LARGEST_COSINE = 1 - 2.0**-24
 
 
 def cosines(vectors: np.ndarray) -> np.ndarray:
-    """Cosine similarity of each two vectors, (…, a, d) to (…, a, a), float64."""
+    """Cosine similarity of each two vectors, (…, a, d) to (…, a, a), float64.
+
+    A vector of zeros has none (NaN).
+    """
     values = vectors.astype(np.float64)
-    values /= np.linalg.norm(values, axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        values /= np.linalg.norm(values, axis=-1, keepdims=True)
     return values @ values.swapaxes(-1, -2)
 
 
@@ -63,11 +67,13 @@ def cosine_similarities(words: xr.Dataset, sites: Sequence[str]) -> xr.Dataset:
     Returns:
         `cosine`, (`site`, `word`, `other`), float64.
     """
+    coordinates = _word_coordinates(words)
     n_words = words.sizes["sequence"]
-    matrices = [cosines(words[site].values.reshape(n_words, -1)) for site in sites]
+    matrices = np.empty((len(sites), n_words, n_words))
+    for matrix, site in zip(matrices, sites, strict=True):
+        matrix[:] = cosines(words[site].values.reshape(n_words, -1))
     return xr.Dataset(
-        {"cosine": (("site", "word", "other"), np.stack(matrices))},
-        {"site": list(sites), **_word_coordinates(words)},
+        {"cosine": (("site", "word", "other"), matrices)}, {"site": list(sites), **coordinates}
     )
 
 
@@ -78,18 +84,22 @@ def representational_similarity(cosines: xr.Dataset) -> xr.Dataset:
         cosines: `cosine`, (…, `site`, `word`, `other`).
 
     Returns:
-        `r`, (…, `pair`).
+        `r`, (…, `pair`); NaN where all similarities at a site are equal.
+
+    Raises:
+        MicrotomeError: fewer than two sites.
     """
+    pairs = site_pairs(cosines["site"].values.astype(str))
+    matrices = cosines["cosine"].values
     upper = np.triu_indices(cosines.sizes["word"], 1)
-    values = cosines["cosine"].values[..., *upper]
-    matrix = np.stack([np.corrcoef(layer) for layer in values.reshape(-1, *values.shape[-2:])])
-    matrix = matrix.reshape(*values.shape[:-2], *matrix.shape[-2:])
-    sites = list(cosines["site"].values.astype(str))
-    first, second = np.triu_indices(len(sites), 1)
+    both = np.triu_indices(cosines.sizes["site"], 1)
+    # Layer by layer, for the memory that a copy of the upper triangles takes.
+    layers = matrices.reshape(-1, *matrices.shape[-3:])
+    r = np.stack([correlation_matrix(layer[:, *upper])[both] for layer in layers])
     leading = cosines["cosine"].dims[:-3]
     return xr.Dataset(
-        {"r": ((*leading, "pair"), matrix[..., first, second])},
-        {"pair": site_pairs(sites), **{name: cosines[name] for name in leading}},
+        {"r": ((*leading, "pair"), r.reshape(*matrices.shape[:-3], -1))},
+        {"pair": pairs, **{name: cosines[name] for name in leading}},
     )
 
 
