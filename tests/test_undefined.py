@@ -313,3 +313,16 @@ def test_a_hidden_state_of_zeros_is_drawn_as_nan():
     )
     found = token_similarity(states, 1)["cosine"].values
     np.testing.assert_array_equal(np.isnan(found), [[[True, True], [True, False]]])
+
+
+def test_layers_are_stacked_without_a_second_copy():
+    def rows():
+        for layer in range(16):
+            yield layer, xr.Dataset({"cosine": (("word", "other"), np.zeros((250, 500)))})
+
+    tracemalloc.start()
+    found = stack_layers(rows(), 16)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.nbytes > 16e6
+    assert peak < 1.3 * found.nbytes

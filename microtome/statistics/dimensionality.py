@@ -1,4 +1,4 @@
-"""Dimensionality: many dimensions reduced to two, and what a third one can part.
+"""Dimensionality: many dimensions reduced to two, and classes that a third one separates.
 
 Source: Mike X Cohen, "50 ML projects to understand LLMs", project 42, part 5 and the second demo.
 """
@@ -18,11 +18,12 @@ def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int
     Args:
         section: variables (`token`, …) with the coordinate `text`, the sites among them.
         sites: the sites.
-        perplexity: about how many neighbours a token has.
-        seed: of the random draws.
+        perplexity: the effective number of a token's neighbours.
+        seed: seed of the random draws.
 
     Returns:
-        `embedding`, (`site`, `token`, `component`), float64, without a unit; coordinate `text`.
+        `embedding`, (`site`, `token`, `component`), float64, in arbitrary units; coordinate
+        `text`.
 
     Raises:
         MicrotomeError: as many neighbours as there are tokens, or more; tokens that are all equal.
@@ -43,8 +44,8 @@ def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int
                 f"site {site}: its {n_tokens} tokens are all equal, which t-SNE cannot set apart; "
                 "use another text"
             )
-        # The exact method sums in one order, whatever the number of threads. scikit-learn's own
-        # rule for the learning rate is N / 48, at least 50; of few tokens, 50 throws some far out.
+        # The exact method always sums in the same order, whatever the number of threads.
+        # scikit-learn's learning rate, N / 48 but at least 50, throws some of few tokens far out.
         reduced = TSNE(
             n_components=2,
             perplexity=perplexity,
@@ -61,12 +62,12 @@ def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int
 
 
 def linear_separation_demonstration(n: int, noise: float, seed: int) -> xr.Dataset:
-    """Two noisy rings around the origin that no line parts, and the radius, which does.
+    """Two noisy rings around the origin, which no line separates, and the radius, which does.
 
     Args:
-        n: points per ring, at equal angles once around.
-        noise: standard deviation of what is added to x and to y.
-        seed: of the random draw.
+        n: points per ring, at equal angles.
+        noise: standard deviation of the normal noise added to x and y.
+        seed: seed of the random draw.
 
     Returns:
         `x`, `y` and `radius`, (`ring`, `point`); the rings `inner` and `outer` have radius 1

@@ -17,7 +17,7 @@ from microtome.statistics.moments import accumulate, layers_by_sites
 from microtome.statistics.positions import require_positions, rows_at
 from microtome.store.layers import Section
 
-#: The most bins of a histogram; the rule of Freedman and Diaconis knows no bound.
+#: The most bins of a histogram. The rule of Freedman and Diaconis itself has no bound.
 MOST_BINS = 10_000
 
 
@@ -28,8 +28,8 @@ def histograms(
 
     Args:
         samples: arrays of any shapes, used one at a time.
-        n_edges: how many edges the bins have, evenly spaced and both limits among them; one more
-            than there are bins.
+        n_edges: number of edges of the bins, one more than there are bins. They are evenly
+            spaced, and both limits are among them.
         limit: the last edge; the first is its negative.
 
     Returns:
@@ -69,7 +69,7 @@ def centres(n_edges: int, limit: float) -> np.ndarray:
 
 
 def is_constant(values: np.ndarray, axis: int = -1, scale: np.ndarray | None = None) -> np.ndarray:
-    """Whether the values along an axis are all equal, or fewer than two: tests are undefined there.
+    """Find where values along an axis are all equal, or fewer than two: no test is defined there.
 
     Args:
         values: of any shape.
@@ -130,7 +130,7 @@ def _rule(values: np.ndarray) -> str | int:
 
 
 def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of unequal length as one float64 matrix, the shorter ones filled up with NaN."""
+    """Join rows of unequal length into one float64 matrix, the shorter ones padded with NaN."""
     matrix = np.full((len(rows), max(map(len, rows))), np.nan)
     for i, row in enumerate(rows):
         matrix[i, : len(row)] = row
@@ -145,12 +145,12 @@ def site_histograms(
     Args:
         section: variables (`token`, …), the sites among them.
         sites: the sites.
-        n_edges: how many edges the bins have; see `histograms`.
+        n_edges: number of edges of the bins; see `histograms`.
         limit: the last edge; the first is its negative.
 
     Returns:
-        `density`, (`site`, `value`), with the bins' centres along `value`; `n`, (`site`,), how
-        many activations there are, and `beyond`, the share of them outside the limits; attribute
+        `density`, (`site`, `value`), with the centres of the bins along `value`; `n`, (`site`,),
+        the number of activations, and `beyond`, the share of them outside the limits; attribute
         `limit`.
 
     Raises:
@@ -174,7 +174,7 @@ def token_histograms(
 ) -> xr.Dataset:
     """Histograms as in `site_histograms`, for each position in the text.
 
-    Texts, if there are several, are taken together.
+    Several texts are taken together. Arguments as in `site_histograms`.
 
     Returns:
         As in `site_histograms`, with a new first dimension `position`.
@@ -220,8 +220,8 @@ def weight_counts(mlp: StoredMLP, layer: int) -> xr.Dataset:
         layer: the layer.
 
     Returns:
-        (`tensor`,): `size` (say 768 x 3072, inputs first), `count`, and `percent` of all; a
-        projection without biases has no row for them. Attribute `layer`.
+        (`tensor`,): `size` (as in 768 x 3072, inputs first), `count`, and `percent` of all.
+        Biases have a row only where the projection has biases. Attribute `layer`.
     """
     tensors = {}
     for projection in mlp.projections:
@@ -247,12 +247,13 @@ def weight_histograms(mlp: StoredMLP, n_edges: int, limit: float) -> xr.Dataset:
 
     Args:
         mlp: a checkpoint's MLPs.
-        n_edges: how many edges the bins have; see `histograms`.
+        n_edges: number of edges of the bins; see `histograms`.
         limit: the last edge; the first is its negative.
 
     Returns:
-        `density`, (`layer`, `matrix`, `value`), with the bins' centres along `value`; `beyond`,
-        (`layer`, `matrix`), the share of the weights outside the limits; attribute `limit`.
+        `density`, (`layer`, `matrix`, `value`), with the centres of the bins along `value`;
+        `beyond`, (`layer`, `matrix`), the share of the weights outside the limits; attribute
+        `limit`.
     """
     names, layers = mlp.projections, np.arange(mlp.n_layers)
     densities, beyond = histograms(
@@ -276,17 +277,19 @@ def running_histograms(
 
     Args:
         sections: layer by layer, as the sweep yields them.
-        n_edges: how many edges the bins have; see `histograms`.
+        n_edges: number of edges of the bins; see `histograms`.
         limit: the last edge; the first is its negative.
         n_threads: how many threads count at once. The sweep computes nothing while it waits for
             the counts.
 
     Returns:
-        `density`, (`layer`, `site`, `value`), with the bins' centres along `value`; `n`, how many
-        values there are, and `beyond`, the share of them outside the limits, (`layer`, `site`);
+        `density`, (`layer`, `site`, `value`), with the centres of the bins along `value`; `n`, the
+        number of values, and `beyond`, the share of them outside the limits, (`layer`, `site`);
         attribute `limit`.
-    """
 
+    Raises:
+        MicrotomeError: as in `edges`, or a site is in no layer.
+    """
     bins = edges(n_edges, limit)
 
     def counted(values: np.ndarray) -> np.ndarray:
@@ -308,8 +311,8 @@ def gelu_demonstration(n: int, limit: float) -> xr.Dataset:
     """GELU, x · Φ(x) with the normal distribution Φ, of evenly spaced values.
 
     Args:
-        n: how many values.
-        limit: the largest of them; the smallest is its negative.
+        n: number of values.
+        limit: the largest value; the smallest is its negative.
 
     Returns:
         (`sample`,): `raw`, `gelu` of it, and `squared_difference` of the two.

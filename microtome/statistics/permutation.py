@@ -16,7 +16,7 @@ from microtome.statistics.correlation import site_pairs
 from microtome.statistics.distributions import is_constant
 from microtome.statistics.selectivity import SCALES
 
-#: How many numbers one array of a test may hold: permutations and layers are taken in parts.
+#: The most numbers that one array of a test holds: permutations and layers are taken in parts.
 MOST_NUMBERS = 1 << 23
 
 
@@ -25,8 +25,8 @@ def selectivity_test(cosines: xr.Dataset, n_permutations: int, seed: int) -> xr.
 
     Args:
         cosines: `cosine`, (…, `site`, `word`, `other`), with `category` along `word`.
-        n_permutations: how many random permutations.
-        seed: of the permutations.
+        n_permutations: number of random permutations.
+        seed: seed of the permutations.
 
     Returns:
         `p`, (`scale`, …, `site`): the share of permutations, the true labels counted in, whose
@@ -53,8 +53,8 @@ def mantel_test(cosines: xr.Dataset, n_permutations: int, seed: int) -> xr.Datas
 
     Args:
         cosines: `cosine`, (`layer`, `site`, `word`, `other`).
-        n_permutations: how many random permutations.
-        seed: of the permutations.
+        n_permutations: number of random permutations.
+        seed: seed of the permutations.
 
     Returns:
         `p`, (`layer`, `pair`): the share of permutations, the identity counted in, whose r is
@@ -84,8 +84,8 @@ def _label_test(
         values: similarities, (series, pair).
         category: a number for each word's category, (word,).
         upper: the first and the second word of each pair.
-        n_permutations: how many random permutations.
-        seed: of the permutations.
+        n_permutations: number of random permutations.
+        seed: seed of the permutations.
 
     Returns:
         (series,).
@@ -108,8 +108,8 @@ def _matrix_test(matrices: np.ndarray, n_permutations: int, seed: int) -> np.nda
 
     Args:
         matrices: similarities, (layer, site, word, word).
-        n_permutations: how many random permutations.
-        seed: of the permutations.
+        n_permutations: number of random permutations.
+        seed: seed of the permutations.
 
     Returns:
         (layer, pair).
@@ -134,7 +134,7 @@ def _matrix_test(matrices: np.ndarray, n_permutations: int, seed: int) -> np.nda
 
 
 def _parts(n: int, size: int) -> Iterator[slice]:
-    """Cut n things of some size into parts that hold `MOST_NUMBERS`, or a single thing."""
+    """Cut n things of some size into parts of up to `MOST_NUMBERS`, or of one thing."""
     step = max(1, MOST_NUMBERS // max(size, 1))
     for start in range(0, n, step):
         yield slice(start, start + step)
@@ -149,7 +149,7 @@ def _orders(n: int, n_permutations: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _pooled_t(within: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Student's two-sample t of many splits at once.
+    """Student's two-sample t for many splits at once.
 
     Args:
         within: which pairs belong to the first sample, 0 or 1, (split, pair).

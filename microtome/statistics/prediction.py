@@ -21,12 +21,12 @@ def next_tokens(section: xr.Dataset, tokenizer: "PreTrainedTokenizerBase", n: in
 
     Args:
         section: `logits`, (`token`, `d_vocab`), with token coordinates, of one text.
-        tokenizer: the model's own.
-        n: how many.
+        tokenizer: the tokenizer of the model.
+        n: number of tokens.
 
     Returns:
-        Along `rank` (1, 2, …): `token_id`, `text` (the token decoded on its own) and
-        `log_probability` (natural, float64).
+        (`rank`,), with ranks 1, 2, …: `token_id`, `text` (the token decoded on its own) and
+        `log_probability` (natural logarithm, float64).
 
     Raises:
         MicrotomeError: more than one text, or one whose last token is not kept.
@@ -51,7 +51,7 @@ def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
     """The id of a target token.
 
     Raises:
-        MicrotomeError: a text that is not one token of this model.
+        MicrotomeError: the text is not one token of this model.
     """
     ids = tokenizer.encode(target, add_special_tokens=False)
     if len(ids) != 1:

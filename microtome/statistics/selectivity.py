@@ -33,7 +33,7 @@ def selectivity(cosines: xr.Dataset) -> xr.Dataset:
 
     Returns:
         (`scale`, …, `site`): `difference` of the means, within minus across; `t` and `p` of
-        Student's two-sample test with pooled variance, which takes pairs as independent as the
+        Student's two-sample test with pooled variance, which takes pairs as independent, as the
         notebook does (see `microtome.statistics.permutation`); `average` of the two means. NaN
         where a kind of pair is missing; t and p also where neither kind varies.
     """
@@ -119,15 +119,15 @@ def word_activations(section: xr.Dataset, site: str) -> xr.Dataset:
 def t_tests(words: xr.Dataset, difference: Sequence[str], alpha: float) -> xr.Dataset:
     """Compare two categories of words at every neuron.
 
-    The test `paired` is the notebook's: a one-sample test of the differences between the first
-    words of both categories, the second ones, and so on. That pairing is by rank of frequency and
-    thus arbitrary. `welch` is the test for two independent samples of unequal variance.
+    The test `paired` is the one of the notebook: a one-sample test of the differences between the
+    first words of both categories, the second ones, and so on. This pairing, by rank of frequency,
+    is arbitrary. The test `welch` is for two independent samples of unequal variance.
 
     Args:
         words: what `word_activations` returned.
-        difference: two categories, the second of which is taken from the first.
-        alpha: the level of significance, over all neurons together: as the rate of any false
-            positive (`bonferroni`) or as the rate of false ones among the positive
+        difference: two categories; the second is subtracted from the first.
+        alpha: the level of significance over all neurons: the probability of any false positive
+            (`bonferroni`), or the expected share of false ones among the positives
             (`benjamini_hochberg`).
 
     Returns:
@@ -138,8 +138,8 @@ def t_tests(words: xr.Dataset, difference: Sequence[str], alpha: float) -> xr.Da
         Attributes as of `words`, and `alpha`.
 
     Raises:
-        MicrotomeError: an unknown category, not two of them, or categories of unequal size,
-            whose words cannot be paired.
+        MicrotomeError: a category is unknown, there are not two of them, or they are of unequal
+            size, so that their words cannot be paired.
     """
     category, split = words["category"].values, words["n_tokens"].values > 1
     if len(difference) != 2:
@@ -194,16 +194,16 @@ def t_tests(words: xr.Dataset, difference: Sequence[str], alpha: float) -> xr.Da
 
 
 def text_tuning(section: xr.Dataset, tests: xr.Dataset, site: str) -> xr.Dataset:
-    """The two most tuned neurons on another text: does the tuning generalise?
+    """Activations of the two most tuned neurons on another text: does the tuning generalise?
 
     Args:
         section: activations at the layer of the tests.
-        tests: what `t_tests` returned; the paired test's largest and smallest t decide.
+        tests: what `t_tests` returned; the largest and the smallest t of the paired test decide.
         site: the site of the tests.
 
     Returns:
         `activation`, (`category`, `token`), of the neuron most tuned to each category; `scaled`,
-        the same from 0 (least) to 1 (most), and all 0 where a neuron never changes; `neuron` and
+        the same from 0 (lowest) to 1 (highest), or 0 where a neuron never changes; `neuron` and
         `t`, (`category`,); the coordinates `text` and `sequence` along `token`; the attributes
         of the tests but `alpha`.
 
@@ -260,7 +260,7 @@ def _pooled_test(within: np.ndarray, across: np.ndarray) -> tuple[np.ndarray, np
 
 @contextmanager
 def _undefined_is_nan() -> Iterator[None]:
-    """Keep quiet about means and tests of too few or equal values: NaN says it."""
+    """Silence warnings about means and tests of too few or equal values, which are NaN."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         yield

@@ -15,7 +15,7 @@ from microtome.statistics.correlation import correlation_matrix, site_pairs
 from microtome.statistics.distributions import freedman_diaconis
 from microtome.statistics.positions import require_all_tokens, require_words
 
-#: The largest cosine that float32 activations can tell from 1; Fisher's z is finite there.
+#: The largest cosine below 1 that float32 can represent; Fisher's z of it is finite.
 LARGEST_COSINE = 1 - 2.0**-24
 
 
@@ -37,8 +37,8 @@ def word_pairs(words: xr.Dataset) -> xr.Dataset:
         words: coordinates `word` and `category` along `sequence`.
 
     Returns:
-        Masks (`word`, `other`) of 0 and 1: `same_category`, `upper_triangle` (above the
-        diagonal), and what of the latter is `within` a category or `across` two.
+        Masks (`word`, `other`) of 0 and 1: `same_category`; `upper_triangle`, above the diagonal;
+        and its parts `within` one category and `across` two.
     """
     coordinates = _word_coordinates(words)
     category = words["category"].values.astype(str)
@@ -104,7 +104,7 @@ def representational_similarity(cosines: xr.Dataset) -> xr.Dataset:
 
 
 def fisher_z(r: np.ndarray) -> np.ndarray:
-    """Fisher's z of correlations or cosines; those that float32 cannot tell from ±1 are capped."""
+    """Fisher's z of correlations or cosines, which are clipped to ±`LARGEST_COSINE`."""
     return np.arctanh(np.clip(r, -LARGEST_COSINE, LARGEST_COSINE))
 
 
@@ -112,8 +112,8 @@ def fisher_z_demonstration(n: int, seed: int) -> xr.Dataset:
     """Fisher's z of uniformly distributed values.
 
     Args:
-        n: how many values.
-        seed: of the random draw.
+        n: number of values.
+        seed: seed of the random draw.
 
     Returns:
         `r` and `z`, (`sample`,); histograms `count` over `left_edge`, (`scale`, `bin`), with
@@ -138,8 +138,8 @@ def layer_similarity(states: xr.DataArray, n_tokens: int) -> xr.Dataset:
 
     Args:
         states: hidden states of one text (see `microtome.statistics.layers`).
-        n_tokens: how many tokens, evenly spaced from the first to the last; fewer in a text
-            that has fewer.
+        n_tokens: number of tokens, evenly spaced from the first to the last; all of a shorter
+            text.
 
     Returns:
         `cosine`, (`token`, `hidden`, `other`), float64, with the tokens' coordinates.
@@ -158,8 +158,8 @@ def token_similarity(states: xr.DataArray, n_layers: int) -> xr.Dataset:
 
     Args:
         states: hidden states of one text (see `microtome.statistics.layers`).
-        n_layers: how many hidden states, evenly spaced from the first to the last; fewer in a
-            model that has fewer.
+        n_layers: number of hidden states, evenly spaced from the first to the last; all of a
+            smaller model.
 
     Returns:
         `cosine`, (`hidden`, `token`, `other`), float64, with the tokens' coordinates.
@@ -218,7 +218,7 @@ def weight_product(mlp: StoredMLP, layer: int) -> xr.Dataset:
 
     Returns:
         `squared`, (`input`, `output`), d_model × d_model, float32; attributes `layer` and
-        `first`, the first matrix' name.
+        `first`, the name of the first matrix.
     """
     first, last = mlp.projections[0], mlp.projections[-1]
     product = mlp.weight(first, layer).astype(np.float64) @ mlp.weight(last, layer)
