@@ -1,6 +1,6 @@
 """Layer by layer: one section at a time, and the hidden states of all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,49 @@ def by_layer(
     Returns:
         The statistic of every layer, along a new first dimension `layer`.
     """
-    rows = []
-    for path in paths:
-        with open_layer(path) as section:
-            rows.append(statistic(section).expand_dims(layer=[int(section.attrs["layer"])]))
-    return xr.concat(rows, dim="layer", coords="minimal", compat="override", join="exact")
+
+    def results() -> Iterator[tuple[int, xr.Dataset]]:
+        for path in paths:
+            with open_layer(path) as section:
+                yield int(section.attrs["layer"]), statistic(section)
+
+    return stack_layers(results(), len(paths))
+
+
+def stack_layers(results: Iterable[tuple[int, xr.Dataset]], n: int) -> xr.Dataset:
+    """Stack the datasets of n layers, each forgotten once it is copied.
+
+    `xarray.concat` does the same, but holds all of them beside the stack.
+
+    Args:
+        results: layers, and a dataset for each.
+        n: how many layers.
+
+    Returns:
+        The variables along a new first dimension `layer`; other coordinates and attributes are
+        those of the first layer's dataset.
+
+    Raises:
+        ValueError: datasets whose variables differ in name, dimensions, size or dtype.
+    """
+    layers: list[int] = []
+    for layer, found in results:
+        kinds = {name: (v.dims, v.shape, v.dtype) for name, v in found.items()}
+        if not layers:
+            first, expected = found, kinds
+            stacks = {name: np.empty((n, *v.shape), v.dtype) for name, v in found.items()}
+        if kinds != expected:
+            raise ValueError(f"layer {layer} has {kinds}, and layer {layers[0]} {expected}")
+        for name, values in found.items():
+            stacks[name][len(layers)] = values.values
+        layers.append(layer)
+        del found  # before the next one is computed
+    stacked = {
+        name: (("layer", *first[name].dims), stack, first[name].attrs)
+        for name, stack in stacks.items()
+    }
+    coordinates = {name: coordinate.variable for name, coordinate in first.coords.items()}
+    return xr.Dataset(stacked, {"layer": layers, **coordinates}, first.attrs)
 
 
 def stack_hidden_states(resid_pre: xr.DataArray, ln_final: xr.DataArray) -> xr.DataArray:
