@@ -19,8 +19,8 @@ from microtome.store.checksums import size_and_time
 from microtome.model.sources import Folder, Package, Untrained, parse_source
 
 ROOT = Path(workflow.basedir)
-#: Where studies and stimuli may lie; what a user has wins.
-BASES = (Path.cwd(), ROOT)
+#: Where studies and stimuli may lie; what a user has wins, by a path that holds wherever that lies.
+BASES = (Path(), ROOT)
 
 try:
     overlays = workflow.overwrite_configfiles
