@@ -15,8 +15,8 @@ from microtome.model.sources import Folder, Package, Untrained, parse_source
 
 #: This repository; another workflow that imports this one lies elsewhere.
 ROOT = Path(workflow.current_basedir).parent
-#: Where studies and stimuli may lie; what a user has wins.
-BASES = (Path.cwd(), ROOT)
+#: Where studies and stimuli may lie; what a user has wins, by a path that holds wherever that lies.
+BASES = (Path(), ROOT)
 
 
 def own_config():

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import log_softmax
 
+from microtome.errors import MicrotomeError
 from microtome.statistics.positions import at_position, require_one_text
 from microtome.texts.tokens import token_text
 

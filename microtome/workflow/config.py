@@ -15,7 +15,7 @@ from typing import Any
 
 from microtome.sites import FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
-from microtome.workflow.functions import REQUIRED, Function, functions
+from microtome.workflow.functions import REQUIRED, Function, read_function
 
 Config = Mapping[str, Any]
 
@@ -59,6 +59,11 @@ class Product:
     layers: tuple[int, ...] | None
     options: dict[str, Any]
     reads: "dict[str, Product]"
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The keys that lead to it in the config."""
+        return ("studies", self.study, self.kind, self.name)
 
     def option(self, name: str) -> Any:
         """The value of an option, its default if it is not given, or None."""
@@ -158,6 +163,13 @@ def study_folder(name: str, bases: Iterable[Path]) -> Path | None:
     return next((folder for folder in folders if (folder / "study.yaml").is_file()), None)
 
 
+def known_studies(bases: Iterable[Path]) -> list[str]:
+    """The names of all studies that have a folder."""
+    return sorted(
+        {file.parent.name for base in bases for file in base.glob("studies/*/study.yaml")}
+    )
+
+
 def read_study(name: str, config: Config, folder: Path) -> Study:
     """Read a study, with what the config says of it laid over what its folder says.
 
@@ -234,10 +246,18 @@ class Studies:
         )
 
     def function(self, home: Study, kind: str, name: str) -> Function:
-        """The function that makes a product: of its own study, or, as `study.function`, another."""
+        """The function that makes a product."""
+        return read_function(*self.source(home, kind, name))
+
+    def source(self, home: Study, kind: str, name: str) -> tuple[Path, str]:
+        """Where a product's function stands, in its own study or, as `study.function`, in another.
+
+        Returns:
+            The file, and the function's name.
+        """
         study, _, used = home.entries[kind][name].get("use", name).rpartition(".")
         folder = self.study(study).folder if study else home.folder
-        return functions(folder / f"{kind}.py")[used]
+        return folder / f"{kind}.py", used
 
     def statistic(self, home: Study, reference: str) -> tuple[str, str, str]:
         """The key of a statistic that is called by its name, or as `study.statistic`."""
@@ -360,6 +380,11 @@ class Sweep:
     final_sites: list[str]
     start: int = 0
     stop: int | None = None
+
+
+def known_stimuli(bases: Iterable[Path]) -> list[str]:
+    """The names of all stimulus sets that have a file of their name."""
+    return sorted({file.stem for base in bases for file in base.glob("stimuli/*.yaml")})
 
 
 def is_input(parameter: str) -> bool:

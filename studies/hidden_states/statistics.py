@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import xarray as xr
 
-from microtome.options import ALL_TOKENS, ONE_TEXT, Count, FirstPosition, Number, Position, Target
+from microtome.options import (
+    ALL_TOKENS,
+    LAST_TOKEN,
+    ONE_TEXT,
+    Count,
+    FirstPosition,
+    Number,
+    Position,
+    Target,
+)
 from microtome.statistics import distributions, prediction, similarity
 from microtome.statistics.layers import stack_hidden_states
 from microtome.statistics.positions import token_ids
@@ -56,7 +65,7 @@ def similarity_profile(
 
 
 def next_tokens(
-    logits: Annotated[xr.DataArray, ONE_TEXT],
+    logits: Annotated[xr.DataArray, ONE_TEXT, LAST_TOKEN],
     tokenizer: "PreTrainedTokenizerBase",
     *,
     n: Count,
