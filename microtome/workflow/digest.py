@@ -32,8 +32,8 @@ def code_digest(script: Path, root: Path) -> str:
     packages = {name[0] for name in foreign}
     digest = hashlib.sha256()
     for file in sorted(seen):
-        # Named by its place in the repository, so that every clone agrees; a study of the user's own
-        # lies elsewhere.
+        # Named by its place in the repository, so that every clone agrees; a user's own study lies
+        # elsewhere.
         inside = file.is_relative_to(root)
         place = file.relative_to(root).as_posix() if inside else f"{file.parent.name}/{file.name}"
         digest.update(f"{place}\n{seen[file]}\n".encode())
