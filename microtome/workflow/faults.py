@@ -40,12 +40,18 @@ def check(config: Config, schema: Path, files: Sequence[Path], bases: Sequence[P
     fault = next(_faults(config, schema, bases), None)
     if fault:
         path, message = fault
-        contents = _study_files(path, bases) | contents
+        own = _study_files(path, bases)
+        contents = own | contents
         # The last file that says so; what none of them says was given with --config.
         holding = (file for file in reversed(contents) if _holds(contents[file], config, path))
-        where = next(map(str, holding), "--config")
-        parts = [where, ".".join(map(str, path)), message]
-        raise MicrotomeError(" ".join(": ".join(filter(None, parts)).splitlines()))
+        where = next(holding, "--config")
+        raise _refusal(str(where), path[2:] if where in own else path, message)
+
+
+def _refusal(where: str, path: tuple[str | int, ...], message: str) -> MicrotomeError:
+    """One line with the file, the key and what is wrong there."""
+    parts = [where, ".".join(map(str, path)), message]
+    return MicrotomeError(" ".join(": ".join(filter(None, parts)).splitlines()))
 
 
 def _study_files(path: tuple[str | int, ...], bases: Sequence[Path]) -> dict[Path, Any]:
@@ -75,9 +81,9 @@ def _faults(config: Config, schema: Path, bases: Sequence[Path]) -> Iterator[Fau
                 f"no folder studies/{name} with a study.yaml; {nearest(name, known)}",
             )
         own = {"$defs": definitions["$defs"], **definitions["$defs"]["study"]}
-        content = read_yaml(folder / "study.yaml", LOADER)
-        for path, message in _schema_faults(content, own):
-            yield ("studies", name, *path), message
+        file = folder / "study.yaml"
+        for path, message in _schema_faults(read_yaml(file, LOADER), own):
+            raise _refusal(str(file), path, message)
     for name, study in config["studies"].items():
         for number, model in enumerate(study["models"]):
             if model not in config["models"]:
@@ -201,10 +207,17 @@ def _read(file: Path) -> Any:
 
 
 def _holds(content: Any, config: Any, path: tuple[str | int, ...]) -> bool:
-    """Whether a config file has something at a path, the same as the merged config if a value."""
+    """Whether a config file has something at a path, the same as the merged config if a value.
+
+    What only a study.yaml has is no part of the merged config.
+    """
     for key in path:
         try:
-            content, config = content[key], config[key]
+            content = content[key]
         except (KeyError, IndexError, TypeError):
             return False
+        try:
+            config = config[key]
+        except (KeyError, IndexError, TypeError):
+            config = content
     return content == config or (isinstance(content, dict) and isinstance(config, dict))

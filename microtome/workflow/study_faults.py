@@ -13,9 +13,9 @@ from microtome.options import (
     WORDS,
     Need,
 )
-from microtome.sites import SITES
+from microtome.sites import DIMENSIONS, SITES
 from microtome.texts.stimuli import Stimulus, read_stimuli
-from microtome.workflow.config import KEYS, KINDS, Config, Product, Studies, Study, is_input
+from microtome.workflow.config import INPUTS, KEYS, KINDS, Config, Product, Studies, Study, is_input
 from microtome.workflow.functions import REQUIRED, Function, Option
 
 Fault = tuple[tuple[str | int, ...], str]
@@ -115,8 +115,12 @@ def _product_faults(studies: Studies, study: Study, kind: str, name: str) -> Ite
         known = list(studies.study(other).entries["statistics"])
         if wanted not in known:
             where = ("reads", parameter) if parameter in bound else ()
+            wrong = "which is no statistic"
+            if kind == "statistics" and parameter not in bound:
+                known = [*INPUTS, *DIMENSIONS, *(other for other in known if other != name)]
+                wrong = "which is neither an input nor a statistic"
             remedy = nearest(wanted, known) if known else "the study has none"
-            yield where, f"{function.name} reads {reference!r}, which is no statistic; {remedy}"
+            yield where, f"{function.name} reads {reference!r}, {wrong}; {remedy}"
 
 
 def _key_faults(entry: Config, function: Function, kind: str) -> Iterator[Fault]:
@@ -231,6 +235,9 @@ class _Texts:
                 if isinstance(found, MicrotomeError):
                     yield self._place(member), str(found)
                     return
+            elif member.reads_texts:
+                yield (), f"{member.name!r} is about texts; name them, as in stimuli: penguins"
+                return
         wanted: dict[str, set[Need]] = {}
         for parameter, needs in product.function.inputs.items():
             for stimuli in self._sets(product, parameter):
