@@ -27,16 +27,14 @@ def code_digest(script: Path, root: Path) -> str:
     Returns:
         Sixteen hex digits.
     """
-    root = root.resolve()
-    seen, foreign = _closure(script.resolve(), root)
+    script, root = script.resolve(), root.resolve()
+    seen, foreign = _closure(script, root)
     packages = {name[0] for name in foreign}
     digest = hashlib.sha256()
     for file in sorted(seen):
-        # Named by its place in the repository, so that every clone agrees; a user's own study lies
-        # elsewhere.
-        inside = file.is_relative_to(root)
-        place = file.relative_to(root).as_posix() if inside else f"{file.parent.name}/{file.name}"
-        digest.update(f"{place}\n{seen[file]}\n".encode())
+        # Named by its place in the repository, so that every clone agrees.
+        place = _module(file, _roots(script, root))
+        digest.update(f"{place.as_posix()}\n{seen[file]}\n".encode())
     for package in sorted(packages):
         digest.update(f"{package} {_version(package)}\n".encode())
     return digest.hexdigest()[:16]
@@ -54,26 +52,37 @@ def imported(script: Path, root: Path) -> list[tuple[str, ...]]:
 
 def _closure(script: Path, root: Path) -> tuple[dict[Path, str], dict[tuple[str, ...], None]]:
     """The code of a script and of each local file it imports, and the names from elsewhere."""
+    roots = _roots(script, root)
     seen: dict[Path, str] = {}
     foreign: dict[tuple[str, ...], None] = {}
     waiting = [script]
     while waiting:
         file = waiting.pop()
         if file not in seen:
-            seen[file], imports = _read(file, root)
+            seen[file], imports = _read(file, roots)
             for name in imports:
-                files = _files(root, name)
+                files = _files(roots, name)
                 waiting.extend(files)
                 if name and not files:
                     foreign[name] = None
     return seen, foreign
 
 
+def _roots(script: Path, root: Path) -> tuple[Path, ...]:
+    """The folders that local packages lie in: a user's studies lie below one of their own."""
+    return (root,) if script.is_relative_to(root) else (script.parents[2], root)
+
+
+def _module(file: Path, roots: tuple[Path, ...]) -> Path:
+    """A file's place below the first of the folders that holds it."""
+    return next(file.relative_to(root) for root in roots if file.is_relative_to(root))
+
+
 @cache
-def _read(file: Path, root: Path) -> tuple[str, tuple[tuple[str, ...], ...]]:
+def _read(file: Path, roots: tuple[Path, ...]) -> tuple[str, tuple[tuple[str, ...], ...]]:
     """A file's code without docstrings, comments and layout, and the dotted names it imports."""
     tree = ast.parse(file.read_text(encoding="utf-8"), file.name)
-    package = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else ()
+    package = _module(file, roots).parts[:-1]
     imports = tuple(_imported(tree, package))
     for node in _statements(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -126,9 +135,9 @@ def _imported(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ..
 
 
 @cache
-def _files(root: Path, name: tuple[str, ...]) -> list[Path]:
+def _files(roots: tuple[Path, ...], name: tuple[str, ...]) -> list[Path]:
     """The files that importing a dotted name runs: each package's `__init__`, then the module."""
-    paths = [root.joinpath(*name[:length]) for length in range(1, len(name) + 1)]
+    paths = [r.joinpath(*name[:length]) for length in range(1, len(name) + 1) for r in roots]
     candidates = [
         file for path in paths for file in (path / "__init__.py", path.with_suffix(".py"))
     ]
