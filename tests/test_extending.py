@@ -124,14 +124,24 @@ def test_nothing_is_stale_from_the_other_folder(work):
     assert "Nothing to be done" in run("-n", "--directory", str(work), *overlays, cwd=ROOT)
 
 
-def test_an_edit_of_the_users_function_makes_its_products_stale(work, tmp_path):
+def test_an_edit_of_the_users_code_makes_its_products_stale(work, tmp_path):
     edited = tmp_path / "work"
     shutil.copytree(work, edited, symlinks=True)
-    tables = edited / STUDY / "tables.py"
-    tables.write_text(tables.read_text().replace(".diff()", ".pct_change()"))
-    overlays = ("--configfile", "mine.yaml", "tiny.yaml")
-    plan = run("-n", "--snakefile", str(ROOT / "Snakefile"), *overlays, cwd=edited)
-    assert set(re.findall(r"rule (\w+):", plan)) == {"all", "table_residual_growth_growth"}
+    tables, helpers = (edited / STUDY / name for name in ("tables.py", "helpers.py"))
+    arguments = ("--snakefile", str(ROOT / "Snakefile"), "--configfile", "mine.yaml", "tiny.yaml")
+
+    def planned():
+        return set(re.findall(r"rule (\w+):", run("-n", *arguments, cwd=edited)))
+
+    code = tables.read_text().replace('frame["mean"].diff()', 'change(frame["mean"])')
+    own = "from studies.residual_growth.helpers import change\n"
+    tables.write_text(code.replace("\n\n\n", f"\n\n{own}\n\n", 1))
+    helpers.write_text("def change(column):\n    return column.diff()\n")
+    assert planned() == {"all", "table_residual_growth_growth"}
+    run("--cores", "1", *arguments, cwd=edited)
+    assert planned() == set()
+    helpers.write_text("def change(column):\n    return column.pct_change()\n")
+    assert planned() == {"all", "table_residual_growth_growth"}
 
 
 @pytest.mark.parametrize(
@@ -162,8 +172,8 @@ def test_an_edit_of_the_users_function_makes_its_products_stale(work, tmp_path):
             "study.yaml",
             "stimuli: penguins",
             "",
-            "{folder}/study.yaml: statistics.norms: 'norms' is about texts; name them, as in "
-            "stimuli: penguins",
+            "{folder}/study.yaml: statistics.norms: 'norms' is about texts; give the study "
+            "`stimuli`, here or in the config",
         ),
         (
             "study.yaml",

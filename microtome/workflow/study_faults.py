@@ -236,7 +236,8 @@ class _Texts:
                     yield self._place(member), str(found)
                     return
             elif member.reads_texts:
-                yield (), f"{member.name!r} is about texts; name them, as in stimuli: penguins"
+                remedy = "give the study `stimuli`, here or in the config"
+                yield (), f"{member.name!r} is about texts; {remedy}"
                 return
         wanted: dict[str, set[Need]] = {}
         for parameter, needs in product.function.inputs.items():
