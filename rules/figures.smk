@@ -4,7 +4,7 @@ for product in studies.products("figures"):
 
     rule:
         name:
-            f"figure_{product.study}_{product.name}"
+            rule_name("figure", product.study, product.name)
         input:
             statistics_read(product),
         output:

@@ -67,6 +67,12 @@ class Product:
         return frozenset(self.function.inputs) - set(self.reads)
 
     @property
+    def providers(self) -> frozenset[str]:
+        """The functions of `microtome.workflow.inputs` that provide its inputs."""
+        named = self.inputs & set(INPUTS)
+        return named | {"stacked"} if self.inputs - named else named
+
+    @property
     def streamed(self) -> bool:
         """Whether it is made in a sweep of its own, so that no activations are stored."""
         return "stream" in self.inputs

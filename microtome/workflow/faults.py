@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from microtome.errors import MicrotomeError, in_short, nearest
-from microtome.model.architectures import ARCHITECTURES, taps
-from microtome.model.checkpoint import read_json, weight_files
+from microtome.model.architectures import taps_of
+from microtome.model.checkpoint import config_json, read_json, source_files, weight_files
 from microtome.model.sources import Folder, Untrained, parse_source
+from microtome.model.taps import ENDS, check_sites
+from microtome.sites import SITES
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.stimuli import read_stimuli
@@ -157,11 +158,11 @@ def _model_faults(models: Config) -> Iterator[Fault]:
 def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
     """What does not fit the checkpoints, as far as these are here already."""
     models = studies.config["models"]
-    architectures = {}
+    configs: dict[str, Config] = {}
     for name, model in models.items():
         path = ("models", name)
         try:
-            architectures[name], n_layers = _checkpoint(models, name)
+            configs[name], n_layers = _checkpoint(models, name)
         except MicrotomeError as error:
             yield (*path, "source"), str(error)
             continue
@@ -172,30 +173,38 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
                 "config",
             )
     for name, product in studies.asked():
+        found = configs.get(name, {})
         try:
-            if architectures.get(name) in ARCHITECTURES:
-                taps(SimpleNamespace(model_type=architectures[name]), product.sites)
+            if known := taps_of(found):
+                check_sites(product.sites, known, found["model_type"])
         except MicrotomeError as error:
             key = "site" if "site" in product.function.options else "sites"
-            yield ("studies", product.study, "statistics", product.name, key), f"{name}: {error}"
+            has = ", ".join(site for site in SITES if site in known or site in ENDS)
+            place = ("studies", product.study, "statistics", product.name, key)
+            yield place, f"{name}: {error} (it has {has})"
 
 
-def _checkpoint(models: Config, name: str) -> tuple[str | None, int | None]:
-    """A model's architecture and number of layers, where its files or its manifest are here."""
+def _checkpoint(models: Config, name: str) -> tuple[Config, int | None]:
+    """A model's config.json and number of layers, where its files or its manifest are here."""
     entry = models[name]
     source = parse_source(entry["source"], allow_unpinned=True)
     if isinstance(source, Untrained):
         return _checkpoint(models, source.model)[0], models[source.model]["n_layers"]
     if isinstance(source, Folder):
-        found = read_json(source.path / "config.json")
+        source_files(source.path)
+        found = config_json(source.path)
         weight_files(source.path)
         sizes = (found.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers"))
-        return found.get("model_type"), next((n for n in sizes if isinstance(n, int)), None)
+        return found, next((n for n in sizes if isinstance(n, int)), None)
     with suppress(OSError, MicrotomeError):
-        manifest = read_json(RESULTS / "models" / name / "manifest.json")
+        folder = RESULTS / "models" / name
+        manifest = read_json(folder / "manifest.json")
         if manifest.get("source") == entry["source"]:
-            return manifest.get("architecture"), manifest.get("n_layers")
-    return None, None
+            found = {"model_type": manifest.get("architecture"), "use_parallel_residual": False}
+            with suppress(OSError, MicrotomeError):
+                found = read_json(folder / "checkpoint" / "config.json")
+            return found, manifest.get("n_layers")
+    return {}, None
 
 
 def _read(file: Path) -> Any:

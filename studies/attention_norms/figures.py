@@ -1,17 +1,16 @@
 """Figures of the study on norms of attention's updates; see README.md."""
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.figures.panels import sparse_ticks
-from microtome.figures.style import DEPTH, FILLS, ink
+from microtome.figures.panels import depth_colours, histogram_line, sparse_ticks, strips
+from microtome.figures.style import FILLS, ink
 from microtome.statistics.positions import from_position
 
 
 def autoregression(autoregression: xr.Dataset) -> Figure:
-    """Draw the autoregression of `autoregression` over the layers; source: part 4."""
+    """Draw the betas of `autoregression` over the layers; source: part 4."""
     figure = Figure(figsize=(10, 4), layout="tight")
     axes = figure.subplots()
     places = np.arange(autoregression.sizes["layer"])
@@ -48,32 +47,18 @@ def norms(norms: xr.Dataset, norm_histograms: xr.Dataset) -> Figure:
     """Draw `norms` as hexagons and `norm_histograms` as lines, coloured by depth; source: part 4.
 
     Args:
-        norms: the statistic, of which the tokens that the norm_histograms count are drawn.
+        norms: the statistic, of which the tokens that the histograms count are drawn.
         norm_histograms: the statistic `norm_histograms`.
     """
     figure = Figure(figsize=(12, 4), layout="tight")
     left, right = figure.subplots(1, 2)
     rows = from_position(norms, norm_histograms.attrs["first_token"])["log_norm"].values
-    colours = mpl.colormaps[DEPTH](np.arange(len(rows)) / len(rows))
-    random = np.random.default_rng(0)  # the jitter is layout: alike in every run
-    for place, (row, colour) in enumerate(zip(rows, colours, strict=True)):
-        left.plot(
-            random.normal(place, 0.08, len(row)),
-            row,
-            "h",
-            markersize=10 if len(rows) <= 12 else 7,
-            markeredgewidth=0.3,
-            markeredgecolor=ink(),
-            markerfacecolor=colour,
-            alpha=0.4,
-            rasterized=rows.size > 2000,
-        )
-        histogram = norm_histograms.isel(layer=place).dropna("bin")
-        right.plot(
-            histogram["left_edge"], histogram["count"], "s-", color=colour, markersize=4, alpha=0.8
-        )
+    colours = depth_colours(len(rows), first=0)
+    strips(left, rows, colours=colours, marker="h", size=10 if len(rows) <= 12 else 7, jitter=0.08)
+    edges, counts = norm_histograms["left_edge"].values, norm_histograms["count"].values
+    for edge, count, colour in zip(edges, counts, colours, strict=True):
+        histogram_line(right, edge, count, marker="s", color=colour, markersize=4, alpha=0.8)
     sparse_ticks(left.xaxis, [f"L{layer}" for layer in norms["layer"].values], most=12)
-    left.margins(x=0.02)
     left.set(xlabel="Transformer block", ylabel="Attention norm (log)")
     left.set(title="A) Attention norms")
     right.set(xlabel="Attention norm (log)", ylabel="Count", ylim=(0, None))

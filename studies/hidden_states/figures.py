@@ -82,7 +82,7 @@ def similarity_profile(similarity_profile: xr.Dataset) -> Figure:
     strips(axes, similarity_profile["cosine"].values)
     sparse_ticks(axes.xaxis, similarity_profile["hidden"].values, most=16)
     axes.set(xlabel="Hidden layer (model depth)", ylabel="Cosine similarity")
-    axes.set(title="Laminar similarity_profile of inter-token cosine similarities")
+    axes.set(title="Laminar profile of inter-token cosine similarities")
     return figure
 
 

@@ -54,9 +54,8 @@ def activation_histograms(
     limit: Positive,
 ) -> xr.Dataset:
     """Histograms of the stages of an MLP over all tokens, at one layer."""
-    return distributions.site_histograms(section, sites, n_edges, limit).assign_attrs(
-        stored.attributes()
-    )
+    histograms = distributions.site_histograms(section, sites, n_edges, limit)
+    return histograms.assign_attrs(stored.attributes())
 
 
 def token_histograms(
@@ -69,9 +68,8 @@ def token_histograms(
     limit: Positive,
 ) -> xr.Dataset:
     """Histograms of the stages of an MLP by token position, at one layer."""
-    return distributions.token_histograms(section, sites, n_edges, limit).assign_attrs(
-        stored.attributes()
-    )
+    histograms = distributions.token_histograms(section, sites, n_edges, limit)
+    return histograms.assign_attrs(stored.attributes())
 
 
 def activation_profile(
@@ -85,9 +83,8 @@ def activation_profile(
 ) -> xr.Dataset:
     """Histograms of the stages of an MLP, for every layer, without the first tokens of a text."""
     rest = from_position(section, first_token)
-    return distributions.site_histograms(rest, sites, n_edges, limit).assign_attrs(
-        stored.attributes()
-    )
+    histograms = distributions.site_histograms(rest, sites, n_edges, limit)
+    return histograms.assign_attrs(stored.attributes())
 
 
 def tsne(
