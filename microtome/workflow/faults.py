@@ -55,8 +55,9 @@ def check(
     fault = next(_faults(config, schema, bases), None)
     if fault:
         path, message = fault
-        contents = _study_file(path, bases) | contents
-        parts = [origin(path, contents), ".".join(map(str, path)), message]
+        own = _study_file(path, bases)
+        where = origin(path, own | contents)
+        parts = [where, ".".join(map(str, path[2:] if where in own else path)), message]
         raise MicrotomeError(" ".join(": ".join(filter(None, parts)).splitlines()))
 
 
