@@ -1,8 +1,8 @@
-# The sweep: for each model and stimulus set one job, or one for every so many blocks, and one file
-# per layer, whatever the studies ask of them together. Batch size, threads and device do not change
-# a result, so they are no params; nor are memory and time, which follow from the model's shape and
-# the texts' lengths. Between two jobs lies what leaves the blocks of the first; it is kept, so that
-# the second can be made again without it.
+# The sweep: one job for each model and stimulus set, or several jobs of some blocks each. It writes
+# one file per layer, with all sites that the studies read. Batch size, threads and device do not
+# change a result, so they are not params; nor are memory and time, which follow from the model's
+# shape and the texts' lengths. A job that is not the last one also writes the hidden states that
+# leave its last block. They are kept, so that the next job can run again without it.
 
 for (model, stimuli), wanted in settings.sweeps(config).items():
     parts = settings.parts(config, model, wanted)

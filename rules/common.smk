@@ -11,12 +11,12 @@ from microtome.workflow.faults import check
 from microtome.store.checksums import size_and_time
 from microtome.model.sources import Folder, Package, Untrained, parse_source
 
-#: This repository; another workflow that imports this one lies elsewhere.
+#: The folder of this repository, also where another workflow imports this one.
 ROOT = Path(workflow.current_basedir).parent
 
 
 def own_config():
-    """The config, without the keys of a workflow that imports this one and shares its config."""
+    """The config, without other keys of a workflow that imports this one."""
     if Path(workflow.basedir) == ROOT:
         return config
     keys = ("models", "stimuli", "studies", "sweep", "style")
@@ -24,8 +24,8 @@ def own_config():
 
 
 try:
-    # Files of --configfile come last. Without this attribute they count as the first, and a fault
-    # may be told of the wrong file.
+    # Files of --configfile override the others. If Snakemake drops this attribute, the message of
+    # a fault may name the wrong file.
     overlays = getattr(workflow, "overwrite_configfiles", [])
     files = [file for file in workflow.configfiles if file not in overlays] + list(overlays)
     check(own_config(), ROOT / "config.schema.yaml", list(map(Path, files)), ROOT)
@@ -39,15 +39,14 @@ wildcard_constraints:
 
 
 def code(script):
-    """The digest of a script and of all it imports: a product's code, as a param."""
+    """The digest of a script and of all it imports, as a param."""
     return code_digest(ROOT / "scripts" / script, ROOT)
 
 
 def rule_name(*parts):
-    """A rule's name, which no other parts join to.
+    """A rule's name: the parts with two underscores between them.
 
-    Two underscores stand between the parts. Within a part they become `_._`, and `_.` becomes
-    `_..`, which no other name does.
+    No other parts give the same name: within a part, `__` becomes `_._` and `_.` becomes `_..`.
     """
     return "__".join(re.sub(r"_(?=[_.])", "_.", part) for part in parts)
 
@@ -59,14 +58,14 @@ def product_file(kind, product, extension):
 
 
 def activation_files(model, stimuli, layers, final):
-    """The files of some layers, and of what follows the last block."""
+    """The activation files of some layers, and that of the final sites."""
     folder = f"results/activations/{model}/{stimuli}"
     files = [f"{folder}/layer-{layer:02d}.h5" for layer in layers]
     return [*files, f"{folder}/final.h5"] if final else files
 
 
 def resid_files(model, stimuli, block):
-    """The file of what enters a block that a job of the sweep begins at; none for the first."""
+    """The file of hidden states that a job of the sweep starts from; none for the first block."""
     return [f"results/activations/{model}/{stimuli}/resid-{block:02d}.h5"] if block else []
 
 
@@ -109,21 +108,21 @@ def all_activations():
 
 
 def all_tokens():
-    """The token table of every sweep; those of other statistics follow with them."""
+    """The token table of every sweep."""
     return [f"results/tokens/{model}/{stimuli}.h5" for model, stimuli in settings.sweeps(config)]
 
 
 def reference_manifest(wildcards):
-    """The manifest of the model that an untrained one copies its shape from, if it is one."""
+    """The manifest of the model whose shape an untrained model copies; none for other models."""
     source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
     untrained = isinstance(source, Untrained)
     return {"reference": f"results/models/{source.model}/manifest.json"} if untrained else {}
 
 
 def folder_files(wildcards):
-    """Size and time of the files of a folder that a model is made from, if it is made from one.
+    """Size and time of each file in a model's source folder; None for other sources.
 
-    As inputs they would be compared by content too, but Snakemake would read all weights twice.
+    If the files were inputs, Snakemake would read all weights twice to compare them.
     """
     source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
     if not isinstance(source, Folder):
@@ -135,7 +134,7 @@ def folder_files(wildcards):
 
 
 def package_version(wildcards):
-    """The version of the package that a model comes out of, if it is one that is installed."""
+    """The version of the package that a model is in; None for other sources."""
     source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
     try:
         return version(source.package) if isinstance(source, Package) else None

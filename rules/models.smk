@@ -1,4 +1,4 @@
-# Checkpoints. The only rule that may use the network; every later job works offline.
+# Checkpoints. This is the only rule that uses the network.
 
 
 rule fetch_model:

@@ -1,4 +1,4 @@
-# What the sweeps will cost, said before anything runs: snakemake plan.
+# The cost of the sweeps, before anything runs: snakemake plan.
 
 
 rule plan:

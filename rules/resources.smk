@@ -1,4 +1,4 @@
-# What jobs ask a scheduler for: it follows from the model's shape and the texts' lengths.
+# The memory and time that jobs request, from the model's shape and the texts' lengths.
 import json
 
 from microtome.sweep import cost
@@ -6,27 +6,27 @@ from microtome.texts.stimuli import read_stimuli
 
 
 def runs_model(product):
-    """Whether a statistic runs the model itself: it reads the checkpoint, and tokens for it."""
+    """Whether a statistic runs the model itself: it reads both the checkpoint and tokens."""
     return product.checkpoint and product.tokens
 
 
 def read_model(manifest):
-    """A model's shape; while there is no manifest yet, Snakemake says <TBD> and asks again."""
+    """A model's shape. Without a manifest yet, Snakemake shows <TBD> and calls this later."""
     return cost.model(json.loads(Path(manifest).read_text(encoding="utf-8")))
 
 
 def sweep_settings():
-    """The part of the config that a job's cost follows."""
+    """The part of the config that a job's cost depends on."""
     own = ("batch_size", "threads", "dtype", "store_dtype")
     return {key: config["sweep"][key] for key in own}
 
 
 def sweep_needs(resource, wanted_of):
-    """A resource function: what a sweep asks a scheduler for.
+    """A function for a sweep's `resources:`.
 
     Args:
         resource: `mem_mb` or `runtime`.
-        wanted_of: gives the job's `settings.Sweep` for its wildcards.
+        wanted_of: function from a job's wildcards to its `settings.Sweep`.
     """
 
     def needed(wildcards, input):
@@ -42,7 +42,7 @@ def sweep_needs(resource, wanted_of):
 
 
 def branches_need(resource):
-    """A resource function: what a statistic that runs the model with branches asks for."""
+    """A function for the `resources:` of a statistic that runs the model with branches."""
 
     def needed(wildcards, input):
         length = max(cost.lengths(input.tokens))
@@ -53,21 +53,21 @@ def branches_need(resource):
 
 
 def asked(resource, needed):
-    """A resource function from one that computes the cost of a job."""
+    """A function for `resources:` from one that computes a job's cost."""
 
     def ask(wildcards, input, attempt):
         try:
             return getattr(needed(wildcards, input), resource)(attempt)
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError):  # damaged: the job itself says which and how
+        except (OSError, ValueError, KeyError):  # a damaged file: the job reports it
             return {"mem_mb": 1000, "runtime": 10}[resource]
 
     return ask
 
 
 def statistic_needs(product, resource):
-    """What a statistic asks for: as a sweep, if it is one, or as one that runs the model."""
+    """A statistic's resource, by whether it sweeps the model, runs it with branches, or neither."""
     if product.swept:
         return sweep_needs(
             resource, lambda wildcards: settings.product_sweep(config, product, wildcards.model)
@@ -78,7 +78,7 @@ def statistic_needs(product, resource):
 
 
 def planned_sweeps():
-    """Every sweep that the config asks for: its jobs, and the characters of each text."""
+    """Every sweep of the config: its jobs, and the number of characters of each text."""
 
     def characters(stimuli):
         return [len(s.text) for s in read_stimuli(settings.stimulus_file(config, stimuli, ROOT))]
