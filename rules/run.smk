@@ -107,7 +107,7 @@ class SlurmFailures(logging.Handler):
     def emit(self, record):
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_ERROR:
-            state = re.search(r"SLURM status is: '(\w+)'", record.rule_msg or "")
+            state = re.search(r"SLURM status is: '(\w+)'", str(record.rule_msg))
             if state:
                 logs = Path(record.log[0]), record.log[-1]
                 self.jobs[record.jobid] = (record.rule_name, state[1], *logs)
