@@ -70,11 +70,12 @@ def disable_job_rate_limit():
 
     With the limit, each job starts a timer that makes the scheduler check the inputs of all waiting
     jobs every second until the end: half of the CPU time of a run with 150 jobs. No option turns
-    it off. If Snakemake drops this attribute, runs are slower.
+    it off. If Snakemake drops these attributes, runs are slower.
     """
-    limiter = getattr(workflow.scheduler, "job_rate_limiter", None)
+    scheduler = getattr(workflow, "scheduler", None)
+    limiter = getattr(scheduler, "job_rate_limiter", None)
     if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
-        workflow.scheduler.job_rate_limiter = None
+        scheduler.job_rate_limiter = None
 
 
 def start_fork_server():
