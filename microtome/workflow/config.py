@@ -78,9 +78,12 @@ class Product:
 
     @property
     def providers(self) -> frozenset[str]:
-        """The functions of `microtome.workflow.inputs` that provide its inputs."""
+        """The functions of `microtome.workflow.inputs` that make its inputs."""
         named = self.inputs & set(INPUTS)
-        return named | {"stacked"} if self.inputs - named else named
+        by_layer = (
+            {"by_layer"} if "section" in named and "layer" not in self.function.options else ()
+        )
+        return named.union(by_layer, {"stacked"} if self.inputs - named else ())
 
     @property
     def streamed(self) -> bool:
