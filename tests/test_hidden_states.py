@@ -24,7 +24,7 @@ from microtome.statistics.layers import stack_hidden_states
 from microtome.statistics.positions import token_ids
 from microtome.statistics.prediction import next_tokens, target_log_probability
 from microtome.statistics.similarity import layer_similarity, similarity_profile, token_similarity
-from microtome.store.datasets import read_dataset, write_dataset
+from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.store.layers import write_layers
 from microtome.sweep.sweep import batched, sweep
 from microtome.texts.stimuli import Stimulus

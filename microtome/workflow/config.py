@@ -80,10 +80,9 @@ class Product:
     def providers(self) -> frozenset[str]:
         """The functions of `microtome.workflow.inputs` that make its inputs."""
         named = self.inputs & set(INPUTS)
-        by_layer = (
-            {"by_layer"} if "section" in named and "layer" not in self.function.options else ()
-        )
-        return named.union(by_layer, {"stacked"} if self.inputs - named else ())
+        each = "section" in named and "layer" not in self.function.options
+        others = {"by_layer": each, "stacked": bool(self.inputs - named)}
+        return named.union(name for name, wanted in others.items() if wanted)
 
     @property
     def streamed(self) -> bool:
