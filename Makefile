@@ -15,9 +15,10 @@ book: .venv/installed
 	$(call stages,--configfile config.book.yaml,results/book.html)
 
 # What only draws. If nothing else has changed since the report, no dry run has to tell what to do.
-DRAWING := scripts/figures scripts/tables microtome/figures report
-ALL_ELSE := $(filter-out $(DRAWING), Snakefile rules $(wildcard scripts/* microtome/* *.yaml) stimuli \
-	requirements.lock)
+DRAWING := scripts/figure.py scripts/table.py microtome/figures report \
+	$(foreach file,figures.py tables.py README.md,$(wildcard studies/*/$(file)))
+ALL_ELSE := $(filter-out $(DRAWING), Snakefile rules $(wildcard scripts/* microtome/* studies/*/* *.yaml) \
+	stimuli requirements.lock)
 
 # $(call stages,OPTIONS,REPORT): Snakemake plans all that follows a job at once. In stages, what
 # comes out with the same bytes makes nothing behind it stale.
