@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 
 from microtome.errors import MicrotomeError
 from microtome.statistics.positions import at_position, require_one_text
+from microtome.texts.tokens import token_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,12 +22,12 @@ def next_tokens(section: xr.Dataset, tokenizer: "PreTrainedTokenizerBase", n: in
 
     Args:
         section: `logits`, (`token`, `d_vocab`), with token coordinates, of one text.
-        tokenizer: the model's own.
-        n: how many.
+        tokenizer: the tokenizer of the model.
+        n: number of tokens.
 
     Returns:
-        Along `rank` (1, 2, …): `token_id`, `text` (the token decoded on its own) and
-        `log_probability` (natural, float64).
+        (`rank`,), with ranks 1, 2, …: `token_id`, `text` (the token decoded on its own) and
+        `log_probability` (natural logarithm, float64).
 
     Raises:
         MicrotomeError: more than one text, or one whose last token is not kept.
@@ -35,31 +36,15 @@ def next_tokens(section: xr.Dataset, tokenizer: "PreTrainedTokenizerBase", n: in
     logits = at_position(section, -1)["logits"].values[0].astype(np.float64)
     log_probability = log_softmax(logits)
     ids = np.argsort(-log_probability, kind="stable")[:n]
-    texts = np.array([tokenizer.decode([token]) for token in ids.tolist()], dtype=object)
+    texts = np.array([token_text(tokenizer, token) for token in ids.tolist()], dtype=object)
     return xr.Dataset(
         {
             "token_id": ("rank", ids.astype(np.int32)),
-            "text": ("rank", texts),
+            "text": ("rank", np.array(texts, dtype=object)),
             "log_probability": ("rank", log_probability[ids]),
         },
         {"rank": np.arange(1, len(ids) + 1)},
     )
-
-
-def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
-    """The id of a target token.
-
-    Raises:
-        MicrotomeError: a text that is not one token of this model.
-    """
-    ids = tokenizer.encode(target, add_special_tokens=False)
-    if len(ids) != 1:
-        pieces = " + ".join(repr(tokenizer.decode([token])) for token in ids)
-        raise MicrotomeError(
-            f"target {target!r} is {len(ids)} tokens of this model ({pieces or 'none'}); correct "
-            "the `target` option to a text that is one token"
-        )
-    return ids[0]
 
 
 def target_log_probability(log_probabilities: np.ndarray, target: int) -> xr.Dataset:
@@ -72,8 +57,18 @@ def target_log_probability(log_probabilities: np.ndarray, target: int) -> xr.Dat
     Returns:
         `log_probability`, (`layer`,), of the target with that block scaled, and `clean`, with
         none scaled; natural logarithms.
+
+    Raises:
+        MicrotomeError: a prediction that is no number.
     """
     clean, *scaled = log_probabilities[:, target].astype(np.float64)
+    if not np.isfinite([clean, *scaled]).all():
+        layer = np.flatnonzero(~np.isfinite(scaled))[:1]
+        where = f"block {layer[0]} scaled" if layer.size else "no block scaled"
+        raise MicrotomeError(
+            f"with {where}, the log-probability is not a finite number; correct the `factor` "
+            "option to one nearer to 1"
+        )
     return xr.Dataset(
         {"log_probability": ("layer", scaled), "clean": clean},
         {"layer": np.arange(len(scaled))},

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from microtome.sites import DIMENSIONS, SITES
+from microtome.statistics.layers import stack_layers
 from microtome.store.datasets import open_layer, read_dataset
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
         What the function returns. One that takes a `section` and has no option `layer` is called
         for each layer; the results then lie along a new first dimension `layer`.
     """
-    reads = dict(zip(job.params.reads, job.input.get("statistics", []), strict=True))
+    reads = dict(zip(job.params.reads, job.input.statistics, strict=True))
     parameters = inspect.signature(function).parameters
     given: dict[str, Any] = {}
     for name, parameter in parameters.items():
@@ -69,23 +70,27 @@ def section(job: Any, path: str) -> Iterator[xr.Dataset]:
 
 def by_layer(job: Any, statistic: Callable[..., xr.Dataset]) -> xr.Dataset:
     """A statistic of every layer along a new first dimension `layer`, one layer at a time."""
-    rows = []
-    for path in job.input.layers:
-        with section(job, path) as chosen:
-            rows.append(statistic(section=chosen).expand_dims(layer=[int(chosen.attrs["layer"])]))
-    return xr.concat(rows, dim="layer", coords="minimal", compat="override", join="exact")
+
+    def results() -> Iterator[tuple[int, xr.Dataset]]:
+        for path in job.input.layers:
+            with section(job, path) as chosen:
+                yield int(chosen.attrs["layer"]), statistic(section=chosen)
+
+    return stack_layers(results(), len(job.input.layers))
 
 
 def stacked(job: Any, site: str) -> xr.DataArray:
     """A site's activations in all layers, (`layer`, `token`, …); after the blocks, (`token`, …)."""
-    layers = []
-    for path in job.input.layers if site in SITES else job.input.final:
-        with open_layer(path) as opened:
-            layer = opened[site].load()
-            layers.append(layer.assign_coords(layer=opened.attrs["layer"]))
     if site not in SITES:
-        return layers[0].drop_vars("layer")
-    return xr.concat(layers, dim="layer", coords="minimal", compat="override", join="exact")
+        with open_layer(job.input.final[0]) as opened:
+            return opened[site].load()
+
+    def layers() -> Iterator[tuple[int, xr.Dataset]]:
+        for path in job.input.layers:
+            with open_layer(path) as opened:
+                yield int(opened.attrs["layer"]), opened[[site]]
+
+    return stack_layers(layers(), len(job.input.layers))[site]
 
 
 def tokens(job: Any) -> xr.Dataset:
@@ -104,11 +109,9 @@ def stored(job: Any) -> "StoredMLP":
 
 def tokenizer(job: Any) -> "PreTrainedTokenizerBase":
     """The model's own tokenizer."""
-    from transformers import AutoTokenizer
+    from microtome.texts.tokens import load_tokenizer
 
-    return AutoTokenizer.from_pretrained(
-        job.input.checkpoint, local_files_only=True, trust_remote_code=False
-    )
+    return load_tokenizer(Path(job.input.checkpoint))
 
 
 def checkpoint(job: Any) -> Path:
