@@ -17,10 +17,11 @@ figures: .venv/installed
 book: .venv/installed
 	$(call stages,--configfile config.book.yaml,results/book.html)
 
-# Code that only draws. If nothing else has changed since the report, no dry run is needed.
-DRAWING := scripts/figures scripts/tables microtome/figures report
-ALL_ELSE := $(filter-out $(DRAWING), Snakefile rules $(wildcard scripts/* microtome/* *.yaml) stimuli \
-	requirements.lock)
+# What only draws. If nothing else has changed since the report, no dry run is needed.
+DRAWING := scripts/figure.py scripts/table.py microtome/figures report \
+	$(foreach file,figures.py tables.py README.md,$(wildcard studies/*/$(file)))
+ALL_ELSE := $(filter-out $(DRAWING), Snakefile rules $(wildcard scripts/* microtome/* studies/*/* *.yaml) \
+	stimuli requirements.lock)
 
 # $(call stages,OPTIONS,REPORT): run the stages that have something to do, then make the report.
 # Within one call, Snakemake plans everything downstream of a job. With a call for each stage, a
