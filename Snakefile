@@ -8,7 +8,7 @@ from microtome.workflow.config_files import refuse_unreadable
 
 min_version("9.0")
 
-refuse_unreadable([Path(workflow.basedir, "config.yaml")])
+refuse_unreadable([Path(workflow.basedir, "config.yaml"), *workflow.overwrite_configfiles])
 
 
 configfile: f"{workflow.basedir}/config.yaml"

@@ -45,12 +45,12 @@ def check(
     Raises:
         MicrotomeError: the first fault, with the file and the key it stands under.
     """
-    contents = {str(file): read_config(file) for file in files}
-    if given:
-        contents[COMMAND_LINE] = given
     fault = next(_faults(config, schema, base), None)
     if fault:
         path, message = fault
+        contents = {str(file): read_config(file) for file in files}
+        if given:
+            contents[COMMAND_LINE] = given
         parts = [origin(path, contents), ".".join(map(str, path)), message]
         raise MicrotomeError(" ".join(": ".join(filter(None, parts)).splitlines()))
 
