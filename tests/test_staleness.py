@@ -285,6 +285,10 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         in_code("microtome/store/files.py", ".partial", ".unfinished"),
         set(),
     ),
+    "the version of what files hold": (
+        in_code("microtome/store/__init__.py", "FORMAT = 1", "FORMAT = 2"),
+        ALL,
+    ),
     "how a config is read": (
         in_code(
             "microtome/workflow/config.py",
