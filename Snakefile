@@ -1,11 +1,13 @@
 # Microtome: thin sections through language models.
 # Every figure and table of every study in the config; see README.md.
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 
-configfile: f"{workflow.basedir}/config.yaml"
+configfile: str(Path(workflow.current_basedir) / "config.yaml")
 
 
 report: "report/workflow.rst"
@@ -13,6 +15,7 @@ report: "report/workflow.rst"
 
 include: "rules/common.smk"
 include: "rules/resources.smk"
+include: "rules/run.smk"
 
 
 rule all:
@@ -43,13 +46,11 @@ rule statistics:
 
 
 onstart:
-    work_alone()
-    start_jobs_unhurried()
-    share_imports()
+    begin_run()
 
 
 onerror:
-    say_what_the_cluster_ended(log)
+    report_slurm_failures()
 
 
 include: "rules/models.smk"

@@ -5,11 +5,6 @@ from microtome.sweep import cost
 from microtome.texts.stimuli import read_stimuli
 
 
-def runs_model(product):
-    """Whether a statistic runs the model itself: it reads the checkpoint, and tokens for it."""
-    return product.checkpoint and product.tokens
-
-
 def read_model(manifest):
     """A model's shape; while there is no manifest yet, Snakemake says <TBD> and asks again."""
     return cost.model(json.loads(Path(manifest).read_text(encoding="utf-8")))
@@ -68,11 +63,9 @@ def asked(resource, needed):
 
 def statistic_needs(product, resource):
     """What a statistic asks for: as a sweep, if it is one, or as one that runs the model."""
-    if product.swept:
-        return sweep_needs(
-            resource, lambda wildcards: settings.product_sweep(config, product, wildcards.model)
-        )
-    if runs_model(product):
+    if product.streamed:
+        return sweep_needs(resource, lambda wildcards: studies.stream(product, wildcards.model))
+    if product.runs_model:
         return branches_need(resource)
     return {"mem_mb": 1000, "runtime": 10}[resource]
 
@@ -81,14 +74,14 @@ def planned_sweeps():
     """Every sweep that the config asks for: its jobs, and the characters of each text."""
 
     def characters(stimuli):
-        return [len(s.text) for s in read_stimuli(settings.stimulus_file(config, stimuli, ROOT))]
+        return [len(s.text) for s in read_stimuli(studies.stimulus_file(stimuli))]
 
     return [
         {
             "model": model,
             "stimuli": stimuli,
             "texts": characters(stimuli),
-            "jobs": [vars(part) for part in settings.parts(config, model, wanted)],
+            "jobs": [vars(part) for part in studies.parts(model, wanted)],
         }
-        for (model, stimuli), wanted in settings.sweeps(config).items()
+        for (model, stimuli), wanted in SWEEPS.items()
     ]

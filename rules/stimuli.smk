@@ -5,7 +5,7 @@ rule token_table:
     input:
         manifest="results/models/{model}/manifest.json",
         checkpoint=ancient("results/models/{model}/checkpoint"),
-        stimuli=lambda wildcards: settings.stimulus_file(config, wildcards.stimuli, ROOT),
+        stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
     output:
         "results/tokens/{model}/{stimuli}.h5",
     log:
@@ -13,6 +13,6 @@ rule token_table:
     localrule: True
     params:
         code=code("token_table.py"),
-        tokens=lambda wildcards: settings.tokens_kept(config, wildcards.stimuli),
+        tokens=lambda wildcards: studies.tokens_kept(wildcards.stimuli),
     script:
         "../scripts/token_table.py"

@@ -30,13 +30,13 @@ class Case:
     Attributes:
         config: the text of mine.yaml, the config file on top of the workflow's own.
         says: parts of the one line it prints, in their order.
-        files: other files in the folder the workflow runs in, by name.
+        files: other files in the folder the workflow runs in, by name; a path makes a link to it.
         arguments: what follows `--configfile mine.yaml`.
     """
 
     config: str
     says: tuple[str, ...]
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes | Path] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
 
 
@@ -443,6 +443,20 @@ CASES |= {
         ("mine: no safetensors (pytorch_model.bin is a pickle, which is never opened); use a rev",),
         {"mine/config.json": b"{}", "mine/pytorch_model.bin": b""},
     ),
+    "folder_with_quantised_weights": Case(
+        model("mine"),
+        ("models.mine.source: mine/config.json: the weights are quantised (fp8), and Microtome",),
+        {"mine/config.json": b'{"quantization_config": {"quant_method": "fp8"}}'},
+    ),
+    "folder_with_a_link_that_leads_nowhere": Case(
+        model("mine"),
+        ("models.mine.source: mine/tokenizer.json: a link that leads nowhere; put the file there",),
+        {
+            "mine/config.json": b"{}",
+            "mine/model.safetensors": b"",
+            "mine/tokenizer.json": Path("gone"),
+        },
+    ),
     "folder_of_another_depth": Case(
         model("mine", 5),
         ("models.mine.n_layers: the config says 5, the checkpoint has 4; correct the config",),
@@ -459,7 +473,8 @@ CASES |= {
         " tables: {regression: {}}}}",
         (
             "attention_norms.statistics.norms.sites: mine: site 'pre_linear' is not known for the "
-            "architecture 'gpt2'; it has resid_pre, q",
+            "architecture 'gpt2'; leave it out",
+            "(it has resid_pre, q, k,",
         ),
         {"results/models/mine/manifest.json": MANIFEST},
     ),
@@ -565,7 +580,10 @@ def refused(folder, case):
     files = {"mine.yaml": case.config.encode(), "results/figures/a/b.svg": b"a figure"} | case.files
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+        if isinstance(content, Path):
+            (folder / name).symlink_to(content)
+        else:
+            (folder / name).write_bytes(content)
     before = snapshot(folder)
     return snakemake(folder, *case.arguments), before, snapshot(folder)
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from microtome.workflow.signature import signature
 
 from microtome.errors import MicrotomeError
-from microtome.workflow.signature import signature
 
 ROOT = Path(__file__).parents[1]
 

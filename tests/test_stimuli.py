@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from microtome.errors import MicrotomeError
-from microtome.store.layers import row_columns, sequences
+from microtome.texts.rows import row_columns, sequences
 from microtome.texts.stimuli import Stimulus, read_stimuli
 from microtome.texts.tokens import token_table
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from microtome.figures.labels import stage_labels
 from microtome.figures.style import DEPTH, FILLS, LINES, MARKERS, ink
+from microtome.figures.text import visible
 
 
 class Look(NamedTuple):
@@ -193,8 +194,8 @@ def sparse_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
 
 
 def token_label(text: str) -> str:
-    """A token's text with its spaces and line breaks made visible."""
-    return text.replace(" ", "␣").replace("\n", "↵").replace("$", r"\$")
+    """A token's text with its spaces, line breaks and control characters made visible."""
+    return visible(text).replace(" ", "␣").replace("$", r"\$")
 
 
 def histogram_images(

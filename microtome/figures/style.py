@@ -1,14 +1,17 @@
 """The look of every figure, and how a figure becomes files that depend on nothing else."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 
 import manimgx_fonts
 import matplotlib as mpl
 import noto_cjk_sans_otc
+import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
 
@@ -43,6 +46,9 @@ FONT = "DejaVu Sans"
 #: whatever fonts it has.
 _MORE_FONTS = (manimgx_fonts, noto_cjk_sans_otc)
 
+#: The characters that XML cannot hold. Matplotlib repeats every text in a comment, as it is.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
 #: Fill colours of the series of a figure, in order: red, green, blue, then mixtures of these.
 FILLS = (
     (0.9, 0.7, 0.7),
@@ -71,6 +77,16 @@ def style(theme: str, texts: Iterable[str] = ()) -> Iterator[None]:
     fonts = {"font.family": fonts_for("".join(texts))}
     with mpl.rc_context(_COMMON | fonts | (_DARK if theme == "dark" else {})):
         yield
+
+
+def token_texts(statistics: Iterable[xr.Dataset]) -> list[str]:
+    """The tokens that statistics are about, which may be in any script."""
+    return [
+        str(text)
+        for data in statistics
+        if "text" in data.coords
+        for text in data["text"].values.flat
+    ]
 
 
 def fonts_for(text: str) -> list[str]:
@@ -122,5 +138,7 @@ def save(figure: Figure, svg: str | Path, png: str | Path, *, dpi: int) -> None:
         figure.savefig(unfinished, format="png", dpi=dpi)
     figure.set_layout_engine("none")  # keep the layout made for the PNG: making it is slow
     # Rasterised parts (large scatters) of the SVG follow the resolution of the PNG.
+    drawn = StringIO()
+    figure.savefig(drawn, format="svg", dpi=dpi, metadata={"Date": None})
     with replacing(svg) as unfinished:
-        figure.savefig(unfinished, format="svg", dpi=dpi, metadata={"Date": None})
+        unfinished.write_text(_NO_XML.sub("\ufffd", drawn.getvalue()), encoding="utf-8")

@@ -1,0 +1,33 @@
+"""Whether a value of a config fits a JSON schema, as YAML and Python understand numbers."""
+
+import json
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+
+def validator(schema: Mapping[str, Any]) -> "Validator":
+    """A validator that takes 30.0 for no integer, and NaN and infinity for no numbers."""
+    from jsonschema import Draft202012Validator, validators
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda checker, value: type(value) is int,
+            "number": lambda checker, value: type(value) in (int, float) and abs(value) < math.inf,
+        }
+    )
+    return validators.extend(Draft202012Validator, type_checker=types)(schema)
+
+
+def fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether a value fits a schema."""
+    return _validator(json.dumps(schema)).is_valid(value)
+
+
+@cache
+def _validator(schema: str) -> "Validator":
+    return validator(json.loads(schema))

@@ -1,0 +1,22 @@
+"""Statistics of a corpus, made in the sweep: no activations are stored. See README.md."""
+
+from collections.abc import Iterator
+
+import xarray as xr
+
+from microtome.options import Edges, Positive, Sites
+from microtome.statistics.distributions import running_histograms
+from microtome.statistics.moments import running_moments
+from microtome.store.layers import Section
+
+
+def moments(stream: Iterator[Section], *, sites: Sites) -> xr.Dataset:
+    """Moments of all values at each site, for every layer."""
+    return running_moments(stream)
+
+
+def histograms(
+    stream: Iterator[Section], *, sites: Sites, n_edges: Edges, limit: Positive
+) -> xr.Dataset:
+    """Histograms of all values at each site, for every layer."""
+    return running_histograms(stream, n_edges, limit)
