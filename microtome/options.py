@@ -46,6 +46,8 @@ ALL_TOKENS = Need("ALL_TOKENS", "all tokens of each text")
 ONE_TEXT = Need("ONE_TEXT", "a set of one text")
 WORDS = Need("WORDS", "a set with `template:` and `words:`")
 SEVERAL_SITES = Need("SEVERAL_SITES", "two or more sites")
+POSITIONS = Need("POSITIONS", "tokens, not their mean")
+LAST_TOKEN = Need("LAST_TOKEN", "the last token of each text")
 CATEGORIES = Need("CATEGORIES", "a set with `words:` in two or more categories")
 
 #: JSON schema has no bound on numbers; beyond this one, squares and widths overflow.
@@ -99,7 +101,7 @@ Limits = Annotated[
     tuple[float, float],
     Wanted(
         {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2},
-        "two numbers, as in [0.0, 1.0]",
+        "two numbers between -1e30 and 1e30, the smaller first, as in [0.0, 1.0]",
     ),
 ]
 #: The index of a block. A statistic of one `section` with such an option reads that layer.
@@ -129,7 +131,7 @@ LabelPair = Annotated[
     ),
 ]
 #: Sites of blocks; `section` then holds just these, in this order.
-Site = Annotated[str, Wanted(_SITE, "a site")]
+Site = Annotated[str, Wanted(_SITE, "one site")]
 Sites = Annotated[
     tuple[str, ...],
     Wanted(

@@ -1,6 +1,7 @@
-# The sweep: for each model and stimulus set one job, or one for every so many blocks, and one file
-# per layer, whatever the studies ask of them together. Between two jobs lies what leaves the blocks
-# of the first; it is kept, so that the second can be made again without it.
+# The sweep: one job for each model and stimulus set, or several jobs of some blocks each. It writes
+# one file per layer, with all sites that the studies read. A job that is not the last one also
+# writes the hidden states that leave its last block. They are kept, so that the next job can run
+# again without it.
 #
 # Batch size, threads and device decide the order of sums, and so the last digits: they are params.
 # Threads are those of the config, even where a job is granted fewer cores. Memory and time are no

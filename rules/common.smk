@@ -13,14 +13,14 @@ from microtome.store.checksums import size_and_time
 from microtome.model.architectures import plain_taps
 from microtome.model.sources import Folder, Package, Untrained, parse_source
 
-#: This repository; another workflow that imports this one lies elsewhere.
+#: The folder of this repository, also where another workflow imports this one.
 ROOT = Path(workflow.current_basedir).parent
-#: Where studies and stimuli may lie; what a user has wins.
-BASES = (Path.cwd(), ROOT)
+#: Where studies and stimuli may lie; what a user has wins, by a path that holds wherever that lies.
+BASES = (Path(), ROOT)
 
 
 def own_config():
-    """The config, without the keys of a workflow that imports this one and shares its config."""
+    """The config, without other keys of a workflow that imports this one."""
     if Path(workflow.basedir) == ROOT:
         return config
     keys = ("models", "stimuli", "studies", "sweep", "style")
@@ -28,11 +28,12 @@ def own_config():
 
 
 try:
-    # Files of --configfile come last. Without this attribute they count as the first, and a fault
-    # may be told of the wrong file.
+    # Files of --configfile override the others. If Snakemake drops this attribute, the message of
+    # a fault may name the wrong file.
     overlays = getattr(workflow, "overwrite_configfiles", [])
     files = [file for file in workflow.configfiles if file not in overlays] + list(overlays)
-    check(own_config(), ROOT / "config.schema.yaml", list(map(Path, files)), BASES)
+    given = workflow.config_settings.config
+    check(own_config(), ROOT / "config.schema.yaml", list(map(Path, files)), BASES, given)
 except MicrotomeError as error:
     sys.exit(f"microtome: {error}")
 
@@ -51,7 +52,7 @@ wildcard_constraints:
 
 
 def code(script):
-    """The digest of a script and of all it imports: a product's code, as a param."""
+    """The digest of a script and of all it depends on, as a param."""
     return script_digest(ROOT / "scripts" / script, ROOT)
 
 
@@ -66,10 +67,9 @@ def product_code(product):
 
 
 def rule_name(*parts):
-    """A rule's name, which no other parts join to.
+    """A rule's name: the parts with two underscores between them.
 
-    Two underscores stand between the parts. Within a part they become `_._`, and `_.` becomes
-    `_..`, which no other name does.
+    No other parts give the same name: within a part, `__` becomes `_._` and `_.` becomes `_..`.
     """
     return "__".join(re.sub(r"_(?=[_.])", "_.", part) for part in parts)
 
@@ -89,18 +89,18 @@ def product_log(product):
 def function_name(product):
     """The function that makes a product, as `microtome.workflow.load` finds it."""
     file = product.function.file
-    return f"{file.parent.name}.{file.stem}.{product.function.name}"
+    return f"studies/{file.parent.name}/{file.name}:{product.function.name}"
 
 
 def activation_files(model, stimuli, layers, final):
-    """The files of some layers, and of what follows the last block."""
+    """The activation files of some layers, and that of the final sites."""
     folder = f"results/activations/{model}/{stimuli}"
     files = [f"{folder}/layer-{layer:02d}.h5" for layer in layers]
     return [*files, f"{folder}/final.h5"] if final else files
 
 
 def resid_files(model, stimuli, block):
-    """The file of what enters a block that a job of the sweep begins at; none for the first."""
+    """The file of hidden states that a job of the sweep starts from; none for the first block."""
     return [f"results/activations/{model}/{stimuli}/resid-{block:02d}.h5"] if block else []
 
 
@@ -136,5 +136,5 @@ def all_activations():
 
 
 def all_tokens():
-    """The token table of every sweep; those of other statistics follow with them."""
+    """The token table of every sweep."""
     return [f"results/tokens/{model}/{stimuli}.h5" for model, stimuli in SWEEPS]

@@ -183,8 +183,8 @@ def test_every_import_of_microtome_in_the_scripts_is_followed():
             file = waiting.pop()
             if file not in seen:
                 seen.add(file)
-                for name in digest._read(file, ROOT)[1]:
-                    waiting.extend(digest._files(ROOT, name))
+                for name in digest._read(file, (ROOT,))[1]:
+                    waiting.extend(digest._files((ROOT,), name))
         for file in seen:
             for line in file.read_text(encoding="utf-8").splitlines():
                 words = line.split()

@@ -194,7 +194,7 @@ def sparse_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
 
 
 def token_label(text: str) -> str:
-    """A token's text with its spaces, line breaks and control characters made visible."""
+    """A token's text as a label that shows its spaces, line breaks and control characters."""
     return visible(text).replace(" ", "␣").replace("$", r"\$")
 
 

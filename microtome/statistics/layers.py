@@ -1,35 +1,12 @@
 """Layer by layer: one section at a time, and the hidden states of all."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
 from microtome.statistics.positions import require_one_text
-from microtome.store.datasets import open_layer
-
-
-def by_layer(
-    paths: Sequence[str | Path], statistic: Callable[[xr.Dataset], xr.Dataset]
-) -> xr.Dataset:
-    """Apply a statistic to one layer file after another, one in memory at a time.
-
-    Args:
-        paths: layer files.
-        statistic: takes the dataset of one layer (see `microtome.store.datasets.open_layer`).
-
-    Returns:
-        The statistic of every layer, along a new first dimension `layer`.
-    """
-
-    def results() -> Iterator[tuple[int, xr.Dataset]]:
-        for path in paths:
-            with open_layer(path) as section:
-                yield int(section.attrs["layer"]), statistic(section)
-
-    return stack_layers(results(), len(paths))
 
 
 def stack_layers(results: Iterable[tuple[int, xr.Dataset]], n: int) -> xr.Dataset:

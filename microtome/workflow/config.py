@@ -13,11 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from microtome.sites import FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
-from microtome.workflow.functions import REQUIRED, Function, functions
+from microtome.workflow.functions import REQUIRED, Function, read_function
 
 Config = Mapping[str, Any]
 
@@ -27,8 +25,15 @@ KINDS = ("statistics", "figures", "tables")
 INPUTS = ("section", "stream", "tokens", "stored", "tokenizer", "checkpoint")
 #: Keys of a product that are no options of its function.
 KEYS = ("use", "reads", "stimuli", "layers")
-#: Ten times as fast where PyYAML has libyaml, as its wheels do.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+#: Types of options that only the tokens of a text can tell to be right, and what each is a wish of.
+_JUDGED = {
+    "Position": "position",
+    "FirstPosition": "first_token",
+    "WordPosition": "word_token",
+    "Target": "target",
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,11 @@ class Product:
     options: dict[str, Any]
     reads: "dict[str, Product]"
 
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The keys that lead to it in the config."""
+        return ("studies", self.study, self.kind, self.name)
+
     def option(self, name: str) -> Any:
         """The value of an option, its default if it is not given, or None."""
         known = self.function.options.get(name)
@@ -68,9 +78,11 @@ class Product:
 
     @property
     def providers(self) -> frozenset[str]:
-        """The functions of `microtome.workflow.inputs` that provide its inputs."""
+        """The functions of `microtome.workflow.inputs` that make its inputs."""
         named = self.inputs & set(INPUTS)
-        return named | {"stacked"} if self.inputs - named else named
+        each = "section" in named and "layer" not in self.function.options
+        others = {"by_layer": each, "stacked": bool(self.inputs - named)}
+        return named.union(name for name, wanted in others.items() if wanted)
 
     @property
     def streamed(self) -> bool:
@@ -153,13 +165,20 @@ def study_folder(name: str, bases: Iterable[Path]) -> Path | None:
     return next((folder for folder in folders if (folder / "study.yaml").is_file()), None)
 
 
+def known_studies(bases: Iterable[Path]) -> list[str]:
+    """The names of all studies that have a folder."""
+    return sorted(
+        {file.parent.name for base in bases for file in base.glob("studies/*/study.yaml")}
+    )
+
+
 def read_study(name: str, config: Config, folder: Path) -> Study:
     """Read a study, with what the config says of it laid over what its folder says.
 
     Raises:
         MicrotomeError: study.yaml is not YAML.
     """
-    own = read_yaml(folder / "study.yaml", LOADER)
+    own = read_yaml(folder / "study.yaml", "safe")
     over = config["studies"].get(name, {})
     entries = {}
     for kind in KINDS:
@@ -183,6 +202,7 @@ class Studies:
         self.config, self.bases = config, bases
         self._studies: dict[str, Study] = {}
         self._products: dict[tuple[str, str, str], Product] = {}
+        self._asked: list[tuple[str, Product]] | None = None
 
     def study(self, name: str) -> Study:
         """A study by its name.
@@ -229,10 +249,18 @@ class Studies:
         )
 
     def function(self, home: Study, kind: str, name: str) -> Function:
-        """The function that makes a product: of its own study, or, as `study.function`, another."""
+        """The function that makes a product."""
+        return read_function(*self.source(home, kind, name))
+
+    def source(self, home: Study, kind: str, name: str) -> tuple[Path, str]:
+        """Where a product's function stands, in its own study or, as `study.function`, in another.
+
+        Returns:
+            The file, and the function's name.
+        """
         study, _, used = home.entries[kind][name].get("use", name).rpartition(".")
         folder = self.study(study).folder if study else home.folder
-        return functions(folder / f"{kind}.py")[used]
+        return folder / f"{kind}.py", used
 
     def statistic(self, home: Study, reference: str) -> tuple[str, str, str]:
         """The key of a statistic that is called by its name, or as `study.statistic`."""
@@ -257,17 +285,24 @@ class Studies:
                         found.setdefault((member.study, member.name), member)
         return list(found.values())
 
-    def asked(self) -> Iterator[tuple[str, Product]]:
+    def asked(self) -> list[tuple[str, Product]]:
         """Each model of the config's studies with each statistic that its products need."""
-        seen = set()
-        for kind in KINDS:
-            for product in self.products(kind):
-                for model in self.config["studies"][product.study]["models"]:
+        if self._asked is None:
+            needed: dict[str, dict[tuple[str, str], Product]] = {}
+            for kind in KINDS:
+                for product in self.products(kind):
+                    own = needed.setdefault(product.study, {})
                     for member in product.family():
-                        key = (model, member.study, member.name)
-                        if member.kind == "statistics" and key not in seen:
-                            seen.add(key)
-                            yield model, member
+                        if member.kind == "statistics":
+                            own.setdefault((member.study, member.name), member)
+            found = {
+                (model, *key): (model, member)
+                for study, members in needed.items()
+                for model in self.config["studies"][study]["models"]
+                for key, member in members.items()
+            }
+            self._asked = list(found.values())
+        return self._asked
 
     def sweeps(self) -> "dict[tuple[str, str], Sweep]":
         """What the studies together want of each (model, stimulus set)."""
@@ -287,6 +322,26 @@ class Studies:
     def stream(self, product: Product, model: str) -> "Sweep":
         """What a statistic that is made in a sweep of its own wants of a model."""
         return Sweep(product.chosen_sites, self.layers(product, model), [])
+
+    def judged(self, model: str, stimuli: str) -> list[dict[str, Any]]:
+        """What is asked of a model and a stimulus set that only their tokens can tell.
+
+        Returns:
+            Wishes as `microtome.texts.requirements.judge` takes them.
+        """
+        found = []
+        for asking, product in self.asked():
+            sets = {member.stimuli for member in product.family()}
+            if asking != model or stimuli not in sets:
+                continue
+            place = f"studies.{product.study}.statistics.{product.name}"
+            if product.sites and product.stimuli == stimuli:
+                found.append({"key": place, "sites": product.sites})
+            for name, option in product.function.options.items():
+                value = product.option(name)
+                if option.type in _JUDGED and value is not None:
+                    found.append({"key": f"{place}.{name}", _JUDGED[option.type]: value})
+        return found
 
     def layers(self, product: Product, model: str) -> list[int]:
         """The layers of a model that a product reads, ascending."""
@@ -335,6 +390,11 @@ class Sweep:
     final_sites: list[str]
     start: int = 0
     stop: int | None = None
+
+
+def known_stimuli(bases: Iterable[Path]) -> list[str]:
+    """The names of all stimulus sets that have a file of their name."""
+    return sorted({file.stem for base in bases for file in base.glob("stimuli/*.yaml")})
 
 
 def is_input(parameter: str) -> bool:

@@ -3,16 +3,14 @@
 Each is found with the path of its key, so that the line which reports it can name the file.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from microtome.errors import MicrotomeError, in_short, nearest
-from microtome.model.architectures import taps_of
+from microtome.errors import MicrotomeError, nearest
+from microtome.model.architectures import ARCHITECTURES, taps_of
 from microtome.model.checkpoint import config_json, read_json, source_files, weight_files
 from microtome.model.sources import Folder, Untrained, parse_source
 from microtome.model.taps import ENDS, check_sites
@@ -20,12 +18,25 @@ from microtome.sites import SITES
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.stimuli import read_stimuli
-from microtome.workflow.config import LOADER, Config, Studies, stimulus_file, study_folder
-from microtome.workflow.study_faults import Fault, study_faults
-from microtome.workflow.values import validator
+from microtome.workflow.config import (
+    Config,
+    Studies,
+    known_stimuli,
+    stimulus_file,
+    study_folder,
+)
+from microtome.workflow.config_files import COMMAND_LINE, origin, read_config
+from microtome.workflow.schema import Fault, schema_faults
+from microtome.workflow.study_faults import study_faults
 
 
-def check(config: Config, schema: Path, files: Sequence[Path], bases: Sequence[Path]) -> None:
+def check(
+    config: Config,
+    schema: Path,
+    files: Sequence[Path],
+    bases: Sequence[Path],
+    given: Config | None = None,
+) -> None:
     """Refuse a config that cannot be right, before any work starts.
 
     Args:
@@ -33,97 +44,55 @@ def check(config: Config, schema: Path, files: Sequence[Path], bases: Sequence[P
         schema: the JSON schema.
         files: the config files it was merged from, the last one winning.
         bases: the folders that `studies/` and `stimuli/` may lie in; the first one wins.
+        given: what `--config` added to the files.
 
     Raises:
         MicrotomeError: the first fault, with the file and the key it stands under.
     """
-    contents = {file: _read(file) for file in files}
     fault = next(_faults(config, schema, bases), None)
     if fault:
         path, message = fault
-        contents = _study_files(path, bases) | contents
-        # The last file that says so; what none of them says was given with --config.
-        holding = (file for file in reversed(contents) if _holds(contents[file], config, path))
-        where = next(map(str, holding), "--config")
-        parts = [where, ".".join(map(str, path)), message]
+        own = _study_file(path, bases)
+        contents = own | {str(file): read_config(file) for file in files}
+        if given:
+            contents[COMMAND_LINE] = given
+        where = origin(path, contents)
+        parts = [where, ".".join(map(str, path[2:] if where in own else path)), message]
         raise MicrotomeError(" ".join(": ".join(filter(None, parts)).splitlines()))
 
 
-def _study_files(path: tuple[str | int, ...], bases: Sequence[Path]) -> dict[Path, Any]:
+def _study_file(path: tuple[str | int, ...], bases: Sequence[Path]) -> dict[str, Any]:
     """The study.yaml that a fault may stand in, as if it were a part of the config."""
     folder = study_folder(str(path[1]), bases) if path[:1] == ("studies",) and path[1:] else None
     if folder is None:
         return {}
-    file = folder / "study.yaml"
+    file, content = folder / "study.yaml", {}
     with suppress(MicrotomeError):
-        return {file: {"studies": {path[1]: read_yaml(file, LOADER)}}}
-    return {file: {"studies": {path[1]: {}}}}
+        content = read_yaml(file, "safe")
+    return {str(file): {"studies": {path[1]: content}}}
 
 
 def _faults(config: Config, schema: Path, bases: Sequence[Path]) -> Iterator[Fault]:
-    definitions = read_yaml(schema, LOADER)
-    yield from _schema_faults(config, definitions)
+    definitions = read_yaml(schema, "safe")
+    yield from schema_faults(config, definitions)
     yield from _model_faults(config["models"])
-    studies = Studies(config, bases)
-    for name in config["studies"]:
-        folder = study_folder(name, bases)
-        if folder is None:
-            known = sorted(
-                {f.parent.name for base in bases for f in base.glob("studies/*/study.yaml")}
-            )
-            yield (
-                ("studies", name),
-                f"no folder studies/{name} with a study.yaml; {nearest(name, known)}",
-            )
-        own = {"$defs": definitions["$defs"], **definitions["$defs"]["study"]}
-        content = read_yaml(folder / "study.yaml", LOADER)
-        for path, message in _schema_faults(content, own):
-            yield ("studies", name, *path), message
     for name, study in config["studies"].items():
         for number, model in enumerate(study["models"]):
             if model not in config["models"]:
                 remedy = nearest(model, list(config["models"]))
                 yield ("studies", name, "models", number), f"no model {model!r}; {remedy}"
-    yield from study_faults(studies)
     for name in config.get("stimuli", {}):
+        file = stimulus_file(config, name, bases)
+        if "file" not in config["stimuli"][name] and not file.exists():
+            remedy = nearest(name, known_stimuli(bases))
+            yield ("stimuli", name), f"no stimulus set {name!r} ({file}); {remedy}"
         try:
-            read_stimuli(stimulus_file(config, name, bases))
+            read_stimuli(file)
         except MicrotomeError as error:
             yield ("stimuli", name), str(error)
+    studies = Studies(config, bases)
+    yield from study_faults(studies, definitions["$defs"])
     yield from _checkpoint_faults(studies)
-
-
-def _schema_faults(config: Any, schema: Config) -> Iterator[Fault]:
-    faults = validator(schema).iter_errors(config)
-    for error in sorted(faults, key=lambda error: len(error.path)):
-        path = tuple(error.path)
-        if error.validator == "additionalProperties":
-            known = list(error.schema["properties"])
-            key = next(key for key in error.instance if key not in known)
-            yield (*path, key), f"unknown key; {nearest(str(key), known)}"
-        elif error.schema.get("title") == "name":
-            yield path, f"{error.instance!r} is no name: {error.schema['description']}"
-        elif error.validator == "required":
-            key = next(key for key in error.validator_value if key not in error.instance)
-            yield path, f"the key {key!r} is missing{_perhaps_misspelt(config, path)}"
-        else:
-            found = json.dumps(error.instance, ensure_ascii=False, default=str)
-            wanted = error.schema.get("description", error.message)
-            yield path, f"{wanted}; has {in_short(found, width=60)}"
-
-
-def _perhaps_misspelt(config: Config, path: tuple[str | int, ...]) -> str:
-    """Whether what stands at a path may be meant for what stands beside it under a like name.
-
-    An overlay that misspells a name does not change that entry but begins another one.
-    """
-    if not path:
-        return ""
-    beside: Any = config
-    for key in path[:-1]:
-        beside = beside[key]
-    close = get_close_matches(str(path[-1]), [str(key) for key in beside if key != path[-1]], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _model_faults(models: Config) -> Iterator[Fault]:
@@ -168,14 +137,17 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
             )
     for name, product in studies.asked():
         found = configs.get(name, {})
+        if "stored" in product.inputs and found and not taps_of(found):
+            known = ", ".join(ARCHITECTURES)
+            kind = found.get("model_type")
+            yield product.path, f"{name}: the MLP of {kind!r} is not known; known: {known}"
         try:
             if known := taps_of(found):
                 check_sites(product.sites, known, found["model_type"])
         except MicrotomeError as error:
             key = "site" if "site" in product.function.options else "sites"
             has = ", ".join(site for site in SITES if site in known or site in ENDS)
-            place = ("studies", product.study, "statistics", product.name, key)
-            yield place, f"{name}: {error} (it has {has})"
+            yield (*product.path, key), f"{name}: {error} (it has {has})"
 
 
 def _checkpoint(models: Config, name: str) -> tuple[Config, int | None]:
@@ -199,21 +171,3 @@ def _checkpoint(models: Config, name: str) -> tuple[Config, int | None]:
                 found = read_json(folder / "checkpoint" / "config.json")
             return found, manifest.get("n_layers")
     return {}, None
-
-
-def _read(file: Path) -> Any:
-    """A config file, JSON or YAML, as Snakemake reads it."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return read_yaml(file, LOADER)
-
-
-def _holds(content: Any, config: Any, path: tuple[str | int, ...]) -> bool:
-    """Whether a config file has something at a path, the same as the merged config if a value."""
-    for key in path:
-        try:
-            content, config = content[key], config[key]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return content == config or (isinstance(content, dict) and isinstance(config, dict))

@@ -14,6 +14,7 @@ from typing import Any
 from microtome import options
 from microtome.errors import MicrotomeError
 from microtome.options import Need, Wanted
+from microtome.workflow.values import fits, shown
 
 #: The default of an option that the config has to give.
 REQUIRED = object()
@@ -59,51 +60,85 @@ class Function:
 
 
 @cache
-def functions(file: Path) -> dict[str, Function]:
+def functions(file: Path) -> dict[str, ast.FunctionDef]:
     """The public functions that a file defines, by name.
 
     Raises:
-        MicrotomeError: the file is missing or is not Python, or an option has no type.
+        MicrotomeError: the file is missing, not UTF-8 or not Python.
     """
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"), file.name)
     except FileNotFoundError:
         raise MicrotomeError(f"{file}: no such file; write it") from None
     except SyntaxError as error:
-        raise MicrotomeError(f"{file}, line {error.lineno}: {error.msg}; correct it") from None
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise MicrotomeError(f"{file}{line}: {error.msg}; correct it") from None
+    except UnicodeDecodeError as error:
+        raise MicrotomeError(f"{file}: byte {error.start} is not UTF-8; save it as such") from None
     except (OSError, ValueError) as error:
         raise MicrotomeError(f"{file}: cannot be read ({error}); correct it") from None
     return {
-        node.name: _function(file, node)
+        node.name: node
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
     }
 
 
-def _function(file: Path, node: ast.FunctionDef) -> Function:
+@cache
+def read_function(file: Path, name: str) -> Function:
+    """One function that a file defines.
+
+    Raises:
+        KeyError: the file defines no such function.
+        MicrotomeError: the file cannot be read; a parameter that is neither input nor option, or
+            an option that the config cannot be checked against.
+    """
+    node = functions(file)[name]
     arguments = node.args
-    inputs = {
-        argument.arg: tuple(_needs(argument.annotation))
-        for argument in (*arguments.posonlyargs, *arguments.args)
-    }
-    taken = {}
-    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        place = f"{file}, line {argument.lineno}: the option {argument.arg!r} of {node.name}"
-        if argument.annotation is None:
-            raise MicrotomeError(f"{place} has no type; annotate it with one of microtome.options")
-        wanted = _wanted(argument.annotation)
-        if wanted is None:
-            raise MicrotomeError(
-                f"{place} has a type that the config cannot check; use one of microtome.options"
-            )
-        try:
-            value = REQUIRED if default is None else ast.literal_eval(default)
-        except ValueError:
-            raise MicrotomeError(
-                f"{place} has a default that is computed; write the value itself"
-            ) from None
-        taken[argument.arg] = Option(ast.unparse(argument.annotation), wanted, value)
-    return Function(file, node.name, inputs, taken)
+    if several := arguments.vararg or arguments.kwarg:
+        raise MicrotomeError(
+            f"{file}, line {node.lineno}: {name} takes any number of parameters, "
+            f"{several.arg!r}; write a parameter for each input and each option"
+        )
+    inputs = [*arguments.posonlyargs, *arguments.args]
+    if arguments.defaults:
+        first = inputs[-len(arguments.defaults)]
+        raise MicrotomeError(
+            f"{file}, line {first.lineno}: the input {first.arg!r} of {name} has a default; write "
+            "`*` before options, and no default for an input"
+        )
+    return Function(
+        file,
+        name,
+        {argument.arg: tuple(_needs(argument.annotation)) for argument in inputs},
+        {
+            argument.arg: _option(file, name, argument, default)
+            for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        },
+    )
+
+
+def _option(file: Path, name: str, argument: ast.arg, default: ast.expr | None) -> Option:
+    place = f"{file}, line {argument.lineno}: the option {argument.arg!r} of {name}"
+    if argument.annotation is None:
+        raise MicrotomeError(f"{place} has no type; annotate it with one of microtome.options")
+    wanted = _wanted(argument.annotation)
+    if wanted is None:
+        raise MicrotomeError(
+            f"{place} has a type that the config cannot check; use one of microtome.options"
+        )
+    kind = ast.unparse(argument.annotation)
+    if default is None:
+        return Option(kind, wanted, REQUIRED)
+    try:
+        value = ast.literal_eval(default)
+    except ValueError:
+        raise MicrotomeError(
+            f"{place} has a default that is computed; write the value itself"
+        ) from None
+    if not fits(list(value) if isinstance(value, tuple) else value, wanted.schema):
+        raise MicrotomeError(f"{place} has the default {shown(value)}; it wants {wanted.text}")
+    return Option(kind, wanted, value)
 
 
 def _needs(annotation: ast.expr | None) -> Iterator[Need]:
@@ -120,9 +155,11 @@ def _wanted(annotation: ast.expr) -> Wanted | None:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             found = getattr(getattr(options, name, None), "__metadata__", ())
             return next((each for each in found if isinstance(each, Wanted)), None)
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=chosen):
-            values = list(
-                map(ast.literal_eval, chosen.elts if isinstance(chosen, ast.Tuple) else [chosen])
-            )
-            return Wanted({"enum": values}, " or ".join(map(str, values)))
+        case ast.Subscript(
+            value=ast.Name(id="Literal") | ast.Attribute(attr="Literal"), slice=chosen
+        ):
+            nodes = chosen.elts if isinstance(chosen, ast.Tuple) else [chosen]
+            if all(isinstance(node, ast.Constant) for node in nodes):
+                values = [node.value for node in nodes]
+                return Wanted({"enum": values}, " or ".join(map(str, values)))
     return None

@@ -1,10 +1,12 @@
-"""Whether a value of a config fits a JSON schema, as YAML and Python understand numbers."""
+"""Values of a config: whether they fit a JSON schema, and how messages show them."""
 
 import json
 import math
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from microtome.errors import in_short
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -26,6 +28,11 @@ def validator(schema: Mapping[str, Any]) -> "Validator":
 def fits(value: Any, schema: Mapping[str, Any]) -> bool:
     """Whether a value fits a schema."""
     return _validator(json.dumps(schema)).is_valid(value)
+
+
+def shown(value: Any) -> str:
+    """A value as a config may have it, in a few characters: a text is in quotes."""
+    return in_short(json.dumps(value, ensure_ascii=False, default=str), width=60)
 
 
 @cache

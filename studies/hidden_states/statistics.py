@@ -5,10 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import xarray as xr
 
-from microtome.options import ALL_TOKENS, ONE_TEXT, Count, FirstPosition, Number, Position, Target
+from microtome.options import (
+    ALL_TOKENS,
+    LAST_TOKEN,
+    ONE_TEXT,
+    Count,
+    FirstPosition,
+    Number,
+    Position,
+    Target,
+)
 from microtome.statistics import distributions, prediction, similarity
 from microtome.statistics.layers import stack_hidden_states
 from microtome.statistics.positions import token_ids
+from microtome.texts.tokens import target_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,7 +65,7 @@ def similarity_profile(
 
 
 def next_tokens(
-    logits: Annotated[xr.DataArray, ONE_TEXT],
+    logits: Annotated[xr.DataArray, ONE_TEXT, LAST_TOKEN],
     tokenizer: "PreTrainedTokenizerBase",
     *,
     n: Count,
@@ -75,6 +85,6 @@ def scaling(
     """What scaling each block's output does to the prediction of a target token."""
     from microtome.sweep.interventions import scaled_blocks  # which imports torch
 
-    wanted = prediction.target_id(tokenizer, target)
+    wanted = target_id(tokenizer, target)
     predicted = scaled_blocks(checkpoint, token_ids(tokens), factor)
     return prediction.target_log_probability(predicted, wanted)

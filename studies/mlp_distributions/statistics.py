@@ -1,9 +1,12 @@
 """Statistics of the study on MLP distributions; see README.md."""
 
+from typing import Annotated
+
 import xarray as xr
 
 from microtome.model.stored import StoredMLP
 from microtome.options import (
+    POSITIONS,
     Count,
     Edges,
     FirstPosition,
@@ -59,7 +62,7 @@ def activation_histograms(
 
 
 def token_histograms(
-    section: xr.Dataset,
+    section: Annotated[xr.Dataset, POSITIONS],
     stored: StoredMLP,
     *,
     sites: Sites,
