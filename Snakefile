@@ -8,7 +8,8 @@ from microtome.workflow.config_files import refuse_unreadable
 
 min_version("9.0")
 
-refuse_unreadable([Path(workflow.current_basedir, "config.yaml")])
+overlays = getattr(workflow, "overwrite_configfiles", [])
+refuse_unreadable([Path(workflow.current_basedir, "config.yaml"), *overlays])
 
 
 configfile: str(Path(workflow.current_basedir, "config.yaml"))

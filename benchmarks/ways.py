@@ -131,7 +131,11 @@ def sweep(name: str, task: Task) -> None:
 def histograms(name: str, task: Task) -> None:
     """Make a statistic of the corpus study as the workflow does: histograms inside the sweep."""
     product = Path("results", "statistics", "histograms.h5")
-    study = {"function": "corpus.statistics.histograms", "reads": [], "layers": list(task.layers)}
+    study = {
+        "function": "studies/corpus/statistics.py:histograms",
+        "reads": [],
+        "layers": list(task.layers),
+    }
     imported = _run("statistic.py", task, [str(product)], **study, options=EDGES)
     report(imported, bytes=product.stat().st_size)
     from microtome.store.datasets import read_dataset
@@ -150,7 +154,7 @@ def histograms(name: str, task: Task) -> None:
 def scaling(name: str, task: Task) -> None:
     """Make a statistic of the study of hidden states: each block's output scaled, in one sweep."""
     product = Path("results", "statistics", "scaling.h5")
-    study = {"function": "hidden_states.statistics.scaling", "reads": []}
+    study = {"function": "studies/hidden_states/statistics.py:scaling", "reads": []}
     imported = _run("statistic.py", task, [str(product)], **study, options=SCALED)
     report(imported)
     from microtome.store.datasets import read_dataset

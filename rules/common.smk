@@ -89,7 +89,7 @@ def product_log(product):
 def function_name(product):
     """The function that makes a product, as `microtome.workflow.load` finds it."""
     file = product.function.file
-    return f"{file.parent.name}.{file.stem}.{product.function.name}"
+    return f"studies/{file.parent.name}/{file.name}:{product.function.name}"
 
 
 def activation_files(model, stimuli, layers, final):

@@ -29,6 +29,7 @@ from microtome.store.layers import write_layers
 from microtome.sweep.sweep import batched, sweep
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import load_tokenizer, target_id, token_table
+from microtome.workflow.inputs import stacked
 
 ROOT = Path(__file__).parents[1]
 STUDY = "hidden_states"

@@ -49,14 +49,14 @@ def check(
     Raises:
         MicrotomeError: the first fault, with the file and the key it stands under.
     """
-    contents = {str(file): read_config(file) for file in files}
-    if given:
-        contents[COMMAND_LINE] = given
     fault = next(_faults(config, schema, bases), None)
     if fault:
         path, message = fault
         own = _study_file(path, bases)
-        where = origin(path, own | contents)
+        contents = own | {str(file): read_config(file) for file in files}
+        if given:
+            contents[COMMAND_LINE] = given
+        where = origin(path, contents)
         parts = [where, ".".join(map(str, path[2:] if where in own else path)), message]
         raise MicrotomeError(" ".join(": ".join(filter(None, parts)).splitlines()))
 

@@ -37,6 +37,7 @@ def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
         What the function returns. One that takes a `section` and has no option `layer` is called
         for each layer; the results then lie along a new first dimension `layer`.
     """
+    providers = {f.__name__: f for f in (tokens, stored, tokenizer, checkpoint, stream)}
     reads = dict(zip(job.params.reads, job.input.statistics, strict=True))
     parameters = inspect.signature(function).parameters
     given: dict[str, Any] = {}
@@ -46,7 +47,7 @@ def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
         elif name in DIMENSIONS:
             given[name] = stacked(job, name)
         elif name != "section" and parameter.kind is not parameter.KEYWORD_ONLY:
-            given[name] = PROVIDERS[name](job)
+            given[name] = providers[name](job)
     call = partial(function, **given, **arguments(job.params.options))
     if "section" not in parameters:
         return call()
@@ -139,12 +140,3 @@ def stream(job: Any) -> "Iterator[Section]":
         device=job.params.device,
         log=sys.stderr,
     )
-
-
-PROVIDERS: dict[str, Callable[[Any], Any]] = {
-    "tokens": tokens,
-    "stored": stored,
-    "tokenizer": tokenizer,
-    "checkpoint": checkpoint,
-    "stream": stream,
-}
