@@ -165,15 +165,15 @@ def test_an_edit_of_the_users_code_makes_its_products_stale(work, tmp_path):
             "study.yaml",
             "resid_post",
             "resid",
-            "{folder}/study.yaml: statistics.norms.site: no site 'resid'; did you mean "
-            "'resid_pre'?",
+            "{folder}/study.yaml: statistics.norms.site: no site 'resid' of a block; "
+            "did you mean 'resid_pre'?",
         ),
         (
             "study.yaml",
             "stimuli: penguins",
             "",
-            "{folder}/study.yaml: statistics.norms: 'norms' is about texts; give the study "
-            "`stimuli`, here or in the config",
+            "{work}/mine.yaml: studies.residual_growth.stimuli: norms reads texts; name a stimulus "
+            "set, as in `stimuli: …`",
         ),
         (
             "study.yaml",
