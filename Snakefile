@@ -45,7 +45,6 @@ rule statistics:
 onstart:
     work_alone()
     start_jobs_unhurried()
-    forget_planned_params()
     share_imports()
 
 

@@ -1,4 +1,5 @@
 # What the rules share: the checked config, and where products lie.
+import ast
 import fcntl
 import os
 import re
@@ -9,6 +10,8 @@ import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from snakemake.io import IOFile
 
 from microtome.workflow import config as settings
 from microtome.workflow.digest import code_digest
@@ -225,13 +228,42 @@ def caption(figure):
     return str(path) if path.exists() else None
 
 
+def taps_param(model, sites, rule_name, file):
+    """A param: where sites lie in a model's blocks; <TBD> until the model is fetched.
+
+    It takes wildcards alone, since Snakemake records no param that is made from input files.
+
+    Args:
+        model: the model's name.
+        sites: what the job reads.
+        rule_name: the name of the job's rule.
+        file: a file that it makes. If the model has been deleted since, the taps are those that
+            Snakemake recorded of this file: a checkpoint that is gone makes nothing stale.
+    """
+
+    def taps(wildcards):
+        try:
+            return plain_taps(f"results/models/{model}/manifest.json", sites)
+        except FileNotFoundError:
+            made = IOFile(file, rule=workflow.get_rule(rule_name))
+            for param in workflow.persistence.params(made) or ():
+                recorded = ast.literal_eval(param) if param.startswith("{") else {}
+                if recorded and recorded.keys() <= set(sites):
+                    return recorded
+            raise
+
+    return taps
+
+
 def model_params(product):
     """Of a statistic made from a model: where its sites lie, and how it is run."""
     sweep = config["sweep"]
     sites = product.sites if product.swept else ("pre", "pre_linear", "post")
 
     def taps(wildcards):
-        return plain_taps(f"results/models/{wildcards.model}/manifest.json", sites)
+        file = product_file("statistics", product, "h5").format(model=wildcards.model)
+        name = f"statistic_{product.study}_{product.name}"
+        return taps_param(wildcards.model, sites, name, file)(wildcards)
 
     if product.swept:
         return {
