@@ -19,8 +19,8 @@ from microtome.model.taps import Tap
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 #: Architectures whose projections are stored (in, out); all others store (out, in).
 _INPUT_FIRST = ("gpt2",)
-#: Activation functions by the names that configs give them; GELU's approximations by tanh, which
-#: differ from it by less than 0.001, go by its name.
+#: Activation functions by the names that configs give them. GELU's approximations by tanh differ
+#: from it by less than 0.001 and are called GELU too.
 _ACTIVATIONS = {
     "gelu": "GELU",
     "gelu_new": "GELU",
@@ -114,7 +114,7 @@ class StoredMLP:
         return None if key is None else self._read(key)
 
     def stages(self, sites: Sequence[str]) -> dict[str, str]:
-        """What is computed at sites that an MLP passes; another site goes by its own name."""
+        """What is computed at each site of an MLP; any other site keeps its own name."""
         between = {"pre": "Expansion", "post": self.activation}
         if self.gated:
             between = {
@@ -126,10 +126,10 @@ class StoredMLP:
         return {site: known.get(site, site) for site in sites}
 
     def definition(self, site: str) -> str:
-        """What `pre`, `pre_linear` or `post` is in this model; another site is its own name.
+        """What `pre`, `pre_linear` or `post` is in this model; any other site keeps its own name.
 
-        `pre = output of gate_proj, before SiLU`, say: the same name is something else where an
-        MLP is not gated, so figures that show these sites say so.
+        For example `pre = output of gate_proj, before SiLU`. The name means something else in an
+        MLP that is not gated, so figures of these sites show the definition.
         """
         meaning = {
             "pre": f"before {self.activation}",
