@@ -44,7 +44,6 @@ def begin_run():
     refuse_unwritable("results")
     acquire_run_lock()
     disable_job_rate_limit()
-    forget_planned_params()
     start_fork_server()
     logger.addHandler(slurm_failures)
 

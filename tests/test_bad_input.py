@@ -512,7 +512,7 @@ CASES |= {
     ),
     "folder_with_quantised_weights": Case(
         model("mine"),
-        ("models.mine.source: mine/config.json: the weights are quantised (fp8), and Microtome",),
+        ("models.mine.source: mine/config.json: the weights are quantised (fp8), which Microtome",),
         {"mine/config.json": b'{"quantization_config": {"quant_method": "fp8"}}'},
     ),
     "folder_with_a_link_that_leads_nowhere": Case(

@@ -448,6 +448,20 @@ def test_products_that_were_changed_by_hand_are_noticed_and_made_again(clone, tm
     assert clone.verify() == []
 
 
+def test_a_model_that_is_deleted_makes_nothing_stale(clone, tmp_path):
+    clone = clone.copy(tmp_path / "edited")
+    shutil.rmtree(clone.product("models"))
+    assert clone.planned() == set()
+    clone.product("activations/tiny/words/layer-01.h5").unlink()
+    for folder in ("statistics/category_selectivity", "figures/category_selectivity"):
+        shutil.rmtree(clone.product(folder))
+    # What the sweep needs is fetched again, and with it goes all that is made from the model.
+    stale = ALL - GELU
+    assert clone.planned() == stale
+    assert clone.run() == stale
+    assert clone.planned() == set()
+
+
 def test_a_sweep_that_makes_the_same_bytes_stops_there(tmp_path, gpt2_tokenizer):
     """Early cutoff, with activation files of over 100 MB."""
     wide = tmp_path / "wide"

@@ -1,11 +1,11 @@
 """Layer files: what the sweep reads of a model, written as it comes, one HDF5 file per layer.
 
 Kept apart from `microtome.store.datasets`, which reads them: the sweep starts a second earlier
-without xarray. Chunks carry Fletcher-32 checksums, so that a damaged one cannot be read.
+without xarray. The values of a site lie in one piece, row after row, neither compressed nor with
+checksums of their own: `microtome.store.checksums` compares the whole file before a job reads it.
 """
 
 import io
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +23,6 @@ from numpy.typing import ArrayLike
 from microtome.errors import MicrotomeError
 from microtome.sites import DIMENSIONS
 from microtome.store.files import replacing
-
-#: Bytes per chunk aimed at: whole rows, so that one token or one sequence is a short read.
-CHUNK_BYTES = 1 << 20
 
 
 def _bfloat16() -> h5py.Datatype:
@@ -218,17 +215,8 @@ def _blank(
 
 
 def _create_site(file: h5py.File, site: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
-    n_rows = len(file["token"])
-    # Chunks of one size, since the last one takes a full one's room too.
-    most = max(1, CHUNK_BYTES // (_DTYPES[dtype].itemsize * math.prod(shape)))
-    rows = math.ceil(n_rows / math.ceil(n_rows / most))
-    dataset = file.create_dataset(
-        site,
-        (n_rows, *shape),
-        _BFLOAT16 if dtype == "bfloat16" else _DTYPES[dtype],
-        chunks=(rows, *shape),
-        fletcher32=True,
-    )
+    stored = _BFLOAT16 if dtype == "bfloat16" else _DTYPES[dtype]
+    dataset = file.create_dataset(site, (len(file["token"]), *shape), stored)
     for axis, dimension in enumerate(("token", *DIMENSIONS[site])):
         dataset.dims[axis].attach_scale(file[dimension])
     return dataset
