@@ -1,4 +1,4 @@
-"""Tables: a CSV for programs, and beside it the text that a notebook would print."""
+"""Tables: a CSV file for programs, and a text file as a notebook would print it."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ def write_table(frame: pd.DataFrame, text: str, csv: str | Path, txt: str | Path
     """Write a table.
 
     Args:
-        frame: its rows; the index is left out. Numbers keep the digits that tell them apart.
-        text: the same for a reader.
-        csv: the CSV file.
-        txt: the text file.
+        frame: the table; its index is left out. Numbers keep as many digits as they have.
+        text: the same table for a reader.
+        csv: the CSV file to write.
+        txt: the text file to write.
     """
     with replacing(csv) as unfinished:
         frame.to_csv(unfinished, index=False, lineterminator="\n")
