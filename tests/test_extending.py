@@ -17,7 +17,9 @@ from conftest import build
 from snakemake.utils import update_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from microtome import options
 from microtome.errors import MicrotomeError
+from microtome.workflow.config import INPUTS
 from microtome.workflow.faults import check
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +74,15 @@ def work(tmp_path_factory, gpt2_tokenizer):
 def test_the_document_has_all_files_of_a_study(tmp_path):
     files = {"study.yaml", "statistics.py", "figures.py", "tables.py", "README.md"}
     assert {f"{STUDY}/{name}" for name in files} | {"mine.yaml"} < write_examples(tmp_path)
+
+
+def test_the_document_names_all_inputs_types_and_needs():
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    types = [name for name in vars(options) if name[0].isupper() and name[1:] != name[1:].upper()]
+    needs = [name for name, value in vars(options).items() if isinstance(value, options.Need)]
+    named = set(re.findall(r"`(\w+)`", text))
+    imported = {"Annotated", "Any", "Need", "Wanted"}
+    assert set(types) - imported | set(needs) | set(INPUTS) <= named
 
 
 def test_the_examples_make_their_figures(work):
