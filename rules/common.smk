@@ -161,8 +161,8 @@ def taps_param(model, sites, name, file):
             return plain_taps(f"results/models/{model}/manifest.json", sites)
         except FileNotFoundError:
             # Where this workflow is imported as a module, names have a prefix.
-            rule = next(rule for rule in workflow.rules if rule.name.endswith(name))
-            made = IOFile(file, rule=rule)
+            making = next(known for known in workflow.rules if known.name.endswith(name))
+            made = IOFile(file, rule=making)
             for param in workflow.persistence.params(made) or ():
                 recorded = ast.literal_eval(param) if param.startswith("{") else {}
                 if recorded and recorded.keys() <= set(sites):
