@@ -1,6 +1,5 @@
 """The study grammar_tuning against full forwards of Hugging Face models, word by word."""
 
-import importlib.util
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from studied import layer_files, product
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
@@ -22,8 +22,6 @@ from microtome.model.fetch import fetch
 from microtome.model.sources import Folder
 from microtome.statistics.selectivity import t_tests, text_tuning, word_activations
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
-from microtome.store.layers import write_layers
-from microtome.sweep.sweep import batched, sweep
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
@@ -34,21 +32,10 @@ DEFINITION = "pre = output of gate_proj, before SiLU"
 WIDE = {"vocab_size": 50257, "max_position_embeddings": 256}
 
 
-def script(kind, name):
-    """A script of the study, imported from its path."""
-    path = ROOT / "scripts" / kind / "grammar_tuning" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"{kind}_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def layer_file(folder, checkpoint, stimuli, layer):
     """A layer's `pre` for a stimulus set, made as the workflow makes it."""
     table = token_table(read_stimuli(ROOT / "stimuli" / f"{stimuli}.yaml"), checkpoint)
-    path = folder / stimuli / f"layer-{layer:02d}.h5"
-    sections = sweep(checkpoint, batched(table, 32), ["pre"], [layer])
-    write_layers(sections, table.coords, {layer: path}, {})
+    (path,) = layer_files(folder / stimuli, checkpoint, table, ["pre"], [layer])
     return path
 
 
@@ -164,11 +151,10 @@ def test_the_table_says_what_the_tests_say(studied):
         tests = t_tests(
             word_activations(section, "pre").assign_attrs(FACTS), ["noun", "verb"], 0.05
         )
-    module = script("tables", "t_tests")
-    frame = module.tabulate(tests)
+    table = product("grammar_tuning", "tables", "t_tests")(tests)
+    frame, text = table.frame, table.text
     assert list(frame["neuron"]) == list(range(tests.sizes["neuron"]))
     np.testing.assert_array_equal(frame["t_welch"], tests["t"].sel(test="welch"))
-    text = module.summarise(tests, frame)
     count = frame["significant_welch_benjamini_hochberg"].sum()
     assert f" {count} " in next(line for line in text.splitlines() if line.startswith("welch"))
     assert "noun minus verb, 100 words each" in text
@@ -181,14 +167,14 @@ def test_the_figures_show_every_neuron(studied, theme):
         words = word_activations(section, "pre").assign_attrs(FACTS)
     tests = t_tests(words, ["noun", "verb"], 0.05)
     with style(theme):
-        figure = script("figures", "word_activations").draw(words, limits=[-1.0, 1.0])
+        figure = product("grammar_tuning", "figures", "word_activations")(words, limits=[-1.0, 1.0])
         left, right = figure.axes[:2]
         assert left.images[0].get_array().shape == (100, words.sizes["neuron"])
         assert figure.get_suptitle().endswith(f", {DEFINITION}")
         nouns = words["category"].values == "noun"
         mean = words["activation"].values[nouns].mean(axis=0)
         np.testing.assert_allclose(right.lines[0].get_ydata(), mean)
-        figure = script("figures", "t_tests").draw(tests)
+        figure = product("grammar_tuning", "figures", "t_tests")(tests)
         assert figure.axes[0].get_title().endswith(f"\n{DEFINITION}")
         drawn = np.concatenate([line.get_ydata() for line in figure.axes[0].lines])
         assert sorted(drawn) == sorted(tests["t"].sel(test="paired").values)
@@ -370,7 +356,7 @@ def test_the_text_heatmap_names_neurons_and_keeps_the_font_size(studied):
         )
     with open_layer(studied[1]) as section:
         tuning = text_tuning(section, tests, "pre")
-    figure = script("figures", "text_heatmap").draw(tuning)
+    figure = product("grammar_tuning", "figures", "text_heatmap")(tuning)
     for axes, category in zip(figure.axes, ("noun", "verb"), strict=True):
         neuron = tuning["neuron"].sel(category=category).item()
         assert f"{category.capitalize()}-tuned neuron {neuron} " in axes.get_title("left")

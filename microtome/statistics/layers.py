@@ -29,20 +29,19 @@ def stack_layers(results: Iterable[tuple[int, xr.Dataset]], n: int) -> xr.Datase
     for layer, found in results:
         kinds = {name: (v.dims, v.shape, v.dtype) for name, v in found.items()}
         if not layers:
-            first, expected = found, kinds
-            stacks = {name: np.empty((n, *v.shape), v.dtype) for name, v in found.items()}
+            expected, attributes = kinds, found.attrs
+            variables = {
+                name: (("layer", *v.dims), np.empty((n, *v.shape), v.dtype), v.attrs)
+                for name, v in found.items()
+            }
+            coordinates = {name: v.variable.load() for name, v in found.coords.items()}
         if kinds != expected:
             raise ValueError(f"layer {layer} has {kinds}, and layer {layers[0]} {expected}")
-        for name, values in found.items():
-            stacks[name][len(layers)] = values.values
+        for name, (_, stack, _) in variables.items():
+            stack[len(layers)] = found[name].values
         layers.append(layer)
         del found  # before the next one is computed
-    stacked = {
-        name: (("layer", *first[name].dims), stack, first[name].attrs)
-        for name, stack in stacks.items()
-    }
-    coordinates = {name: coordinate.variable for name, coordinate in first.coords.items()}
-    return xr.Dataset(stacked, {"layer": layers, **coordinates}, first.attrs)
+    return xr.Dataset(variables, {"layer": layers, **coordinates}, attributes)
 
 
 def stack_hidden_states(resid_pre: xr.DataArray, ln_final: xr.DataArray) -> xr.DataArray:
