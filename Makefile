@@ -14,28 +14,27 @@ figures: .venv/installed
 book: .venv/installed
 	$(call stages,--configfile config.book.yaml,results/book.html)
 
-# A dry run tells which stages have something to do; where nothing but drawing has changed since the
-# report, the last one has, and its run makes the report too.
+# What only draws. If nothing else has changed since the report, no dry run has to tell what to do.
 DRAWING := scripts/figures scripts/tables microtome/figures report
 ALL_ELSE := $(filter-out $(DRAWING), Snakefile rules $(wildcard scripts/* microtome/* *.yaml) stimuli \
 	requirements.lock)
 
+# $(call stages,OPTIONS,REPORT): Snakemake plans all that follows a job at once. In stages, what
+# comes out with the same bytes makes nothing behind it stale.
 define stages
-	@newer() { find "$$@" -type f ! -path '*/__pycache__/*' -newer $(2) -print -quit 2>&1; }; \
-	if test -z "$$(newer $(ALL_ELSE))" && test "$$(newer $(DRAWING))"; then stages=all; else \
-		plan=$$($(BIN)/snakemake --dry-run $(1) 2>&1) || { echo "$$plan"; exit 1; }; \
-		case "$$plan" in \
-			*"Nothing to be done"*) stages= ;; \
-			*"rule fetch_model:"* | *"rule token_table:"* | *"rule activations_"* | *"rule statistic_"*) \
-				stages="tokens activations statistics all" ;; \
-			*) stages=all ;; \
-		esac; \
+	@newer() { find "$$@" -type f ! -path '*/__pycache__/*' -newer $(2) 2>/dev/null; }; \
+	changed() { test ! -e $(2) || newer "$$@" | grep --quiet .; }; \
+	planned() { echo "$$plan" | grep --quiet --extended-regexp "$$1"; }; \
+	run() { $(BIN)/snakemake "$$@" $(1) || exit; }; \
+	plan="only figures and tables"; \
+	if changed $(ALL_ELSE) || ! changed $(DRAWING); then \
+		plan=$$(run --dry-run 2>&1) || { echo "$$plan"; exit 1; }; \
 	fi; \
-	for stage in $$stages; do \
-		test $$stage = all && report="--report $(2) --report-after-run"; \
-		$(BIN)/snakemake $$stage $(1) $$report || exit; \
-	done; \
-	test -z "$$(newer $(DRAWING) results/figures results/tables)" || $(BIN)/snakemake --report $(2) $(1)
+	if planned 'rule (fetch_model|token_table|activations_|statistic_)'; then \
+		run tokens; run activations; run statistics; \
+	fi; \
+	planned 'Nothing to be done' || run all --report $(2) --report-after-run; \
+	! changed $(DRAWING) results/figures results/tables || run --report $(2)
 	@echo "Figures: results/figures/   Tables: results/tables/   Report: $(2)"
 endef
 

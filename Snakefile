@@ -1,11 +1,17 @@
 # Microtome: thin sections through language models.
 # Every figure and table of every study in the config; see README.md.
+from pathlib import Path
+
 from snakemake.utils import min_version
+
+from microtome.workflow.config_files import refuse_unreadable
 
 min_version("9.0")
 
+refuse_unreadable([Path(workflow.current_basedir, "config.yaml")])
 
-configfile: f"{workflow.basedir}/config.yaml"
+
+configfile: str(Path(workflow.current_basedir, "config.yaml"))
 
 
 report: "report/workflow.rst"
@@ -13,6 +19,7 @@ report: "report/workflow.rst"
 
 include: "rules/common.smk"
 include: "rules/resources.smk"
+include: "rules/run.smk"
 
 
 rule all:
@@ -43,13 +50,12 @@ rule statistics:
 
 
 onstart:
-    work_alone()
-    start_jobs_unhurried()
-    share_imports()
+    if set(workflow.dag_settings.targets) != {"plan"}:  # which may be made beside a run
+        begin_run()
 
 
 onerror:
-    say_what_the_cluster_ended(log)
+    report_slurm_failures()
 
 
 include: "rules/models.smk"

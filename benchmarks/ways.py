@@ -113,7 +113,7 @@ def sweep(name: str, task: Task) -> None:
     """Run the workflow's own script as Snakemake would: one file per layer, flushed to disk."""
     folder = Path("results", "activations", task.model, task.table)
     paths = {layer: folder / f"layer-{layer:02}.h5" for layer in task.layers}
-    outputs = Named(layers=[str(path) for path in paths.values()], leaving=[])
+    outputs = Named(layers=[str(path) for path in paths.values()], resid_out=[])
     imported = _run("activations.py", task, outputs, final_sites=[])
     size = sum(path.stat().st_size for path in paths.values())
     report(imported, bytes=size)
@@ -183,20 +183,28 @@ def _run(script: str, task: Task, outputs: list[str], **params: object) -> float
     # What any way would import on first use.
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 
+    from microtome.model.architectures import plain_taps
+
     imported = time.perf_counter()
     job = SimpleNamespace(
         input=Named(
             manifest=str(manifest(task.model)),
             checkpoint=str(checkpoint(task.model)),
             tokens=str(tokens(task.model, task.table)),
-            entering=[],
+            resid_in=[],
         ),
         output=outputs,
         log=[f"results/logs/{Path(script).stem}.log"],
         params=SimpleNamespace(
-            sites=list(task.sites), dtype="float32", store_dtype="float32", **params
+            sites=list(task.sites),
+            taps=plain_taps(manifest(task.model), task.sites),
+            batch_size=task.batch,
+            threads=torch.get_num_threads(),
+            device="cpu",
+            dtype="float32",
+            store_dtype="float32",
+            **params,
         ),
-        resources=SimpleNamespace(batch_size=task.batch, device="cpu"),
         threads=torch.get_num_threads(),
     )
     runpy.run_path(path, init_globals={"snakemake": job}, run_name="__main__")

@@ -1,39 +1,47 @@
-# What the rules share: the checked config, and where products lie.
-import fcntl
-import os
+# What several rules use: the checked config, and where products lie.
 import re
-import shlex
-import socket
-import subprocess
 import sys
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from microtome.workflow.captions import captions
 from microtome.workflow.config import Studies
-from microtome.workflow.digest import code_digest
+from microtome.workflow.digest import code_digest, script_digest
 from microtome.errors import MicrotomeError
 from microtome.workflow.faults import check
 from microtome.store.checksums import size_and_time
+from microtome.model.architectures import plain_taps
 from microtome.model.sources import Folder, Package, Untrained, parse_source
 
-ROOT = Path(workflow.basedir)
+#: This repository; another workflow that imports this one lies elsewhere.
+ROOT = Path(workflow.current_basedir).parent
 #: Where studies and stimuli may lie; what a user has wins, by a path that holds wherever that lies.
 BASES = (Path(), ROOT)
 
+
+def own_config():
+    """The config, without the keys of a workflow that imports this one and shares its config."""
+    if Path(workflow.basedir) == ROOT:
+        return config
+    keys = ("models", "stimuli", "studies", "sweep", "style")
+    return {key: config[key] for key in keys if key in config}
+
+
 try:
-    overlays = workflow.overwrite_configfiles
-    files = [file for file in workflow.configfiles if file not in overlays] + overlays
-    check(config, ROOT / "config.schema.yaml", list(map(Path, files)), BASES)
+    # Files of --configfile come last. Without this attribute they count as the first, and a fault
+    # may be told of the wrong file.
+    overlays = getattr(workflow, "overwrite_configfiles", [])
+    files = [file for file in workflow.configfiles if file not in overlays] + list(overlays)
+    given = workflow.config_settings.config
+    check(own_config(), ROOT / "config.schema.yaml", list(map(Path, files)), BASES, given)
 except MicrotomeError as error:
     sys.exit(f"microtome: {error}")
 
 studies = Studies(config, BASES)
 SWEEPS = studies.sweeps()
-# The report's template finds a figure's caption by its function (report/figure.rst).
+# The report's template finds a figure's caption here (report/figure.rst).
 config["captions"] = {
-    f"{name}.figures.{figure}": caption
+    f"{name}.{figure}": caption
     for name in config["studies"]
     for figure, caption in captions(studies.study(name).folder / "README.md").items()
 }
@@ -45,12 +53,26 @@ wildcard_constraints:
 
 def code(script):
     """The digest of a script and of all it imports: a product's code, as a param."""
-    return code_digest(ROOT / "scripts" / script, ROOT)
+    return script_digest(ROOT / "scripts" / script, ROOT)
 
 
 def product_code(product):
-    """The digest of a product's code: its function, and what provides its inputs."""
-    return code_digest(product.function.file, ROOT)
+    """The digest of a product's code: its function, and what makes its inputs and writes it."""
+    roots = [(product.function.file, product.function.name)]
+    if product.kind == "figures":
+        roots += [(ROOT / "microtome" / "figures" / "style.py", name) for name in ("style", "save")]
+    providers = ROOT / "microtome" / "workflow" / "inputs.py"
+    roots += [(providers, provider) for provider in sorted(product.providers)]
+    return code_digest(roots, ROOT)
+
+
+def rule_name(*parts):
+    """A rule's name, which no other parts join to.
+
+    Two underscores stand between the parts. Within a part they become `_._`, and `_.` becomes
+    `_..`, which no other name does.
+    """
+    return "__".join(re.sub(r"_(?=[_.])", "_.", part) for part in parts)
 
 
 def product_file(product, extension):
@@ -117,103 +139,3 @@ def all_activations():
 def all_tokens():
     """The token table of every sweep; those of other statistics follow with them."""
     return [f"results/tokens/{model}/{stimuli}.h5" for model, stimuli in SWEEPS]
-
-
-def work_alone():
-    """Refuse to run beside another run in the same folder.
-
-    Snakemake's own lock outlives a run that is killed and then wants to be unlocked by hand; this
-    one the system lets go of with the process.
-    """
-    global folder_lock
-    results = Path("results")
-    if results.exists() and not os.access(results, os.W_OK):
-        sys.exit(
-            f"microtome: {results.resolve()}: the file system is read-only; choose another place "
-            "with --directory"
-        )
-    folder_lock = open(".snakemake/microtome.lock", "w")
-    try:
-        fcntl.flock(folder_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(
-            f"microtome: {Path.cwd()}: another run is at work here; wait for its end, or choose "
-            "another folder with --directory"
-        )
-
-
-def start_jobs_unhurried():
-    """Take Snakemake's limit on jobs per second away: 100 by default, which no run comes near.
-
-    Each job leaves a timer behind, which has the scheduler look at the inputs of all waiting jobs
-    again, every second until the end: half of the CPU time of a run with 150 jobs.
-    """
-    workflow.scheduler.job_rate_limiter = None
-
-
-def share_imports():
-    """Let scripts that run beside this process be forks of one that has imported what they do."""
-    global forks
-    folder = Path(tempfile.mkdtemp(prefix="microtome-"))
-    server = ROOT / "microtome" / "workflow" / "forks.py"
-    try:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        listener.bind(str(folder / "forks"))
-    except OSError:  # a system without such sockets, or TMPDIR is too long a name for one
-        folder.rmdir()
-        return
-    with listener:
-        listener.listen()
-        forks = subprocess.Popen(
-            [sys.executable, server, "--serve", str(listener.fileno())],
-            stdin=subprocess.PIPE,
-            pass_fds=[listener.fileno()],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
-    ask = map(str, [sys.executable, "-I", "-S", server, folder / "forks"])
-    shell.prefix(f"set -euo pipefail; {shlex.join(ask)} ")
-
-
-def say_what_the_cluster_ended(logs):
-    """Say in a line each which jobs Slurm ended for good; a script's own errors have theirs.
-
-    The executor plugin knows the job's state, but tells it in Snakemake's report alone.
-    """
-    failed = r"Error in \w+ (\S+):\s+message: SLURM-job '\d+' failed, SLURM status is: '(\w+)'.*?"
-    failed += r"\n *log: ([^,\n]+), (\S+)"
-    said = "".join(Path(log).read_text(encoding="utf-8") for log in logs)
-    found = re.findall(failed, said, re.DOTALL)
-    last = {name: files for name, *files in found}
-    for name, (status, log_file, slurm_log) in last.items():
-        if not Path(log_file).exists() or "error: " not in Path(log_file).read_text("utf-8"):
-            print(f"microtome: {name}: ended by Slurm ({status}); see {slurm_log}", file=sys.stderr)
-
-
-def reference_manifest(wildcards):
-    """The manifest of the model that an untrained one copies its shape from, if it is one."""
-    source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
-    untrained = isinstance(source, Untrained)
-    return {"reference": f"results/models/{source.model}/manifest.json"} if untrained else {}
-
-
-def folder_files(wildcards):
-    """Size and time of the files of a folder that a model is made from, if it is made from one.
-
-    As inputs they would be compared by content too, but Snakemake would read all weights twice.
-    """
-    source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
-    if not isinstance(source, Folder):
-        return None
-    made = Path(f"results/models/{wildcards.model}/checkpoint")
-    kinds = {".json", ".safetensors", ".txt", ".model", ".jinja"}
-    files = sorted(file for file in source.path.iterdir() if file.suffix in kinds)
-    return {file.name: size_and_time(file, made / file.name) for file in files}
-
-
-def package_version(wildcards):
-    """The version of the package that a model comes out of, if it is one that is installed."""
-    source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
-    try:
-        return version(source.package) if isinstance(source, Package) else None
-    except PackageNotFoundError:
-        return None

@@ -4,7 +4,7 @@ for product in studies.products("figures"):
 
     rule:
         name:
-            f"figure_{product.study}_{product.name}"
+            rule_name("figure", product.study, product.name)
         input:
             statistics_read(product),
         output:
@@ -24,5 +24,6 @@ for product in studies.products("figures"):
             code=product_code(product),
             options=product.options,
             style=dict(sorted(config["style"].items())),
+            caption=f"{product.study}.{product.name}",
         script:
             "../scripts/figure.py"

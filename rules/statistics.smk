@@ -2,6 +2,9 @@
 # cluster, those that run the model are jobs; the others take seconds and would wait longer than
 # that for a place in a queue.
 
+#: The sites that the model's stored weights lie at.
+MLP_SITES = ("pre", "pre_linear", "post")
+
 
 def statistic_inputs(product):
     """An input function: what a statistic's function is called with."""
@@ -23,21 +26,30 @@ def statistic_inputs(product):
     return inputs
 
 
-def streamed_params(product):
-    """Of a statistic that is made in the sweep: what it wants of the model, and in which dtype."""
-    if not product.streamed:
-        return {}
-    return {
-        "layers": lambda wildcards: studies.layers(product, wildcards.model),
-        "dtype": config["sweep"]["dtype"],
-    }
+def model_params(product):
+    """Of a statistic made from a model: where its sites lie, and how it is run."""
+    sweep = config["sweep"]
+    sites = product.chosen_sites if product.streamed else MLP_SITES
+
+    def taps(wildcards):
+        return plain_taps(f"results/models/{wildcards.model}/manifest.json", sites)
+
+    if product.streamed:
+        return {
+            "layers": lambda wildcards: studies.layers(product, wildcards.model),
+            "taps": taps,
+            **{key: sweep[key] for key in ("batch_size", "threads", "device", "dtype")},
+        }
+    if product.runs_model:
+        return {"threads": sweep["threads"]}
+    return {"taps": taps} if "stored" in product.inputs else {}
 
 
 for product in studies.statistics():
 
     rule:
         name:
-            f"statistic_{product.study}_{product.name}"
+            rule_name("statistic", product.study, product.name)
         input:
             unpack(statistic_inputs(product)),
         output:
@@ -50,10 +62,8 @@ for product in studies.statistics():
             mem_mb=statistic_needs(product, "mem_mb"),
             runtime=statistic_needs(product, "runtime"),
             gpu=1 if product.streamed and config["sweep"]["device"] == "cuda" else 0,
-            batch_size=config["sweep"]["batch_size"],
-            device=config["sweep"]["device"],
         params:
-            **streamed_params(product),
+            **model_params(product),
             function=function_name(product),
             code=product_code(product),
             sites=product.chosen_sites,

@@ -1,5 +1,7 @@
 # Token tables: the rows of every activation array of a model and stimulus set.
 
+import json
+
 
 rule token_table:
     input:
@@ -11,6 +13,8 @@ rule token_table:
     log:
         "results/logs/token_table/{model}/{stimuli}.log",
     localrule: True
+    resources:
+        judged=lambda wildcards: json.dumps(studies.judged(wildcards.model, wildcards.stimuli)),
     params:
         code=code("token_table.py"),
         tokens=lambda wildcards: studies.tokens_kept(wildcards.stimuli),

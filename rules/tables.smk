@@ -4,7 +4,7 @@ for product in studies.products("tables"):
 
     rule:
         name:
-            f"table_{product.study}_{product.name}"
+            rule_name("table", product.study, product.name)
         input:
             statistics_read(product),
         output:

@@ -30,13 +30,13 @@ class Case:
     Attributes:
         config: the text of mine.yaml, the config file on top of the workflow's own.
         says: parts of the one line it prints, in their order.
-        files: other files in the folder the workflow runs in, by name.
+        files: other files in the folder the workflow runs in, by name; a path makes a link to it.
         arguments: what follows `--configfile mine.yaml`.
     """
 
     config: str
     says: tuple[str, ...]
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes | Path] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
 
 
@@ -54,8 +54,10 @@ def model(source, n_layers=30, name="mine", more=""):
 MANIFEST = b'{"source": "pypi://package/file.gguf", "architecture": "gpt2", "n_layers": 4}'
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 FORMS = "is none of hf://org/name@commit, pypi://package/file.gguf"
-MODEL_NAME = 'wants letters, digits, "_", "-" and single dots, the first a letter or digit'
-NAME = 'wants lower-case letters, digits and "_", the first a letter'
+MODEL_NAME = (
+    'wants letters, digits, "_", "-" and single dots, the first a letter or digit, at most 100'
+)
+NAME = 'wants lower-case letters, digits and "_", the first a letter, at most 100'
 
 PROCESSES: SimpleQueue[Snakemake] = SimpleQueue()
 
@@ -105,6 +107,14 @@ CONFIGS = {
     "stimuli_named_with_a_slash": ("stimuli: {a/b: x.yaml}", f"stimuli: 'a/b' is no name: {NAME}"),
     "stimuli_named_with_a_dash_first": ("stimuli: {-x: x.yaml}", "stimuli: '-x' is no name"),
     "figure_named_above": (study("{figures: {../masks: {}}}"), "figures: '../masks' is no name"),
+    "model_with_too_long_a_name": (model("/", name="m" * 101), MODEL_NAME),
+    "study_with_too_long_a_name": (f"studies: {{{'s' * 101}: {{}}}}", NAME),
+    "stimuli_with_too_long_a_name": (f"stimuli: {{{'s' * 101}: x.yaml}}", NAME),
+    "figure_with_too_long_a_name": (
+        study(f"{{figures: {{{'f' * 300}: {{reads: [rsa]}}}}}}"),
+        "figures: ",
+        NAME,
+    ),
     "script_named_above": (
         study("{figures: {masks: {script: ../masks}}}"),
         f"masks.script: '../masks' is no name: {NAME}",
@@ -321,7 +331,18 @@ CONFIGS = {
     "scale": (study("{figures: {selectivity_profile: {scale: z}}}"), "wants cosine or fisher_z"),
     "a_number_that_is_none": (
         study("{statistics: {weight_histograms: {limit: .nan}}}", "mlp_distributions"),
-        "weight_histograms.limit: wants a number above 0; has NaN",
+        "mine.yaml: studies.mlp_distributions.statistics.weight_histograms.limit: wants a number "
+        "above 0; has NaN",
+    ),
+    "an_infinite_number": (
+        study("{statistics: {weight_histograms: {limit: .inf}}}", "mlp_distributions"),
+        "mine.yaml: studies.mlp_distributions.statistics.weight_histograms.limit: wants a number "
+        "above 0; has Infinity",
+    ),
+    "a_number_that_yaml_takes_for_a_text": (
+        study("{statistics: {autoregression: {alpha: 1e-3}}}", "attention_norms"),
+        "mine.yaml: studies.attention_norms.statistics.autoregression.alpha: wants a level of ",
+        'significance between 0 and 1; has "1e-3"',
     ),
     "neuron": (
         study("{statistics: {text_tuning: {neuron: 5000}}}", "grammar_tuning"),
@@ -345,7 +366,11 @@ STIMULI = {
         b'source: x\ntexts: ["a\\0b"]\n',
         "texts: entry 1 has the character '\\x00', which is no text",
     ),
-    "half_a_character": (b'source: x\ntexts: ["\\ud83d"]\n', "entry 1 has the character '\\ud83d'"),
+    "half_a_character": (
+        b'source: x\ntexts: ["\\ud83d"]\n',
+        ", line 2: not YAML (found invalid Unicode character escape code)",
+    ),
+    "refers_to_itself": (b"source: x\ntexts: &a [b, *a]\n", "texts: entry 2 is empty or no text"),
     "unknown_key": (b"source: x\ntext: [a]\n", "unknown key 'text'; did you mean 'texts'?"),
     "key_twice": (
         b"source: x\ntemplate: 'A {word}'\nwords:\n  fruit: [a, b]\n  fruit: [c, d]\n",
@@ -404,6 +429,26 @@ STIMULI = {
     ),
 }
 
+#: A second config file, and what is said of it. Over most of them Snakemake itself would fail.
+OVERLAYS = {
+    "empty": (b"", "wants keys, as in `style: {dpi: 100}`; has nothing"),
+    "comments_alone": (b"# style\n", "wants keys, as in `style: {dpi: 100}`; has nothing"),
+    "a_list": (b"- style\n", "wants keys, as in `style: {dpi: 100}`; has ['style']"),
+    "a_text": (b"style\n", "wants keys, as in `style: {dpi: 100}`; has 'style'"),
+    "latin_1": (b"# caf\xe9\nstyle: {dpi: 100}\n", "byte 5 is not UTF-8; save it as such"),
+    "utf16": ("style: {dpi: 100}".encode("utf-16"), "byte 0 is not UTF-8; save it as such"),
+    "refers_to_itself": (b"style: &a {dpi: *a}\n", "refers to itself: an alias (*name) stands"),
+    "cut_short": (b"style: {dpi: 100\n", ", line 2: not YAML (", "close what is open"),
+    "tabs": (b"style:\n\tdpi: 100\n", ", line 2: not YAML (", "indent with spaces"),
+    "control_character": (b"style: {dpi: 100}\x07\n", ", line 1: has the control character #x07"),
+    "no_date": (b"style: {dpi: 2001-13-45}\n", "not YAML (month must be in 1..12); quote it"),
+    "of_python": (b"style: !!python/name:os.system\n", ", line 1: not YAML (could not determine"),
+    "key_twice_in_json": (
+        b'{"style": {"dpi": 100},\n"style": {"theme": "dark"}}\n',
+        ", line 2: the key 'style' stands there twice; join the two",
+    ),
+}
+
 CASES = {name: Case(config, says) for name, (config, *says) in CONFIGS.items()}
 CASES |= {
     f"stimuli_{name}": Case(
@@ -414,6 +459,28 @@ CASES |= {
     for name, (content, *says) in STIMULI.items()
 }
 CASES |= {
+    f"overlay_{name}": Case(
+        "style: {dpi: 100}", ("microtome: last.yaml", *says), {"last.yaml": content}, ("last.yaml",)
+    )
+    for name, (content, *says) in OVERLAYS.items()
+}
+CASES |= {
+    "overlay_missing": Case(
+        "style: {dpi: 100}",
+        ("microtome: last.yaml: no such file; correct the path",),
+        arguments=("last.yaml",),
+    ),
+    "overlay_is_a_folder": Case(
+        "style: {dpi: 100}",
+        ("microtome: last.yaml: Is a directory; name a file that can be read",),
+        {"last.yaml/x": b"x"},
+        ("last.yaml",),
+    ),
+    "overlay_with_too_long_a_name": Case(
+        "style: {dpi: 100}",
+        ("microtome: xxx", "x: File name too long; name a file that can be read"),
+        arguments=("x" * 256,),
+    ),
     "stimulus_file_missing": Case(
         "stimuli: {mine: stimuli/mine.yaml}",
         ("mine.yaml: stimuli.mine: ", "stimuli/mine.yaml: no such file; correct the path"),
@@ -443,6 +510,20 @@ CASES |= {
         ("mine: no safetensors (pytorch_model.bin is a pickle, which is never opened); use a rev",),
         {"mine/config.json": b"{}", "mine/pytorch_model.bin": b""},
     ),
+    "folder_with_quantised_weights": Case(
+        model("mine"),
+        ("models.mine.source: mine/config.json: the weights are quantised (fp8), and Microtome",),
+        {"mine/config.json": b'{"quantization_config": {"quant_method": "fp8"}}'},
+    ),
+    "folder_with_a_link_that_leads_nowhere": Case(
+        model("mine"),
+        ("models.mine.source: mine/tokenizer.json: a link that leads nowhere; put the file there",),
+        {
+            "mine/config.json": b"{}",
+            "mine/model.safetensors": b"",
+            "mine/tokenizer.json": Path("gone"),
+        },
+    ),
     "folder_of_another_depth": Case(
         model("mine", 5),
         ("models.mine.n_layers: the config says 5, the checkpoint has 4; correct the config",),
@@ -459,7 +540,8 @@ CASES |= {
         " tables: {regression: {}}}}",
         (
             "attention_norms.statistics.norms.sites: mine: site 'pre_linear' is not known for the "
-            "architecture 'gpt2'; it has resid_pre, q",
+            "architecture 'gpt2'; leave it out",
+            "(it has resid_pre, q, k,",
         ),
         {"results/models/mine/manifest.json": MANIFEST},
     ),
@@ -565,7 +647,10 @@ def refused(folder, case):
     files = {"mine.yaml": case.config.encode(), "results/figures/a/b.svg": b"a figure"} | case.files
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+        if isinstance(content, Path):
+            (folder / name).symlink_to(content)
+        else:
+            (folder / name).write_bytes(content)
     before = snapshot(folder)
     return snakemake(folder, *case.arguments), before, snapshot(folder)
 

@@ -22,13 +22,13 @@ from microtome.model.sources import Folder
 from microtome.statistics.distributions import token_profile
 from microtome.statistics.layers import by_layer, stack_hidden_states
 from microtome.statistics.positions import token_ids
-from microtome.statistics.prediction import next_tokens, target_id, target_log_probability
+from microtome.statistics.prediction import next_tokens, target_log_probability
 from microtome.statistics.similarity import layer_similarity, similarity_profile, token_similarity
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.store.layers import write_layers
 from microtome.sweep.sweep import batched, sweep
 from microtome.texts.stimuli import Stimulus
-from microtome.texts.tokens import token_table
+from microtome.texts.tokens import load_tokenizer, target_id, token_table
 
 ROOT = Path(__file__).parents[1]
 STUDY = "hidden_states"
@@ -183,6 +183,21 @@ def test_next_tokens(checkpoint, tmp_path):
     assert found["text"].values.tolist() == [tokenizer.decode([i]) for i in ids.tolist()]
     assert found["rank"].values.tolist() == list(range(1, 22))
     np.testing.assert_allclose(found["log_probability"].values, log_probability, rtol=1e-5)
+
+
+def test_as_many_next_tokens_as_there_are_can_be_stored(gpt2_tokenizer, tmp_path):
+    tokenizer = load_tokenizer(gpt2_tokenizer)
+    logits = np.random.default_rng(0).normal(size=(1, len(tokenizer))).astype(np.float32)
+    columns = {"sequence": [0], "position": [0]}
+    section = xr.Dataset(
+        {"logits": (("token", "d_vocab"), logits)},
+        {name: ("token", np.int32(values)) for name, values in columns.items()},
+    )
+    write_dataset(next_tokens(section, tokenizer, len(tokenizer)), tmp_path / "next.h5")
+    found = read_dataset(tmp_path / "next.h5")
+    decoded = [tokenizer.decode([token]) for token in found["token_id"].values.tolist()]
+    assert "\0" in decoded  # one of the 256 bytes that its alphabet is made of
+    assert found["text"].values.tolist() == [text.replace("\0", "␀") for text in decoded]
 
 
 def test_scaling_takes_the_target_out(checkpoint, tmp_path):

@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from workflows import Clone
+from workflows import Clone, held, wait_until
 
 from microtome.store.datasets import open_layer, read_dataset
 
@@ -40,7 +39,7 @@ def rules(clone: Clone, *arguments: str) -> list[str]:
     """The sweep's jobs in a run of all activations, by their rules and in order."""
     done = clone.snakemake("activations", *arguments)
     assert done.returncode == 0, done.stderr
-    return re.findall(r"rule (activations_\S+):", done.stdout + done.stderr, re.MULTILINE)
+    return re.findall(r"rule (activations__\S+):", done.stdout + done.stderr, re.MULTILINE)
 
 
 def kept(clone: Clone) -> dict[str, bytes]:
@@ -92,25 +91,24 @@ def test_a_killed_run_goes_on_at_the_last_finished_job(cut, tmp_path):
     clone = cut.copy(tmp_path / "killed")
     for kind in ("activations", "logs"):
         shutil.rmtree(clone.product(kind))
-    main = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "activations"],
-        cwd=clone.folder,
-        env=clone.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    while not clone.product("logs/activations/tiny/words-01.log").exists():
-        assert main.poll() is None
-        time.sleep(0.01)
-    os.killpg(main.pid, signal.SIGKILL)  # Snakemake and the second job, which has just begun
+    with held(clone.product("logs/activations/tiny/words-01.log")) as waits:
+        main = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", "activations"],
+            cwd=clone.folder,
+            env=clone.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_until(waits, main)
+        os.killpg(main.pid, signal.SIGKILL)  # Snakemake and the second job, which has just begun
     main.wait()
     first = clone.product("activations/tiny/words/resid-01.h5")
     made = first.stat().st_mtime_ns
     assert not clone.product("activations/tiny/words/final.h5").exists()
     again = rules(clone)
-    assert again[-1] == "activations_tiny_words-02"
-    assert "activations_tiny_words-00" not in again
+    assert again[-1] == "activations__tiny__words-02"
+    assert "activations__tiny__words-00" not in again
     assert first.stat().st_mtime_ns == made
     assert clone.contents() == cut.contents()
     assert clone.verify() == []
@@ -126,14 +124,14 @@ def test_other_jobs_make_the_layers_anew_and_nothing_behind_them(whole, cut, tmp
     """Who changes the key has the sweep once more, with the same bytes, by stages no more."""
     clone = whole.copy(tmp_path / "many")
     clone.change(*KEY, to=2)
-    both = ["activations_tiny_words-00", "activations_tiny_words-02"]
+    both = ["activations__tiny__words-00", "activations__tiny__words-02"]
     assert rules(clone, "--dry-run") == both
     assert rules(clone) == both
     assert clone.planned() == set()
     assert kept(clone) == whole.contents()
     clone = cut.copy(tmp_path / "one")
     clone.change(*KEY, to=3)
-    assert rules(clone, "--dry-run") == ["activations_tiny_words"]
+    assert rules(clone, "--dry-run") == ["activations__tiny__words"]
 
 
 def test_files_between_jobs_that_an_earlier_run_left_are_not_taken_for_new(cut, tmp_path):
@@ -141,7 +139,7 @@ def test_files_between_jobs_that_an_earlier_run_left_are_not_taken_for_new(cut, 
     clone = cut.copy(tmp_path / "edited")
     clone.change(*KEY, to=3)
     clone.replace("stimuli/words.yaml", "asteroid", "galaxy")
-    assert rules(clone) == ["activations_tiny_words"]
+    assert rules(clone) == ["activations__tiny__words"]
     clone.change(*KEY, to=1)
     assert len(rules(clone, "--dry-run")) == 3
 
@@ -160,7 +158,7 @@ def test_the_last_job_alone_is_run_from_the_file_before_it(cut, tmp_path):
     clone = cut.copy(tmp_path / "edited")
     final = clone.product("activations/tiny/words/final.h5")
     final.unlink()
-    assert rules(clone) == ["activations_tiny_words-02"]
+    assert rules(clone) == ["activations__tiny__words-02"]
     assert clone.contents() == cut.contents()
     resid = clone.product("activations/tiny/words/resid-02.h5")
     resid.write_bytes(resid.read_bytes()[:-1])
@@ -169,7 +167,8 @@ def test_the_last_job_alone_is_run_from_the_file_before_it(cut, tmp_path):
     assert done.returncode != 0
     assert "words/resid-02.h5: changed or damaged since it was made; delete " in done.stderr
     assert clone.verify() == [
-        "results/activations/tiny/words/resid-02.h5: changed or damaged since it was made"
+        "results/activations/tiny/words/resid-02.h5: changed or damaged since it was made; "
+        "make it again: snakemake --force results/activations/tiny/words/resid-02.h5"
     ]
 
 

@@ -1,11 +1,15 @@
 """The workflow as tests drive it: a copy of the repository with a small config of its own."""
 
 import copy
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -181,6 +185,29 @@ class Clone:
             for file in sorted((self.folder / RESULTS / kind).rglob("*"))
             if file.is_file() and not file.name.startswith(".")
         }
+
+
+@contextmanager
+def held(log: Path) -> Iterator[Callable[[], bool]]:
+    """Keep a job from going on, by the lock that it takes beside its log.
+
+    Yields:
+        Whether the job has come so far that it waits.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        file = f":{os.fstat(lock.fileno()).st_ino} "
+        yield lambda: any(
+            "-> " in line and file in line for line in Path("/proc/locks").read_text().splitlines()
+        )
+
+
+def wait_until(reached: Callable[[], bool], main: subprocess.Popen) -> None:
+    """Wait for a run to reach a point, however long that takes."""
+    while not reached():
+        assert main.poll() is None, "the run has ended before"
+        time.sleep(0.02)
 
 
 def jobs(done: subprocess.CompletedProcess) -> set[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -12,13 +13,71 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from microtome.figures.labels import stage_labels
-from microtome.figures.style import DEPTH, FILLS, LINES, ink
+from microtome.figures.style import DEPTH, FILLS, LINES, MARKERS, ink
+from microtome.figures.text import visible
+
+
+class Look(NamedTuple):
+    """What sets one of several things in a figure apart: its line, its marker, its fill."""
+
+    colour: str
+    marker: str
+    fill: tuple[float, float, float]
+
+
+def looks(n: int) -> list[Look]:
+    """A look for each of n things that a figure compares."""
+    return [
+        Look(LINES[i % len(LINES)], MARKERS[i % len(MARKERS)], FILLS[i % len(FILLS)])
+        for i in range(n)
+    ]
+
+
+def panel_grid(
+    n: int, row: tuple[float, float], *, layout: str, columns: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """Lay out a figure of n panels of equal size, row after row.
+
+    Args:
+        n: how many panels.
+        row: the size of a full row, width and height in inches; fewer panels are a narrower row.
+        layout: the figure's layout engine: tight or constrained.
+        columns: how many panels are a full row.
+
+    Returns:
+        The figure and its panels, in the order of reading.
+    """
+    n_columns, n_rows = min(n, columns), -(-n // columns)
+    width, height = row
+    figure = Figure(figsize=(width * n_columns / columns, height * n_rows), layout=layout)
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).flatten().tolist()
+    for empty in panels[n:]:
+        empty.remove()
+    return figure, panels[:n]
+
+
+def colour_bar_ends(values: np.ndarray, limits: tuple[float, float]) -> str:
+    """Say at which ends a colour bar gets an arrow: where values lie beyond its limits.
+
+    Args:
+        values: all that is drawn on the colour scale, of any shape.
+        limits: the values at the ends of the scale.
+
+    Returns:
+        neither, min, max or both, for matplotlib's `extend`.
+    """
+    # No arrow for what nobody can see: a vector's cosine with itself may be 1 + 2e-16.
+    unseen = 1e-6 * (limits[1] - limits[0])
+    below, above = (values < limits[0] - unseen).any(), (values > limits[1] + unseen).any()
+    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get(
+        (bool(below), bool(above)), "neither"
+    )
 
 
 def laminar_profile(
     axes: Axes, layers: Sequence[int], series: Mapping[str, np.ndarray], ylabel: str
 ) -> None:
-    """Draw up to three series over the layers, each a line with its own colour and marker.
+    """Draw series over the layers, each a line with its own colour and marker.
 
     Args:
         axes: where.
@@ -26,14 +85,14 @@ def laminar_profile(
         series: label: values, (layer,).
         ylabel: what the values are.
     """
-    for (label, values), (colour, marker), fill in zip(series.items(), LINES, FILLS, strict=False):
+    for (label, values), look in zip(series.items(), looks(len(series)), strict=True):
         axes.plot(
             layers,
             values,
-            color=colour,
-            marker=marker,
+            color=look.colour,
+            marker=look.marker,
             markersize=min(8, 300 / len(layers)),
-            markerfacecolor=(*fill, 0.7),
+            markerfacecolor=(*look.fill, 0.7),
             label=label,
         )
     axes.set(xlabel="Transformer layer", ylabel=ylabel)
@@ -60,25 +119,44 @@ def dots(
     axes.set(**labels)
 
 
-def depth_colours(n: int) -> np.ndarray:
-    """A colour for each of n depths, the first not quite as dark as the colour map's; (n, 4)."""
-    return mpl.colormaps[DEPTH](np.arange(1, n + 1) / n)
+def depth_colours(n: int, *, first: int = 1) -> np.ndarray:
+    """A colour for each of n depths, (n, 4).
+
+    Args:
+        n: how many depths.
+        first: 0 begins with the colour map's darkest colour, 1 ends with its lightest.
+    """
+    return mpl.colormaps[DEPTH]((np.arange(n) + first) / n)
 
 
-def strips(axes: Axes, columns: np.ndarray) -> None:
-    """Draw columns of jittered dots at 0, 1, …, coloured by depth; in an SVG, many are an image.
+def strips(
+    axes: Axes,
+    columns: np.ndarray,
+    *,
+    colours: np.ndarray | None = None,
+    marker: str = "o",
+    size: float | None = None,
+    jitter: float = 0.05,
+) -> None:
+    """Draw columns of jittered marks at 0, 1, …, coloured by depth; in an SVG, many are an image.
 
     Args:
         axes: where.
         columns: values, (column, value).
+        colours: of the columns, (column, 4); those of `depth_colours` by default.
+        marker: matplotlib's name of the marks' shape.
+        size: of the marks, in points; by default as fits the number of columns.
+        jitter: standard deviation of the marks' distances from the middle of their column.
     """
+    if colours is None:
+        colours = depth_colours(len(columns))
     random = np.random.default_rng(0)  # the jitter is layout: alike in every run
-    for x, (values, colour) in enumerate(zip(columns, depth_colours(len(columns)), strict=True)):
+    for x, (values, colour) in enumerate(zip(columns, colours, strict=True)):
         axes.plot(
-            random.normal(x, 0.05, len(values)),
+            random.normal(x, jitter, len(values)),
             values,
-            "o",
-            markersize=min(8, 300 / len(columns)),
+            marker,
+            markersize=size or min(8, 300 / len(columns)),
             markeredgewidth=0.3,
             markeredgecolor=ink(),
             markerfacecolor=colour,
@@ -86,6 +164,21 @@ def strips(axes: Axes, columns: np.ndarray) -> None:
             rasterized=columns.size > 2000,
         )
     axes.margins(x=0.02)
+
+
+def histogram_line(
+    axes: Axes, left_edges: np.ndarray, heights: np.ndarray, **look: str | float | np.ndarray
+) -> None:
+    """Draw a histogram as a line over the left edges of its bins.
+
+    Args:
+        axes: where.
+        left_edges: of the bins, (bin,).
+        heights: of the bins, (bin,); NaN where a row was filled up.
+        look: matplotlib's properties of a line.
+    """
+    bins = np.isfinite(heights)
+    axes.plot(left_edges[bins], heights[bins], **look)
 
 
 def sparse_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
@@ -101,8 +194,8 @@ def sparse_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
 
 
 def token_label(text: str) -> str:
-    """A token's text as a label that shows its spaces and line breaks."""
-    return text.replace(" ", "␣").replace("\n", "↵").replace("$", r"\$")
+    """A token's text as a label that shows its spaces, line breaks and control characters."""
+    return visible(text).replace(" ", "␣").replace("$", r"\$")
 
 
 def histogram_images(
@@ -150,7 +243,7 @@ def histogram_images(
     row[0].yaxis.set_major_formatter(
         lambda place, _: str(places[int(place)]) if 0 <= place < len(places) else ""
     )
-    extend = "max" if density.max() > limits[1] else "neither"
+    extend = colour_bar_ends(density, limits)
     figure.colorbar(image, ax=row, pad=0.01, extend=extend, label="Density")
 
 
@@ -203,6 +296,6 @@ def cosine_matrices(
     for axes, title, matrix in zip(row, titles, matrices, strict=True):
         image = axes.imshow(matrix, cmap="plasma", vmin=limits[0], vmax=limits[1], origin="lower")
         axes.set_title(title)
-    extend = "min" if matrices.min() < limits[0] else "neither"
+    extend = colour_bar_ends(matrices, limits)
     figure.colorbar(image, ax=row[-1], label="Cosine similarity", pad=0.02, extend=extend)
     return row

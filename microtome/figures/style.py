@@ -1,9 +1,11 @@
 """The look of every figure, and how a figure becomes files that depend on nothing else."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 
 import manimgx_fonts
@@ -44,10 +46,22 @@ FONT = "DejaVu Sans"
 #: every machine, whatever fonts that has.
 _MORE_FONTS = (manimgx_fonts, noto_cjk_sans_otc)
 
-#: Fill colours of the three things a figure compares, in order: red, green, blue.
-FILLS = ((0.9, 0.7, 0.7), (0.7, 0.9, 0.7), (0.7, 0.7, 0.9))
-#: Line colours and markers that go with them.
-LINES = (("r", "s"), ("g", "o"), ("b", "^"))
+#: The characters that XML cannot hold. Matplotlib repeats every text in a comment, as it is.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+#: Fill colours of the things a figure compares, in order: red, green, blue, then their mixtures.
+FILLS = (
+    (0.9, 0.7, 0.7),
+    (0.7, 0.9, 0.7),
+    (0.7, 0.7, 0.9),
+    (0.9, 0.7, 0.9),
+    (0.7, 0.9, 0.9),
+    (0.9, 0.9, 0.7),
+)
+#: Line colours that go with them.
+LINES = "rgbmcy"
+#: Markers of the lines. There is one more than there are colours: no pair comes twice before 42.
+MARKERS = "so^DvPX"
 #: Colour map of depth: from the first layer to the last.
 DEPTH = "plasma"
 
@@ -124,5 +138,7 @@ def save(figure: Figure, svg: str | Path, png: str | Path, *, dpi: int) -> None:
         figure.savefig(unfinished, format="png", dpi=dpi)
     figure.set_layout_engine("none")  # as laid out for the PNG: to do it again takes as long
     # Rasterised parts (large scatters) of the SVG follow the resolution of the PNG.
+    drawn = StringIO()
+    figure.savefig(drawn, format="svg", dpi=dpi, metadata={"Date": None})
     with replacing(svg) as unfinished:
-        figure.savefig(unfinished, format="svg", dpi=dpi, metadata={"Date": None})
+        unfinished.write_text(_NO_XML.sub("\ufffd", drawn.getvalue()), encoding="utf-8")

@@ -118,6 +118,14 @@ def text_heatmap(
         )
 
 
+def visible(text: str) -> str:
+    """A text with a sign for each line break, tab and character that cannot be printed."""
+    return "".join(
+        SIGNS.get(character, character if character.isprintable() else NOT_PRINTABLE)
+        for character in text
+    )
+
+
 def shown(text: str) -> str:
     """A token's text with a sign for every character that has no glyph to be seen by."""
     return "".join(map(_glyph, text))
@@ -125,11 +133,8 @@ def shown(text: str) -> str:
 
 @cache
 def _glyph(character: str) -> str:
-    if character in SIGNS:
-        return SIGNS[character]
-    if not character.isprintable():
-        return NOT_PRINTABLE
-    return character if any(character in glyphs(font) for font in _fonts(character)) else MISSING
+    sign = visible(character)
+    return sign if any(sign in glyphs(font) for font in _fonts(sign)) else MISSING
 
 
 @cache

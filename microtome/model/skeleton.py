@@ -1,9 +1,9 @@
 """A checkpoint's model without its weights, and which tensor of the checkpoint each one is."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from microtome.errors import MicrotomeError, in_short
+from microtome.model.checkpoint import TensorIndex
 
 if TYPE_CHECKING:
     import torch
@@ -39,9 +39,7 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
     return model.eval()
 
 
-def resolve(
-    model: "PreTrainedModel", index: dict[str, tuple[Path, dict[str, Any]]]
-) -> dict[str, str]:
+def resolve(model: "PreTrainedModel", index: TensorIndex) -> dict[str, str]:
     """Match a model's tensors with a checkpoint's, which may lack or add the base prefix.
 
     Args:

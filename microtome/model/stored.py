@@ -6,13 +6,14 @@ what is read of it is loaded.
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from microtome.errors import MicrotomeError
-from microtome.model.architectures import ARCHITECTURES
 from microtome.model.checkpoint import tensor_index
+from microtome.model.taps import Tap
 
 #: How safetensors' floats are mapped. numpy has no bfloat16, the upper half of a float32.
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -41,12 +42,15 @@ class StoredMLP:
         projections: the weight matrices by name: W1 and W2; W1 (gate), W1 (up) and W2 if gated.
     """
 
-    def __init__(self, checkpoint: str | Path, manifest: str | Path) -> None:
+    def __init__(
+        self, checkpoint: str | Path, manifest: str | Path, taps: Mapping[str, Tap]
+    ) -> None:
         """Find out what the MLPs are made of.
 
         Args:
             checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
             manifest: the file that holds what `microtome.model.fetch.manifest` says of it.
+            taps: where `pre`, `post` and, if the MLP is gated, `pre_linear` lie.
 
         Raises:
             MicrotomeError: an architecture that is not known, or a damaged checkpoint.
@@ -56,12 +60,10 @@ class StoredMLP:
         self.n_layers = found["n_layers"]
         self._widths = found["d_model"], found["d_mlp"]
         self._architecture = found["architecture"]
-        taps = ARCHITECTURES.get(self._architecture)
-        if taps is None:
+        if not {"pre", "post"} <= taps.keys():
             raise MicrotomeError(
                 f"{checkpoint}: the MLP of the architecture {self._architecture!r} is not known; "
-                f"known: {', '.join(ARCHITECTURES)} (others go into "
-                "microtome/model/architectures.py)"
+                "take another model, or add it to microtome/model/architectures.py"
             )
         self.gated = "pre_linear" in taps
         first = {"W1 (gate)": "pre", "W1 (up)": "pre_linear"} if self.gated else {"W1": "pre"}

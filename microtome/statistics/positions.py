@@ -77,8 +77,8 @@ def at_word(section: xr.Dataset, word_token: int = -1) -> xr.Dataset:
     for word, length in zip(words, ends - starts, strict=True):
         if not -length <= word_token < length:
             raise MicrotomeError(
-                f"word_token {word_token}: the word {word!r} has {length} tokens; correct the "
-                "`word_token` option"
+                f"word_token {word_token}: the word {word!r} has {length} "
+                f"token{'' if length == 1 else 's'}; correct the `word_token` option"
             )
     rows = _find(section, (ends if word_token < 0 else starts) + word_token)
     return section.isel(token=rows).swap_dims(token="sequence")

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from scipy.special import log_softmax
 
-from microtome.errors import MicrotomeError
 from microtome.statistics.positions import at_position, require_one_text
+from microtome.texts.tokens import token_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +35,7 @@ def next_tokens(section: xr.Dataset, tokenizer: "PreTrainedTokenizerBase", n: in
     logits = at_position(section, -1)["logits"].values[0].astype(np.float64)
     log_probability = log_softmax(logits)
     ids = np.argsort(-log_probability, kind="stable")[:n]
-    texts = np.array([tokenizer.decode([token]) for token in ids.tolist()], dtype=object)
+    texts = np.array([token_text(tokenizer, token) for token in ids.tolist()], dtype=object)
     return xr.Dataset(
         {
             "token_id": ("rank", ids.astype(np.int32)),
@@ -44,22 +44,6 @@ def next_tokens(section: xr.Dataset, tokenizer: "PreTrainedTokenizerBase", n: in
         },
         {"rank": np.arange(1, len(ids) + 1)},
     )
-
-
-def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
-    """The id of a target token.
-
-    Raises:
-        MicrotomeError: a text that is not one token of this model.
-    """
-    ids = tokenizer.encode(target, add_special_tokens=False)
-    if len(ids) != 1:
-        pieces = " + ".join(repr(tokenizer.decode([token])) for token in ids)
-        raise MicrotomeError(
-            f"target {target!r} is {len(ids)} tokens of this model ({pieces or 'none'}); correct "
-            "the `target` option to a text that is one token"
-        )
-    return ids[0]
 
 
 def target_log_probability(log_probabilities: np.ndarray, target: int) -> xr.Dataset:

@@ -53,8 +53,9 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise MicrotomeError(f"{path}: missing; run the workflow again to make it") from None
+        raise MicrotomeError(f"{path}: missing; make it: snakemake {path}") from None
     except OSError as error:
+        found = str(error).splitlines()[0]
         raise MicrotomeError(
-            f"{path}: damaged ({str(error).splitlines()[0]}); delete it and run again"
+            f"{path}: damaged ({found}); make it again: snakemake --force {path}"
         ) from None

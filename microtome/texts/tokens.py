@@ -7,6 +7,7 @@ some of its tokens only, the column `row` says which row of the arrays a token g
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -14,10 +15,60 @@ import xarray as xr
 from microtome.errors import MicrotomeError, in_short
 from microtome.texts.stimuli import Stimulus
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 #: Token coordinates every table has; stimuli from a template add `word`, `category`, `in_word`.
 COLUMNS = ("sequence", "position", "token_id", "text")
 
 _REMEDY = "put the model's own tokenizer.json and tokenizer_config.json beside its weights"
+
+
+def load_tokenizer(checkpoint: Path) -> "PreTrainedTokenizerBase":
+    """Load a model's own tokenizer.
+
+    Args:
+        checkpoint: the checkpoint folder.
+
+    Raises:
+        MicrotomeError: none, one that is damaged, or one that is not fast (without tokenizer.json).
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # none, damaged, or one that only remote code could serve
+        raise MicrotomeError(
+            f"{checkpoint}: transformers cannot load the tokenizer ({in_short(error)}); {_REMEDY}"
+        ) from error
+    if not tokenizer.is_fast:
+        raise MicrotomeError(
+            f"{checkpoint}: the tokenizer has no tokenizer.json (a fast one); {_REMEDY}"
+        )
+    return tokenizer
+
+
+def token_text(tokenizer: "PreTrainedTokenizerBase", token_id: int) -> str:
+    """Decode a token on its own; NUL becomes ␀, since texts in HDF5 end at a NUL."""
+    return tokenizer.decode([token_id]).replace("\0", "␀")
+
+
+def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
+    """The id of a target token.
+
+    Raises:
+        MicrotomeError: a text that is not one token of this model.
+    """
+    ids = tokenizer.encode(target, add_special_tokens=False)
+    if len(ids) != 1:
+        pieces = " + ".join(repr(token_text(tokenizer, token)) for token in ids)
+        raise MicrotomeError(
+            f"target {target!r} is {len(ids)} tokens of this model ({pieces or 'none'}); correct "
+            "the `target` option to a text that is one token"
+        )
+    return ids[0]
 
 
 def token_table(
@@ -42,20 +93,9 @@ def token_table(
         MicrotomeError: a checkpoint without a tokenizer, or with that of another model; a text
             longer than the model's context, or too short for a position.
     """
-    from transformers import AutoTokenizer
-
     from microtome.model.checkpoint import read_config, sizes
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # none, damaged, or one that only remote code could serve
-        raise MicrotomeError(
-            f"{checkpoint}: transformers cannot load the tokenizer ({in_short(error)}); {_REMEDY}"
-        ) from error
-    if not tokenizer.is_fast:
-        raise MicrotomeError(f"{checkpoint}: the tokenizer has no tokenizer.json (a fast one)")
+    tokenizer = load_tokenizer(checkpoint)
     model = sizes(read_config(checkpoint))
     labelled = stimuli[0].word is not None
     columns: dict[str, list] = {name: [] for name in COLUMNS}
@@ -86,7 +126,7 @@ def token_table(
         columns["sequence"] += [number] * len(ids)
         columns["position"] += range(len(ids))
         columns["token_id"] += ids
-        columns["text"] += [tokenizer.decode([token]) for token in ids]
+        columns["text"] += [token_text(tokenizer, token) for token in ids]
         if labelled:
             first, last = stimulus.span
             columns["word"] += [stimulus.word] * len(ids)

@@ -13,8 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from microtome.sites import FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
 from microtome.workflow.functions import REQUIRED, Function, read_function
@@ -27,8 +25,15 @@ KINDS = ("statistics", "figures", "tables")
 INPUTS = ("section", "stream", "tokens", "stored", "tokenizer", "checkpoint")
 #: Keys of a product that are no options of its function.
 KEYS = ("use", "reads", "stimuli", "layers")
-#: Ten times as fast where PyYAML has libyaml, as its wheels do.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+#: Types of options that only the tokens of a text can tell to be right, and what each is a wish of.
+_JUDGED = {
+    "Position": "position",
+    "FirstPosition": "first_token",
+    "WordPosition": "word_token",
+    "Target": "target",
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,12 @@ class Product:
     def inputs(self) -> frozenset[str]:
         """Its inputs that are no statistics."""
         return frozenset(self.function.inputs) - set(self.reads)
+
+    @property
+    def providers(self) -> frozenset[str]:
+        """The functions of `microtome.workflow.inputs` that provide its inputs."""
+        named = self.inputs & set(INPUTS)
+        return named | {"stacked"} if self.inputs - named else named
 
     @property
     def streamed(self) -> bool:
@@ -165,7 +176,7 @@ def read_study(name: str, config: Config, folder: Path) -> Study:
     Raises:
         MicrotomeError: study.yaml is not YAML.
     """
-    own = read_yaml(folder / "study.yaml", LOADER)
+    own = read_yaml(folder / "study.yaml", "safe")
     over = config["studies"].get(name, {})
     entries = {}
     for kind in KINDS:
@@ -301,6 +312,26 @@ class Studies:
     def stream(self, product: Product, model: str) -> "Sweep":
         """What a statistic that is made in a sweep of its own wants of a model."""
         return Sweep(product.chosen_sites, self.layers(product, model), [])
+
+    def judged(self, model: str, stimuli: str) -> list[dict[str, Any]]:
+        """What is asked of a model and a stimulus set that only their tokens can tell.
+
+        Returns:
+            Wishes as `microtome.texts.requirements.judge` takes them.
+        """
+        found = []
+        for asking, product in self.asked():
+            sets = {member.stimuli for member in product.family()}
+            if asking != model or stimuli not in sets:
+                continue
+            place = f"studies.{product.study}.statistics.{product.name}"
+            if product.sites and product.stimuli == stimuli:
+                found.append({"key": place, "sites": product.sites})
+            for name, option in product.function.options.items():
+                value = product.option(name)
+                if option.type in _JUDGED and value is not None:
+                    found.append({"key": f"{place}.{name}", _JUDGED[option.type]: value})
+        return found
 
     def layers(self, product: Product, model: str) -> list[int]:
         """The layers of a model that a product reads, ascending."""

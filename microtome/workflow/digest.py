@@ -1,24 +1,76 @@
 """A digest of the code that a product depends on, for Snakemake to compare.
 
-It covers a script and every local module it imports, transitively, wherever the import stands,
-and the installed version of every other package that these import. Syntax trees are compared,
-without docstrings, comments and layout: only what can change a result changes the digest.
+A product depends on functions. Each is followed through every name that it uses, to functions,
+classes and constants of this repository and to the packages it is installed with, of which the
+version counts. Besides definitions, a module's other statements count wherever the module is
+imported, as they run then. What cannot be told from the code counts whole: all of a module that is
+passed on as a value, that is read by an attribute it does not define, or that is imported by a
+name made up at run time.
+
+Docstrings, comments, layout, the order of functions and the wording of errors do not count, nor
+does the plumbing: how files are written and jobs are run. Not seen are a docstring that a result is
+made of, and a constant that a function changes in place while it makes another constant of it.
 """
 
-import ast
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from microtome import store
+from microtome.workflow.definitions import Statement
+from microtome.workflow.dependencies import Code, Target
+from microtome.workflow.names import Chain
+
+#: Modules that no product depends on: they move results, but decide none. Where what they write
+#: changes, `microtome.store.FORMAT` says so.
+PLUMBING = (
+    "microtome/errors.py",
+    "microtome/options.py",
+    "microtome/store/",
+    "microtome/workflow/",
+)
+#: What lies among them and decides results: what the inputs of products are.
+NOT_PLUMBING = ("microtome/workflow/inputs.py",)
+
 #: Packages that are imported under another name than they are installed under.
-_INSTALLED_AS = {"sklearn": "scikit-learn", "yaml": "PyYAML", "PIL": "pillow"}
+_INSTALLED_AS = {"sklearn": "scikit-learn", "ruamel": "ruamel.yaml", "PIL": "pillow"}
+#: Packages that decide what others return, though our code may not name them.
+_RELIES_ON = {
+    "matplotlib": ("numpy",),
+    "pandas": ("numpy",),
+    "scipy": ("numpy",),
+    "sklearn": ("numpy", "scipy"),
+    "statsmodels": ("numpy", "pandas", "scipy"),
+    "transformers": ("gguf", "tokenizers", "torch"),
+    "xarray": ("numpy", "pandas"),
+}
 
 
-def code_digest(script: Path, root: Path) -> str:
-    """Digest a script with all it imports from below a folder.
+def code_digest(roots: Sequence[tuple[Path, str]], root: Path) -> str:
+    """Digest functions with all that they depend on.
+
+    Args:
+        roots: Python files, and in each the name of a function, a class or a constant.
+        root: the folder that holds the local packages (the repository).
+
+    Returns:
+        Sixteen hex digits. A study of a user's own, outside of the repository, has the same ones
+        wherever it lies.
+
+    Raises:
+        MicrotomeError: a file that is not Python.
+    """
+    code = _code(root.absolute())
+    named = [(code.module(file.absolute()), name) for file, name in roots]
+    targets = [target for module, name in named for target in code.attribute(module, (name,))]
+    return _digest(code, targets, [f"{module.label}:{name}" for module, name in named])
+
+
+def script_digest(script: Path, root: Path) -> str:
+    """Digest a script, which counts whole, with all that it depends on.
 
     Args:
         script: a Python file.
@@ -26,107 +78,72 @@ def code_digest(script: Path, root: Path) -> str:
 
     Returns:
         Sixteen hex digits.
+
+    Raises:
+        MicrotomeError: a file that is not Python.
     """
-    root = root.resolve()
-    seen, foreign = _closure(script.resolve(), root)
-    packages = {name[0] for name in foreign}
-    digest = hashlib.sha256()
-    for file in sorted(seen):
-        # Named by its place in the repository, so that every clone agrees.
-        digest.update(f"{file.relative_to(root).as_posix()}\n{seen[file]}\n".encode())
-    for package in sorted(packages):
-        digest.update(f"{package} {_version(package)}\n".encode())
-    return digest.hexdigest()[:16]
+    code = _code(root.absolute())
+    module = code.module(script.absolute())
+    return _digest(code, [module, *module.statements], [module.label])
 
 
-def imported(script: Path, root: Path) -> list[tuple[str, ...]]:
-    """Dotted names that a script, and what it imports from below a folder, import from elsewhere.
+def imported(script: Path, root: Path) -> list[Chain]:
+    """Dotted names that a script, and all it imports from below a folder, import from elsewhere.
+
+    `from a import b` may mean the module `a.b`, so it gives `a` and `a.b`.
 
     Args:
         script: a Python file.
         root: the folder that holds the local packages (the repository).
+
+    Raises:
+        MicrotomeError: a file that is not Python.
     """
-    return list(_closure(script.resolve(), root.resolve())[1])
-
-
-def _closure(script: Path, root: Path) -> tuple[dict[Path, str], dict[tuple[str, ...], None]]:
-    """The code of a script and of each local file it imports, and the names from elsewhere."""
-    seen: dict[Path, str] = {}
-    foreign: dict[tuple[str, ...], None] = {}
-    waiting = [script]
+    code = _code(root.absolute())
+    names: dict[Chain, None] = {}
+    waiting = [script.absolute()]
+    seen = set(waiting)
     while waiting:
-        file = waiting.pop()
-        if file not in seen:
-            seen[file], imports = _read(file, root)
-            for name in imports:
-                files = _files(root, name)
-                waiting.extend(files)
-                if name and not files:
-                    foreign[name] = None
-    return seen, foreign
+        module = code.module(waiting.pop())
+        inner = [value for statement in module.statements for value in statement.reading.runs]
+        for value in (*module.runs, *inner):
+            files = code.files(value, module.base)
+            waiting += [file for file in files if file not in seen]
+            seen.update(files)
+            if value.module and not files:
+                names |= dict.fromkeys((value.module, value.module + value.names))
+    return list(names)
+
+
+def _digest(code: Code, targets: Iterable[Target], names: list[str]) -> str:
+    """Digest targets with all that they depend on, under the names of what was asked for."""
+    reached = code.closure(targets)
+    statements = [code.digested(target) for target in reached if isinstance(target, Statement)]
+    outside = {target.partition(".")[0] for target in reached if isinstance(target, str)}
+    packages = outside | {p for package in outside for p in _RELIES_ON.get(package, ())}
+    digest = hashlib.sha256(f"{store.FORMAT} {sorted(names)}\n".encode())
+    for statement in sorted(statements):
+        digest.update(statement.digest)
+    for package in sorted(packages - sys.stdlib_module_names):
+        if code.file((package,), code.root) is None:
+            digest.update(f"{package} {_version(package)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _is_plumbing(place: str) -> bool:
+    return place.startswith(PLUMBING) and place not in NOT_PLUMBING
 
 
 @cache
-def _read(file: Path, root: Path) -> tuple[str, tuple[tuple[str, ...], ...]]:
-    """A file's code without docstrings, comments and layout, and the dotted names it imports."""
-    tree = ast.parse(file.read_text(encoding="utf-8"), file.name)
-    package = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else ()
-    imports = tuple(_imported(tree, package))
-    for node in _statements(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [statement for statement in node.body if not _is_text(statement)] or [
-                ast.Pass()
-            ]
-    return ast.unparse(tree), imports
-
-
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """A tree's statements, not what is inside them: a tenth of the nodes `ast.walk` visits."""
-    yield node
-    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
-        inner = getattr(node, field, ())
-        for statement in inner if isinstance(inner, list) else ():
-            yield from _statements(statement)
+def _code(root: Path) -> Code:
+    """The repository's code, read once per process."""
+    return Code(root, _is_plumbing)
 
 
 @cache
 def _version(package: str) -> str:
     """The version of a package that is installed, by the name it is imported under."""
-    if package in sys.stdlib_module_names:
-        return "standard library"
     try:
         return version(_INSTALLED_AS.get(package, package))
     except PackageNotFoundError:
         return "not installed"
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
-
-
-def _imported(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Dotted names that may be modules; `from a import b` may mean the module a.b."""
-    for node in _statements(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield tuple(alias.name.split("."))
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            base = (*above, *(node.module.split(".") if node.module else ()))
-            yield base
-            for alias in node.names:
-                yield (*base, alias.name)
-
-
-@cache
-def _files(root: Path, name: tuple[str, ...]) -> list[Path]:
-    """The files that importing a dotted name runs: each package's `__init__`, then the module."""
-    paths = [root.joinpath(*name[:length]) for length in range(1, len(name) + 1)]
-    candidates = [
-        file for path in paths for file in (path / "__init__.py", path.with_suffix(".py"))
-    ]
-    return [file for file in candidates if file.is_file()]

@@ -3,34 +3,34 @@
 Each is found with the path of its key, so that the line which reports it can name the file.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from microtome.errors import MicrotomeError, nearest
-from microtome.model.architectures import ARCHITECTURES, taps
-from microtome.model.checkpoint import read_json, weight_files
+from microtome.model.architectures import ARCHITECTURES, taps_of
+from microtome.model.checkpoint import config_json, read_json, source_files, weight_files
 from microtome.model.sources import Folder, Untrained, parse_source
+from microtome.model.taps import ENDS, check_sites
+from microtome.sites import SITES
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.stimuli import read_stimuli
-from microtome.workflow.config import (
-    LOADER,
-    Config,
-    Studies,
-    known_stimuli,
-    stimulus_file,
-    study_folder,
-)
+from microtome.workflow.config import Config, Studies, known_stimuli, stimulus_file, study_folder
+from microtome.workflow.config_files import COMMAND_LINE, origin, read_config
 from microtome.workflow.schema import Fault, schema_faults
 from microtome.workflow.study_faults import study_faults
 
 
-def check(config: Config, schema: Path, files: Sequence[Path], bases: Sequence[Path]) -> None:
+def check(
+    config: Config,
+    schema: Path,
+    files: Sequence[Path],
+    bases: Sequence[Path],
+    given: Config | None = None,
+) -> None:
     """Refuse a config that cannot be right, before any work starts.
 
     Args:
@@ -38,35 +38,35 @@ def check(config: Config, schema: Path, files: Sequence[Path], bases: Sequence[P
         schema: the JSON schema.
         files: the config files it was merged from, the last one winning.
         bases: the folders that `studies/` and `stimuli/` may lie in; the first one wins.
+        given: what `--config` added to the files.
 
     Raises:
         MicrotomeError: the first fault, with the file and the key it stands under.
     """
-    contents = {file: _read(file) for file in files}
+    contents = {str(file): read_config(file) for file in files}
+    if given:
+        contents[COMMAND_LINE] = given
     fault = next(_faults(config, schema, bases), None)
     if fault:
         path, message = fault
-        contents = _study_files(path, bases) | contents
-        # The last file that says so; what none of them says was given with --config.
-        holding = (file for file in reversed(contents) if _holds(contents[file], config, path))
-        where = next(map(str, holding), "--config")
-        parts = [where, ".".join(map(str, path)), message]
+        contents = _study_file(path, bases) | contents
+        parts = [origin(path, contents), ".".join(map(str, path)), message]
         raise MicrotomeError(" ".join(": ".join(filter(None, parts)).splitlines()))
 
 
-def _study_files(path: tuple[str | int, ...], bases: Sequence[Path]) -> dict[Path, Any]:
+def _study_file(path: tuple[str | int, ...], bases: Sequence[Path]) -> dict[str, Any]:
     """The study.yaml that a fault may stand in, as if it were a part of the config."""
     folder = study_folder(str(path[1]), bases) if path[:1] == ("studies",) and path[1:] else None
     if folder is None:
         return {}
-    file = folder / "study.yaml"
+    file, content = folder / "study.yaml", {}
     with suppress(MicrotomeError):
-        return {file: {"studies": {path[1]: read_yaml(file, LOADER)}}}
-    return {file: {"studies": {path[1]: {}}}}
+        content = read_yaml(file, "safe")
+    return {str(file): {"studies": {path[1]: content}}}
 
 
 def _faults(config: Config, schema: Path, bases: Sequence[Path]) -> Iterator[Fault]:
-    definitions = read_yaml(schema, LOADER)
+    definitions = read_yaml(schema, "safe")
     yield from schema_faults(config, definitions)
     yield from _model_faults(config["models"])
     for name, study in config["studies"].items():
@@ -114,11 +114,11 @@ def _model_faults(models: Config) -> Iterator[Fault]:
 def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
     """What does not fit the checkpoints, as far as these are here already."""
     models = studies.config["models"]
-    architectures = {}
+    configs: dict[str, Config] = {}
     for name, model in models.items():
         path = ("models", name)
         try:
-            architectures[name], n_layers = _checkpoint(models, name)
+            configs[name], n_layers = _checkpoint(models, name)
         except MicrotomeError as error:
             yield (*path, "source"), str(error)
             continue
@@ -129,49 +129,41 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
                 "config",
             )
     for name, product in studies.asked():
-        found = architectures.get(name)
-        if "stored" in product.inputs and found not in (None, *ARCHITECTURES):
-            known = ", ".join(ARCHITECTURES)
-            yield product.path, f"{name}: the MLP of {found!r} is not known; known: {known}"
+        found = configs.get(name, {})
+        known = taps_of(found)
+        if found.get("model_type") and not known and "stored" in product.inputs:
+            names = ", ".join(ARCHITECTURES)
+            yield (
+                product.path,
+                f"{name}: the MLP of {found['model_type']!r} is not known; {names} are",
+            )
         try:
-            if found in ARCHITECTURES:
-                taps(SimpleNamespace(model_type=found), product.sites)
+            if known:
+                check_sites(product.sites, known, found["model_type"])
         except MicrotomeError as error:
             key = "site" if "site" in product.function.options else "sites"
-            yield (*product.path, key), f"{name}: {error}"
+            has = ", ".join(site for site in SITES if site in known or site in ENDS)
+            yield (*product.path, key), f"{name}: {error} (it has {has})"
 
 
-def _checkpoint(models: Config, name: str) -> tuple[str | None, int | None]:
-    """A model's architecture and number of layers, where its files or its manifest are here."""
+def _checkpoint(models: Config, name: str) -> tuple[Config, int | None]:
+    """A model's config.json and number of layers, where its files or its manifest are here."""
     entry = models[name]
     source = parse_source(entry["source"], allow_unpinned=True)
     if isinstance(source, Untrained):
         return _checkpoint(models, source.model)[0], models[source.model]["n_layers"]
     if isinstance(source, Folder):
-        found = read_json(source.path / "config.json")
+        source_files(source.path)
+        found = config_json(source.path)
         weight_files(source.path)
         sizes = (found.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers"))
-        return found.get("model_type"), next((n for n in sizes if isinstance(n, int)), None)
+        return found, next((n for n in sizes if isinstance(n, int)), None)
     with suppress(OSError, MicrotomeError):
-        manifest = read_json(RESULTS / "models" / name / "manifest.json")
+        folder = RESULTS / "models" / name
+        manifest = read_json(folder / "manifest.json")
         if manifest.get("source") == entry["source"]:
-            return manifest.get("architecture"), manifest.get("n_layers")
-    return None, None
-
-
-def _read(file: Path) -> Any:
-    """A config file, JSON or YAML, as Snakemake reads it."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return read_yaml(file, LOADER)
-
-
-def _holds(content: Any, config: Any, path: tuple[str | int, ...]) -> bool:
-    """Whether a config file has something at a path, the same as the merged config if a value."""
-    for key in path:
-        try:
-            content, config = content[key], config[key]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return content == config or (isinstance(content, dict) and isinstance(config, dict))
+            found = {"model_type": manifest.get("architecture"), "use_parallel_residual": False}
+            with suppress(OSError, MicrotomeError):
+                found = read_json(folder / "checkpoint" / "config.json")
+            return found, manifest.get("n_layers")
+    return {}, None

@@ -96,29 +96,30 @@ def tokens(job: Any) -> xr.Dataset:
 def stored(job: Any) -> "StoredMLP":
     """The model's weights, as they are stored."""
     from microtome.model.stored import StoredMLP
+    from microtome.model.taps import from_plain
 
-    return StoredMLP(job.input.checkpoint, job.input.manifest)
+    taps = from_plain(job.params.taps)
+    return StoredMLP(job.input.checkpoint, job.input.manifest, taps)
 
 
 def tokenizer(job: Any) -> "PreTrainedTokenizerBase":
     """The model's own tokenizer."""
-    from transformers import AutoTokenizer
+    from microtome.texts.tokens import load_tokenizer
 
-    return AutoTokenizer.from_pretrained(
-        job.input.checkpoint, local_files_only=True, trust_remote_code=False
-    )
+    return load_tokenizer(Path(job.input.checkpoint))
 
 
 def checkpoint(job: Any) -> Path:
     """The checkpoint folder, for a function that runs the model."""
     import torch
 
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(job.params.threads)
     return Path(job.input.checkpoint)
 
 
 def stream(job: Any) -> "Iterator[Section]":
     """Sections as a sweep makes them, batch by batch and layer by layer; none is stored."""
+    from microtome.model.taps import from_plain
     from microtome.store.layers import read_columns
     from microtome.sweep.sweep import sweep_table
 
@@ -127,9 +128,10 @@ def stream(job: Any) -> "Iterator[Section]":
         read_columns(job.input.tokens),
         job.params.sites,
         job.params.layers,
-        batch_size=job.resources.batch_size,
+        taps=from_plain(job.params.taps),
+        batch_size=job.params.batch_size,
         dtype=job.params.dtype,
-        device=job.resources.device,
+        device=job.params.device,
         log=sys.stderr,
     )
 

@@ -12,7 +12,6 @@ from microtome.texts.documents import read_yaml
 from microtome.workflow.config import (
     KEYS,
     KINDS,
-    LOADER,
     Config,
     Product,
     Studies,
@@ -74,7 +73,7 @@ def study_faults(studies: Studies, definitions: Config) -> Iterator[Fault]:
 def _refuse_misfit(file: Path, definitions: Config) -> None:
     """Refuse a study.yaml that does not fit the schema."""
     schema = {"$defs": definitions, **definitions["study"]}
-    for path, message in schema_faults(read_yaml(file, LOADER), schema):
+    for path, message in schema_faults(read_yaml(file, "safe"), schema):
         raise MicrotomeError(
             ": ".join(filter(None, [str(file), ".".join(map(str, path)), message]))
         )

@@ -1,12 +1,11 @@
 """Figures of the study on norms of attention's updates; see README.md."""
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from microtome.figures.panels import sparse_ticks
-from microtome.figures.style import DEPTH, FILLS, ink
+from microtome.figures.panels import depth_colours, histogram_line, sparse_ticks, strips
+from microtome.figures.style import FILLS, ink
 from microtome.statistics.positions import from_position
 
 
@@ -54,26 +53,12 @@ def norms(norms: xr.Dataset, norm_histograms: xr.Dataset) -> Figure:
     figure = Figure(figsize=(12, 4), layout="tight")
     left, right = figure.subplots(1, 2)
     rows = from_position(norms, norm_histograms.attrs["first_token"])["log_norm"].values
-    colours = mpl.colormaps[DEPTH](np.arange(len(rows)) / len(rows))
-    random = np.random.default_rng(0)  # the jitter is layout: alike in every run
-    for place, (row, colour) in enumerate(zip(rows, colours, strict=True)):
-        left.plot(
-            random.normal(place, 0.08, len(row)),
-            row,
-            "h",
-            markersize=10 if len(rows) <= 12 else 7,
-            markeredgewidth=0.3,
-            markeredgecolor=ink(),
-            markerfacecolor=colour,
-            alpha=0.4,
-            rasterized=rows.size > 2000,
-        )
-        histogram = norm_histograms.isel(layer=place).dropna("bin")
-        right.plot(
-            histogram["left_edge"], histogram["count"], "s-", color=colour, markersize=4, alpha=0.8
-        )
+    colours = depth_colours(len(rows), first=0)
+    strips(left, rows, colours=colours, marker="h", size=10 if len(rows) <= 12 else 7, jitter=0.08)
+    edges, counts = norm_histograms["left_edge"].values, norm_histograms["count"].values
+    for edge, count, colour in zip(edges, counts, colours, strict=True):
+        histogram_line(right, edge, count, marker="s", color=colour, markersize=4, alpha=0.8)
     sparse_ticks(left.xaxis, [f"L{layer}" for layer in norms["layer"].values], most=12)
-    left.margins(x=0.02)
     left.set(xlabel="Transformer block", ylabel="Attention norm (log)")
     left.set(title="A) Attention norms")
     right.set(xlabel="Attention norm (log)", ylabel="Count", ylim=(0, None))

@@ -1,5 +1,6 @@
 """Figures of the study on category selectivity; see README.md."""
 
+from string import ascii_uppercase
 from typing import Literal
 
 import matplotlib as mpl
@@ -9,7 +10,14 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from microtome.figures.panels import dots, laminar_profile
+from microtome.figures.panels import (
+    colour_bar_ends,
+    dots,
+    histogram_line,
+    laminar_profile,
+    looks,
+    panel_grid,
+)
 from microtome.figures.style import DEPTH, FILLS, ink
 from microtome.options import Layer, Limits
 
@@ -36,11 +44,11 @@ def cosine_matrices(cosine_similarities: xr.Dataset, *, layer: Layer, limits: Li
         layer: the layer.
         limits: the similarities at the ends of the colour scale.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
     category = cosine_similarities["category"].values
     borders = np.flatnonzero(category[1:] != category[:-1]) + 0.5
     sites = cosine_similarities["site"].values
-    for axes, site, letter in zip(figure.subplots(1, len(sites)), sites, "ABC", strict=True):
+    figure, panels = panel_grid(len(sites), (10, 4), layout="constrained")
+    for axes, site, letter in zip(panels, sites, ascii_uppercase, strict=False):
         matrix = cosine_similarities["cosine"].sel(layer=layer, site=site).values
         image = axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="magma")
         for border in borders:
@@ -48,7 +56,7 @@ def cosine_matrices(cosine_similarities: xr.Dataset, *, layer: Layer, limits: Li
             axes.axvline(border, color="w", linestyle="--", linewidth=0.5)
         axes.set(xticks=[], title=f"{letter}) {site.upper()} cosine similarities")
         axes.set(xlabel="Words", ylabel="Words")
-        extend = "min" if matrix.min() < limits[0] else "neither"
+        extend = colour_bar_ends(matrix, limits)
         figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.8, extend=extend)
     return figure
 
@@ -73,10 +81,9 @@ def fisher_z(fisher_z: xr.Dataset) -> Figure:
         title="A) Impact of transformation",
     )
     for scale, label in (("cosine", "Cos. similarities"), ("fisher_z", "Fisher-z")):
-        count = fisher_z["count"].sel(scale=scale).values
-        bins = np.isfinite(count)
-        edges = fisher_z["left_edge"].sel(scale=scale).values
-        right.plot(edges[bins], count[bins], linewidth=2, label=label)
+        chosen = fisher_z.sel(scale=scale)
+        edges, counts = chosen["left_edge"].values, chosen["count"].values
+        histogram_line(right, edges, counts, linewidth=2, label=label)
     right.set(xlabel="Similarity or Fisher-z value", ylabel="Count", title="B) Distributions")
     right.legend()
     return figure
@@ -105,9 +112,9 @@ def qkv_profile(qkv_correlations: xr.Dataset) -> Figure:
 
 def qkv_scatter(qkv_points: xr.Dataset) -> Figure:
     """Draw one scatter per pair of `qkv_points`; source: project 38, part 2."""
-    figure = Figure(figsize=(12, 3.5), layout="tight")
     pairs = qkv_points["pair"].values
-    for axes, pair, fill in zip(figure.subplots(1, len(pairs)), pairs, FILLS, strict=True):
+    figure, panels = panel_grid(len(pairs), (12, 3.5), layout="tight")
+    for axes, pair, look in zip(panels, pairs, looks(len(pairs)), strict=True):
         x, y = qkv_points[pair].values
         first, second = pair.upper().split("-")
         r = qkv_points["r"].sel(pair=pair).item()
@@ -115,7 +122,7 @@ def qkv_scatter(qkv_points: xr.Dataset) -> Figure:
             axes,
             x,
             y,
-            fill,
+            look.fill,
             xlabel=f"{first} activations",
             ylabel=f"{second} activations",
             title=f"{first} by {second} (r = {r:.3f})",
@@ -139,18 +146,18 @@ def rsa_scatter(cosine_similarities: xr.Dataset, rsa: xr.Dataset, *, layer: Laye
         rsa: the statistic of that name, whose scores are in the titles.
         layer: the layer.
     """
-    figure = Figure(figsize=(10, 3), layout="tight")
     upper = np.triu_indices(cosine_similarities.sizes["word"], 1)
     cosine = cosine_similarities["cosine"].sel(layer=layer)
     pairs = rsa["pair"].values
-    for axes, pair, fill in zip(figure.subplots(1, len(pairs)), pairs, FILLS, strict=True):
+    figure, panels = panel_grid(len(pairs), (10, 3), layout="tight")
+    for axes, pair, look in zip(panels, pairs, looks(len(pairs)), strict=True):
         first, second = pair.split("-")
         r = rsa["r"].sel(layer=layer, pair=pair).item()
         dots(
             axes,
             cosine.sel(site=first).values[upper],
             cosine.sel(site=second).values[upper],
-            fill,
+            look.fill,
             xlabel=f"{first.upper()} cossim",
             ylabel=f"{second.upper()} cossim",
             title=f"{first.upper()} and {second.upper()} (r = {r:.3f})",
@@ -211,18 +218,13 @@ def selectivity_scatter(selectivity: xr.Dataset, *, scale: Literal["cosine", "fi
 
 def similarity_distributions(similarity_distributions: xr.Dataset) -> Figure:
     """Draw both histograms of each site; source: project 38, part 5."""
-    figure = Figure(figsize=(12, 3.4), layout="tight")
     sites = similarity_distributions["site"].values
-    for axes, site, letter in zip(figure.subplots(1, len(sites)), sites, "ABC", strict=True):
+    figure, panels = panel_grid(len(sites), (12, 3.4), layout="tight")
+    for axes, site, letter in zip(panels, sites, ascii_uppercase, strict=False):
         for pairs in similarity_distributions["pairs"].values:
             histogram = similarity_distributions.sel(site=site, pairs=pairs)
-            bins = np.isfinite(histogram["density"].values)
-            axes.plot(
-                histogram["left_edge"].values[bins],
-                histogram["density"].values[bins],
-                linewidth=2,
-                label=pairs.capitalize(),
-            )
+            edges, density = histogram["left_edge"].values, histogram["density"].values
+            histogram_line(axes, edges, density, linewidth=2, label=pairs.capitalize())
         t = similarity_distributions["t"].sel(site=site).item()
         axes.set(xlabel="Cosine similarity", ylabel="Density", ylim=(0, None))
         axes.set(title=f"{letter}) {site.upper()} (t = {t:.2f})")

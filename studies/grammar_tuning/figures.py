@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from microtome.figures import text
 from microtome.figures.labels import site_definition
+from microtome.figures.panels import colour_bar_ends
 from microtome.figures.style import ink
 from microtome.options import Limits
 
@@ -30,9 +31,7 @@ def word_activations(word_activations: xr.Dataset, *, limits: Limits) -> Figure:
     )
     left.set(xlabel="Neuron", ylabel=f"{first.capitalize()}s (index)")
     left.set(title=f"A) Activations of {first}s")
-    below, above = each.min() < limits[0], each.max() > limits[1]
-    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
-    figure.colorbar(image, ax=left, pad=0.01, extend=extend.get((below, above), "neither"))
+    figure.colorbar(image, ax=left, pad=0.01, extend=colour_bar_ends(each, limits))
     mean = activation.values[word_activations["category"].values == second].mean(axis=0)
     right.plot(
         mean,

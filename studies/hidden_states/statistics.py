@@ -18,6 +18,7 @@ from microtome.options import (
 from microtome.statistics import distributions, prediction, similarity
 from microtome.statistics.layers import stack_hidden_states
 from microtome.statistics.positions import token_ids
+from microtome.texts.tokens import target_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -84,6 +85,6 @@ def scaling(
     """What scaling each block's output does to the prediction of a target token."""
     from microtome.sweep.interventions import scaled_blocks  # which imports torch
 
-    wanted = prediction.target_id(tokenizer, target)
+    wanted = target_id(tokenizer, target)
     predicted = scaled_blocks(checkpoint, token_ids(tokens), factor)
     return prediction.target_log_probability(predicted, wanted)

@@ -10,7 +10,13 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from microtome.figures.labels import stage_labels
-from microtome.figures.panels import dots, histogram_images, stage_images, token_label
+from microtome.figures.panels import (
+    colour_bar_ends,
+    dots,
+    histogram_images,
+    stage_images,
+    token_label,
+)
 from microtome.figures.style import DEPTH, FILLS, ink
 from microtome.options import Layer, Limits
 
@@ -56,7 +62,7 @@ def gelu(gelu: xr.Dataset) -> Figure:
         vmin=0,
         vmax=LARGEST,
     )
-    extend = "max" if difference.max() > LARGEST else "neither"
+    extend = colour_bar_ends(difference, (0, LARGEST))
     figure.colorbar(points, ax=axes, pad=0.01, extend=extend, label="Squared difference")
     axes.grid(linestyle="--", linewidth=0.4)
     axes.set_axisbelow(True)
@@ -111,7 +117,7 @@ def weight_product(weight_product: xr.Dataset, *, limits: Limits) -> Figure:
     axes = figure.subplots()
     squared = weight_product["squared"].values
     image = axes.imshow(squared, vmin=limits[0], vmax=limits[1], cmap="viridis")
-    extend = "max" if squared.max() > limits[1] else "neither"
+    extend = colour_bar_ends(squared, limits)
     figure.colorbar(image, ax=axes, extend=extend, label="Squared product")
     first, layer = weight_product.attrs["first"], weight_product.attrs["layer"]
     axes.set(xlabel="Output dimension", ylabel="Input dimension")
