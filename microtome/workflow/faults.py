@@ -49,8 +49,10 @@ def check(
     fault = next(_faults(config, schema, bases), None)
     if fault:
         path, message = fault
-        contents = _study_file(path, bases) | contents
-        parts = [origin(path, contents), ".".join(map(str, path)), message]
+        study = _study_file(path, bases)
+        where = origin(path, study | contents)
+        keys = path[2:] if where in study else path
+        parts = [where, ".".join(map(str, keys)), message]
         raise MicrotomeError(" ".join(": ".join(filter(None, parts)).splitlines()))
 
 
