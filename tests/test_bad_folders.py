@@ -1,7 +1,7 @@
 """A study of a user's own, in its folder: what cannot be right is refused in one line."""
 
 import pytest
-from refusals import Case, assert_refused
+from refusals import Case, assert_refused, snakemake
 
 CONFIG = "studies: {mine: {models: [smollm2-135m], stimuli: penguins}}"
 YAML = "source: x\nstatistics: {a: {}}\n"
@@ -120,7 +120,7 @@ FOLDERS = {
     ),
     "an_input_that_there_is_not": (
         statistics("def a(sektion):\n    pass\n"),
-        f"{FILE}: statistics.a: a reads 'sektion', which is no statistic; known: a",
+        f"{FILE}: statistics.a: a reads 'sektion', which is neither an input nor a statistic",
     ),
     "a_figure_of_activations": (
         study("source: x\nfigures: {a: {}}\n", figures="def a(section):\n    pass\n"),
@@ -128,7 +128,7 @@ FOLDERS = {
     ),
     "a_section_of_no_site": (
         statistics("def a(section):\n    pass\n"),
-        f"{FILE}: statistics.a: a reads a section, but of no site; give it an option `sites: Sites`",
+        f"{FILE}: statistics.a: a reads a section, but of no site; give it an option `sites",
     ),
     "a_stream_of_no_site": (
         statistics("def a(stream):\n    pass\n"),
@@ -159,17 +159,17 @@ def test_a_study_that_is_only_read_is_checked_too(tmp_path):
 
 
 def test_texts_of_a_study_that_is_only_read_are_checked_too(tmp_path):
-    config = (
-        "stimuli: {rock_music: {tokens: last}}\n"
-        "studies: {attention_norms: {models: []}, hidden_states: {figures: {mine: "
-        "{use: attention_norms.autoregression, reads: "
-        "{autoregression: attention_norms.autoregression}}}}}"
-    )
-    says = (
-        "attention_norms",
-        "autoregression wants all tokens of each text",
-    )
+    reads = "{use: corpus.moments, reads: {moments: corpus.moments}}"
+    config = f"studies: {{hidden_states: {{figures: {{mine: {reads}}}}}}}"
+    says = ("corpus/study.yaml: stimuli: moments reads texts; name a stimulus set",)
     assert_refused(tmp_path, Case(config, says))
+
+
+def test_texts_of_a_study_on_no_model_may_be_as_they_like(tmp_path):
+    config = "stimuli: {rock_music: {tokens: last}}\nstudies: {attention_norms: {models: []}}"
+    (tmp_path / "mine.yaml").write_text(config, encoding="utf-8")
+    done = snakemake(tmp_path, "--dry-run", "results/figures/mlp_distributions/gelu.png")
+    assert done.returncode == 0, done.stderr
 
 
 def test_functions_that_are_no_products_may_be_as_they_like(tmp_path):
@@ -178,8 +178,6 @@ def test_functions_that_are_no_products_may_be_as_they_like(tmp_path):
     files = study(
         "source: x\nfigures: {a: {}}\n", figures=f"{helper}def a(*, n: int = 1):\n    pass\n"
     )
-    from refusals import snakemake
-
     for name, content in (files | {"mine.yaml": CONFIG.encode()}).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)

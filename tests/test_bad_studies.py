@@ -190,7 +190,7 @@ CONFIGS = {
     ),
     "the_key_of_several_sites_for_one": (
         study("{statistics: {norms: {sites: [attn_out]}}}", NORMS),
-        "norms.sites: unknown option; known: site",
+        "norms.sites: unknown option; did you mean 'site'?",
     ),
     "a_site_after_the_blocks": (
         study("{statistics: {norms: {site: ln_final}}}", NORMS),

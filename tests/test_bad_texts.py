@@ -155,7 +155,7 @@ NEEDS = {
     "no_words": (
         study("{stimuli: penguins}"),
         {},
-        "studies.category_selectivity",
+        "category_selectivity/study.yaml: statistics.word_pairs: word_pairs ",
         "wants a set with `words:` in two or more categories; 'penguins' has 0; add one, or name",
     ),
     "one_category": (
@@ -182,7 +182,7 @@ NEEDS = {
     "tokens_of_another_kind": (
         kept("categories", "first"),
         {},
-        "mine.yaml: stimuli.categories.tokens: wants all, last, mean or a list of positions",
+        "mine.yaml: stimuli.categories.tokens: wants all, last, mean or [positions]; has",
     ),
     "contexts_of_the_last_token_alone": (
         kept("categories", "last"),
