@@ -8,7 +8,8 @@ from microtome.workflow.config_files import refuse_unreadable
 
 min_version("9.0")
 
-refuse_unreadable([Path(workflow.current_basedir, "config.yaml")])
+overlays = getattr(workflow, "overwrite_configfiles", [])
+refuse_unreadable([Path(workflow.current_basedir, "config.yaml"), *overlays])
 
 
 configfile: str(Path(workflow.current_basedir, "config.yaml"))
@@ -28,9 +29,9 @@ rule all:
     localrule: True
 
 
-# The stages before, as targets of their own. What one makes anew with the same bytes makes
-# nothing stale in the next, but only between invocations: Snakemake plans all that is downstream
-# of a job at once.
+# The earlier stages as targets. If a stage makes the same bytes again, nothing in the next stage is
+# stale, but only if the next stage is run by another call of Snakemake: within one call, everything
+# downstream of a job is planned at once.
 rule tokens:
     input:
         all_tokens(),

@@ -1,8 +1,11 @@
 # What several rules use: the checked config, and where products lie.
+import ast
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from snakemake.io import IOFile
 
 from microtome.workflow.captions import captions
 from microtome.workflow.config import Studies
@@ -13,14 +16,14 @@ from microtome.store.checksums import size_and_time
 from microtome.model.architectures import plain_taps
 from microtome.model.sources import Folder, Package, Untrained, parse_source
 
-#: This repository; another workflow that imports this one lies elsewhere.
+#: The folder of this repository, also where another workflow imports this one.
 ROOT = Path(workflow.current_basedir).parent
 #: Where studies and stimuli may lie; what a user has wins, by a path that holds wherever that lies.
 BASES = (Path(), ROOT)
 
 
 def own_config():
-    """The config, without the keys of a workflow that imports this one and shares its config."""
+    """The config, without other keys of a workflow that imports this one."""
     if Path(workflow.basedir) == ROOT:
         return config
     keys = ("models", "stimuli", "studies", "sweep", "style")
@@ -28,8 +31,8 @@ def own_config():
 
 
 try:
-    # Files of --configfile come last. Without this attribute they count as the first, and a fault
-    # may be told of the wrong file.
+    # Files of --configfile override the others. If Snakemake drops this attribute, the message of
+    # a fault may name the wrong file.
     overlays = getattr(workflow, "overwrite_configfiles", [])
     files = [file for file in workflow.configfiles if file not in overlays] + list(overlays)
     given = workflow.config_settings.config
@@ -52,7 +55,7 @@ wildcard_constraints:
 
 
 def code(script):
-    """The digest of a script and of all it imports: a product's code, as a param."""
+    """The digest of a script and of all it depends on, as a param."""
     return script_digest(ROOT / "scripts" / script, ROOT)
 
 
@@ -67,10 +70,9 @@ def product_code(product):
 
 
 def rule_name(*parts):
-    """A rule's name, which no other parts join to.
+    """A rule's name: the parts with two underscores between them.
 
-    Two underscores stand between the parts. Within a part they become `_._`, and `_.` becomes
-    `_..`, which no other name does.
+    No other parts give the same name: within a part, `__` becomes `_._` and `_.` becomes `_..`.
     """
     return "__".join(re.sub(r"_(?=[_.])", "_.", part) for part in parts)
 
@@ -90,18 +92,18 @@ def product_log(product):
 def function_name(product):
     """The function that makes a product, as `microtome.workflow.load` finds it."""
     file = product.function.file
-    return f"{file.parent.name}.{file.stem}.{product.function.name}"
+    return f"studies/{file.parent.name}/{file.name}:{product.function.name}"
 
 
 def activation_files(model, stimuli, layers, final):
-    """The files of some layers, and of what follows the last block."""
+    """The activation files of some layers, and that of the final sites."""
     folder = f"results/activations/{model}/{stimuli}"
     files = [f"{folder}/layer-{layer:02d}.h5" for layer in layers]
     return [*files, f"{folder}/final.h5"] if final else files
 
 
 def resid_files(model, stimuli, block):
-    """The file of what enters a block that a job of the sweep begins at; none for the first."""
+    """The file of hidden states that a job of the sweep starts from; none for the first block."""
     return [f"results/activations/{model}/{stimuli}/resid-{block:02d}.h5"] if block else []
 
 
@@ -137,5 +139,34 @@ def all_activations():
 
 
 def all_tokens():
-    """The token table of every sweep; those of other statistics follow with them."""
+    """The token table of every sweep."""
     return [f"results/tokens/{model}/{stimuli}.h5" for model, stimuli in SWEEPS]
+
+
+def taps_param(model, sites, name, file):
+    """A param: where sites lie in a model's blocks; <TBD> until the model is fetched.
+
+    It takes wildcards alone, since Snakemake records no param that is made from input files.
+
+    Args:
+        model: the model's name.
+        sites: what the job reads.
+        name: the name of the job's rule.
+        file: a file that it makes. If the model has been deleted since, the taps are those that
+            Snakemake recorded of this file: a checkpoint that is gone makes nothing stale.
+    """
+
+    def taps(wildcards):
+        try:
+            return plain_taps(f"results/models/{model}/manifest.json", sites)
+        except FileNotFoundError:
+            # Where this workflow is imported as a module, names have a prefix.
+            making = next(known for known in workflow.rules if known.name.endswith(name))
+            made = IOFile(file, rule=making)
+            for param in workflow.persistence.params(made) or ():
+                recorded = ast.literal_eval(param) if param.startswith("{") else {}
+                if recorded and recorded.keys() <= set(sites):
+                    return recorded
+            raise
+
+    return taps

@@ -1,4 +1,4 @@
-# Checkpoints. The only rule that may use the network; every later job works offline.
+# Checkpoints. This is the only rule that uses the network.
 
 
 def reference_manifest(wildcards):

@@ -1,4 +1,4 @@
-# What jobs ask a scheduler for: it follows from the model's shape and the texts' lengths.
+# The memory and time that jobs request, from the model's shape and the texts' lengths.
 import json
 
 from microtome.sweep import cost
@@ -16,11 +16,11 @@ def sweep_settings():
 
 
 def sweep_needs(resource, wanted_of):
-    """A resource function: what a sweep asks a scheduler for.
+    """A function for a sweep's `resources:`.
 
     Args:
         resource: `mem_mb` or `runtime`.
-        wanted_of: gives the job's `settings.Sweep` for its wildcards.
+        wanted_of: function from a job's wildcards to its `settings.Sweep`.
     """
 
     def needed(wildcards, input):
@@ -47,7 +47,7 @@ def branches_need(resource):
 
 
 def asked(resource, needed):
-    """A resource function from one that computes the cost of a job."""
+    """A function for `resources:` from one that computes a job's cost."""
 
     def ask(wildcards, input, attempt):
         try:

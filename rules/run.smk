@@ -1,6 +1,6 @@
-# What a run does besides its jobs: a lock, a server that scripts are forks of, a report of what
-# Slurm ended. Snakemake calls the handlers of the main Snakefile alone, so that a workflow that
-# imports this one as a module calls `begin_run` and `report_slurm_failures` in its own.
+# What a run does besides its jobs: a lock, a server that forks scripts, a report of failures on
+# Slurm. Snakemake calls only the main Snakefile's handlers. A workflow that imports this one as a
+# module calls `begin_run` and `report_slurm_failures` itself: see docs/importing.md.
 import fcntl
 import logging
 import os
@@ -17,15 +17,15 @@ from microtome.store.files import REFUSALS
 from microtome.workflow import forks
 from microtome.workflow.jobs import RUN
 
-# The Snakemake that a cluster starts on a node belongs to the run that submitted it.
+# On a cluster's node, Snakemake inherits the run that it was submitted by.
 os.environ.setdefault(RUN, f"{os.getpid()}-{time.time_ns()}")
 
 
 def refuse_unwritable(folder):
-    """Refuse a folder that takes no files, in one line.
+    """Exit with one line if a folder cannot be written to.
 
     Args:
-        folder: below the working directory, in place of which that one is tried if it is missing.
+        folder: its name below the working directory; if missing, the working directory is tried.
     """
     place = Path(folder) if Path(folder).exists() else Path.cwd()
     try:
@@ -35,24 +35,23 @@ def refuse_unwritable(folder):
         sys.exit(f"microtome: {place.resolve()}: {REFUSALS.get(error.errno, remedy)}")
 
 
-# Snakemake writes there once it has read the rules, and ends with a traceback if it cannot.
+# Snakemake writes there after it has read the rules, and ends with a traceback if it cannot.
 refuse_unwritable(".snakemake")
 
 
 def begin_run():
-    """Prepare a run, once its jobs are known."""
+    """Prepare a run, before its first job."""
     refuse_unwritable("results")
     acquire_run_lock()
     disable_job_rate_limit()
-    forget_planned_params()
     start_fork_server()
     logger.addHandler(slurm_failures)
 
 
 def acquire_run_lock():
-    """Refuse to run beside another run in the same folder.
+    """Exit if another run is at work in this folder.
 
-    Snakemake's own lock outlives a run that is killed, and has to be removed by hand. The system
+    Snakemake's own lock stays when a run is killed, and has to be removed by hand. The system
     releases this one when the process ends.
     """
     global run_lock
@@ -69,26 +68,27 @@ def acquire_run_lock():
 def disable_job_rate_limit():
     """Remove Snakemake's default limit of 100 jobs per second, which no run comes near.
 
-    With a limit, each job leaves a timer behind that makes the scheduler check the inputs of all
-    waiting jobs once a second until the end: half of the CPU time of a run with 150 jobs. No
-    option turns it off. Where Snakemake has no such attribute, runs are only slower.
+    With the limit, each job starts a timer that makes the scheduler check the inputs of all waiting
+    jobs every second until the end: half of the CPU time of a run with 150 jobs. No option turns
+    it off. If Snakemake drops these attributes, runs are slower.
     """
-    limiter = getattr(workflow.scheduler, "job_rate_limiter", None)
+    scheduler = getattr(workflow, "scheduler", None)
+    limiter = getattr(scheduler, "job_rate_limiter", None)
     if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
-        workflow.scheduler.job_rate_limiter = None
+        scheduler.job_rate_limiter = None
 
 
 def start_fork_server():
     """Run the scripts of this repository as forks of one process that has imported their packages.
 
-    Shell commands and scripts of other workflows run as they would without it.
+    Shell commands and scripts of another workflow run as they would without the server.
     """
     global fork_server
     bash = os.path.basename(shell.get_executable() or "") == "bash"
     started = forks.start_server() if bash else None
     if started:
         fork_server, route = started
-        # Without this attribute, a prefix that another workflow has set would be lost.
+        # If Snakemake drops this attribute, a prefix that another workflow has set is lost.
         prefix = getattr(shell, "_process_prefix", None)
         if prefix is None:
             prefix = 'test -z "$BASH_VERSION" || set -euo pipefail; '
@@ -96,9 +96,9 @@ def start_fork_server():
 
 
 class SlurmFailures(logging.Handler):
-    """The jobs that Slurm ended and that did not end well later, by job id.
+    """A log handler that keeps the jobs that Slurm ended, until a retry succeeds.
 
-    The executor plugin knows a job's state, but tells it in the message of the job's error alone.
+    The executor plugin gives a job's state only in the message of Snakemake's job error.
     """
 
     def __init__(self):
@@ -108,7 +108,7 @@ class SlurmFailures(logging.Handler):
     def emit(self, record):
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_ERROR:
-            state = re.search(r"SLURM status is: '(\w+)'", record.rule_msg or "")
+            state = re.search(r"SLURM status is: '(\w+)'", str(record.rule_msg))
             if state:
                 logs = Path(record.log[0]), record.log[-1]
                 self.jobs[record.jobid] = (record.rule_name, state[1], *logs)
@@ -120,7 +120,7 @@ slurm_failures = SlurmFailures()
 
 
 def report_slurm_failures():
-    """Name the jobs that Slurm ended for good, a line each; a script's own error has its line."""
+    """Print a line for each job that Slurm ended for good, unless its script reported an error."""
     for rule, state, log_file, slurm_log in slurm_failures.jobs.values():
         if not log_file.exists() or "error: " not in log_file.read_text(encoding="utf-8"):
             print(f"microtome: {rule}: ended by Slurm ({state}); see {slurm_log}", file=sys.stderr)

@@ -32,7 +32,9 @@ def model_params(product):
     sites = product.chosen_sites if product.streamed else MLP_SITES
 
     def taps(wildcards):
-        return plain_taps(f"results/models/{wildcards.model}/manifest.json", sites)
+        file = product_file(product, "h5").format(model=wildcards.model)
+        name = rule_name("statistic", product.study, product.name)
+        return taps_param(wildcards.model, sites, name, file)(wildcards)
 
     if product.streamed:
         return {

@@ -1,4 +1,4 @@
-# Token tables: the rows of every activation array of a model and stimulus set.
+# Token tables. Their rows are those of every activation array of a model and stimulus set.
 
 import json
 

@@ -1,138 +1,104 @@
-"""The code digest sees what can change a result, and nothing else."""
+"""What the code digest is made of: scripts, studies, packages, code of any kind."""
 
 import ast
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import edit, plant, products
 
+from microtome.errors import MicrotomeError
 from microtome.workflow import digest
-from microtome.workflow.digest import code_digest
+from microtome.workflow.digest import code_digest, imported, script_digest
 
 ROOT = Path(__file__).parents[1]
 
-FILES = {
-    "scripts/make.py": '''"""Make it."""
-
+CODE = """
+# == make.py
+\"\"\"Make it.\"\"\"
 from library.a import f
 
 if __name__ == "__main__":
     print(f(2))
-''',
-    "library/__init__.py": '"""A library."""\n',
-    "library/a.py": '''"""First."""
-
+# == library/__init__.py
+\"\"\"A library.\"\"\"
+# == library/a.py
+\"\"\"First.\"\"\"
 import os
-from library import b
 
 
 def f(x):
-    """Square."""
+    \"\"\"Square.\"\"\"
     from library.late import k
 
-    return b.g(x) * x + k  # twice
-''',
-    "library/b.py": "from .sub import c\n\n\ndef g(x):\n    return c.h(x)\n",
-    "library/late.py": "k = 1\n",
-    "library/sub/__init__.py": "from .d import constant\n",
-    "library/sub/c.py": "h = abs\n",
-    "library/sub/d.py": "constant = 4\n",
-    "library/unused.py": "x = 1\n",
-}
+    return x * x + k  # twice
 
 
-def planted(folder):
-    for name, content in FILES.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
-def tree(tmp_path):
-    return planted(tmp_path)
-
-
-def digest_of(tree):
-    digest._read.cache_clear()
-    return code_digest(tree / "scripts" / "make.py", tree)
+def g(x):
+    return os.sep * x
+# == library/late.py
+k = 1
+"""
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new"),
+    ("old", "new", "seen"),
     [
-        ("scripts/make.py", "f(2)", "f(3)"),
-        ("library/a.py", "b.g(x) * x", "b.g(x) + x"),
-        ("library/b.py", "return c.h(x)", "return -c.h(x)"),
-        ("library/late.py", "k = 1", "k = 2"),
-        ("library/sub/c.py", "abs", "str"),
-        ("library/sub/__init__.py", "from", "import os\nfrom"),
-        ("library/sub/d.py", "4", "5"),
-        ("library/__init__.py", '"""A library."""', "side = 1"),
+        ("f(2)", "f(3)", True),
+        ("f(2)", "f( 2 )", False),
+        ("Make it.", "It is made.", False),
+        ("x * x", "x + x", True),
+        ("os.sep", "os.path.sep", False),
+        ("k = 1", "k = 2", True),
+        ('"""A library."""', "side = print(1)", False),
+        ('"""A library."""', "print(1)", True),
     ],
 )
-def test_a_change_anywhere_below_is_seen(tree, file, old, new):
-    before = digest_of(tree)
-    path = tree / file
-    path.write_text(path.read_text().replace(old, new))
-    assert digest_of(tree) != before
+def test_a_script_counts_whole(tmp_path, old, new, seen):
+    plant(tmp_path, CODE)
 
+    def digest_now():
+        digest._code.cache_clear()
+        return script_digest(tmp_path / "make.py", tmp_path)
 
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [
-        ("library/a.py", "# twice", "# once more"),
-        ("library/a.py", '"""Square."""', '"""Squares a number."""'),
-        ("library/a.py", '"""First."""', ""),
-        ("library/a.py", "b.g(x) * x + k", "(\n        b.g(x) * x\n        + k\n    )"),
-        ("scripts/make.py", "f(2)", "f( 2 )"),
-        ("library/unused.py", "x = 1", "x = 2"),
-    ],
-)
-def test_what_cannot_change_a_result_is_not(tree, file, old, new):
-    before = digest_of(tree)
-    path = tree / file
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-    assert digest_of(tree) == before
+    before = digest_now()
+    edit(tmp_path, old, new)
+    assert (digest_now() != before) == seen
 
 
 seeded = settings(derandomize=True, deadline=None, max_examples=150)
 LINE = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20)
 
 
-@pytest.fixture(scope="module")
-def planted_once(tmp_path_factory):
-    return planted(tmp_path_factory.mktemp("planted"))
+def digest_of(folder, code):
+    (folder / "code.py").write_text(code, encoding="utf-8")
+    digest._code.cache_clear()
+    return code_digest([(folder / "code.py", "k")], folder)
 
 
 @seeded
 @given(
-    file=st.sampled_from([name for name, text in FILES.items() if '"""' in text]),
     docstring=LINE,
     comments=st.lists(LINE, min_size=20, max_size=20),
     blank=st.lists(st.integers(0, 2), min_size=20, max_size=20),
 )
 def test_any_docstrings_comments_and_blank_lines_change_nothing(
-    planted_once, file, docstring, comments, blank
+    tmp_path_factory, docstring, comments, blank
 ):
-    before = digest_of(planted_once)
-    parsed = ast.parse(FILES[file])
-    for node in ast.walk(parsed):
-        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body[0].value.value = docstring
+    folder = tmp_path_factory.mktemp("code")
+    code = '"""First."""\ndef k(x):\n    """Square."""\n    for y in x:\n        yield y * y\n'
+    parsed = ast.parse(code)
+    for node in (parsed, parsed.body[1]):
+        node.body[0].value.value = docstring
     lines = ast.unparse(parsed).splitlines()
-    text = "".join(
+    other = "".join(
         line + f"  # {comment}" + "\n" * (1 + empty)
         for line, comment, empty in zip(lines, comments, blank, strict=False)
     )
-    try:
-        (planted_once / file).write_text(text, encoding="utf-8")
-        assert digest_of(planted_once) == before
-    finally:
-        planted(planted_once)
+    assert digest_of(folder, other) == digest_of(folder, code)
 
 
 CONSTANTS = st.one_of(
@@ -140,11 +106,14 @@ CONSTANTS = st.one_of(
 )
 OPERATORS = st.sampled_from(["+", "-", "*", "/", "//", "%", "<", "==", "and"])
 EXPRESSIONS = st.recursive(
-    st.one_of(CONSTANTS.map(repr), st.sampled_from("xy")),
+    st.one_of(CONSTANTS.map(repr), st.sampled_from(["x", "y", "...", "x.y", "f'{x}'"])),
     lambda inner: st.one_of(
         st.builds("({} {} {})".format, inner, OPERATORS, inner),
         st.builds("f({}, n={})".format, inner, inner),
         st.builds("[{}, {}]".format, inner, inner),
+        st.builds("{{{}: {}, **{}}}".format, inner, inner, inner),
+        st.builds("(lambda x, y={}: {})".format, inner, inner),
+        st.builds("[{} for y in {} if {}]".format, inner, inner, inner),
     ),
     max_leaves=5,
 )
@@ -152,43 +121,222 @@ EXPRESSIONS = st.recursive(
 
 @seeded
 @given(data=st.data(), first=EXPRESSIONS)
-def test_any_other_expression_is_seen(planted_once, data, first):
+def test_any_other_expression_is_seen(tmp_path_factory, data, first):
     """Against the syntax tree: two codes have one digest if and only if they have one tree."""
+    folder = tmp_path_factory.mktemp("code")
     second = data.draw(st.one_of(EXPRESSIONS, st.just(f"({first})"), st.just(f"{first} + 0")))
-    try:
-        digests = []
-        for code in (first, second):
-            (planted_once / "library" / "late.py").write_text(f"k = {code}\n", encoding="utf-8")
-            digests.append(digest_of(planted_once))
-    finally:
-        planted(planted_once)
     same = ast.dump(ast.parse(first)) == ast.dump(ast.parse(second))
-    assert (digests[0] == digests[1]) == same
+    one, other = (digest_of(folder, f"k = {code}\n") for code in (first, second))
+    assert (one == other) == same
 
 
-def test_every_clone_agrees(tree, tmp_path_factory):
-    other = tmp_path_factory.mktemp("clone")
-    for name in FILES:
-        (other / name).parent.mkdir(parents=True, exist_ok=True)
-        (other / name).write_text((tree / name).read_text())
-    assert digest_of(other) == digest_of(tree)
+STUDY = """
+# == studies/mine/statistics.py
+from microtome.sites import SITES
+from . import helpers
+def rsa(cosines): return helpers.mean(cosines) if SITES else 0
+def other(cosines): return cosines
+# == studies/mine/helpers.py
+def mean(x): return sum(x) / len(x)
+"""
 
 
-def test_every_import_of_microtome_in_the_scripts_is_followed():
-    """Independent of the digest's own parsing: every module named in an import line is read."""
-    for script in (ROOT / "scripts").rglob("*.py"):
-        digest._read.cache_clear()
-        seen, waiting = set(), [script]
-        while waiting:
-            file = waiting.pop()
-            if file not in seen:
-                seen.add(file)
-                for name in digest._read(file, ROOT)[1]:
-                    waiting.extend(digest._files(ROOT, name))
-        for file in seen:
-            for line in file.read_text(encoding="utf-8").splitlines():
-                words = line.split()
-                if len(words) > 3 and words[0] == "from" and words[1].startswith("microtome."):
-                    path = ROOT / (words[1].replace(".", "/") + ".py")
-                    package = ROOT / words[1].replace(".", "/") / "__init__.py"
-                    assert path in seen or package in seen, (script, line)
+def test_a_study_is_the_same_wherever_it_lies(tmp_path):
+    repository = tmp_path / "repository"
+    plant(repository, "# == microtome/__init__.py\n# == microtome/sites.py\nSITES = {}\n")
+    places = [repository, repository / "work", tmp_path / "one", tmp_path / "studies" / "two"]
+    for place in places:
+        plant(place, STUDY)
+
+    def digests():
+        digest._code.cache_clear()
+        files = [place / "studies" / "mine" / "statistics.py" for place in places]
+        return {code_digest([(file, "rsa")], repository) for file in files}
+
+    before = digests()
+    assert len(before) == 1
+    for place in places:
+        (place / "studies" / "mine" / "helpers.py").write_text("def mean(x): return max(x)\n")
+    after = digests()
+    assert len(after) == 1
+    edit(repository, "SITES = {}", "SITES = {1: 2}")
+    assert len(before | after | digests()) == 3
+
+
+def test_every_clone_agrees(tmp_path):
+    for clone in ("one", "other"):
+        plant(tmp_path / clone, CODE)
+    digests = {script_digest(tmp_path / c / "make.py", tmp_path / c) for c in ("one", "other")}
+    assert len(digests) == 1
+
+
+def test_a_product_of_several_functions_depends_on_each(tmp_path):
+    plant(tmp_path, CODE)
+    f, k = (tmp_path / "library" / "a.py", "f"), (tmp_path / "library" / "late.py", "k")
+    g = (tmp_path / "library" / "a.py", "g")
+    found = [code_digest(roots, tmp_path) for roots in ([f], [f, g], [g, f], [f, k], [g, k])]
+    assert found[1] == found[2]
+    assert len(set(found)) == 4
+
+
+PACKAGES = """
+# == products.py
+import numpy as np
+import scipy.stats as stats
+from sklearn.manifold import TSNE
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import xarray as xr
+def plain(x): return x
+def arrays(x): return np.mean(x)
+def tests(x): return stats.ttest_ind(x, x)
+def embedded(x): return TSNE(2)
+def annotated(x: "xr.Dataset"): return x
+def late(x):
+    from transformers import AutoTokenizer
+    return AutoTokenizer
+def checked(x):
+    if not x:
+        raise ValueError(np.mean(x))
+    return x
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "stale"),
+    [
+        ("numpy", "arrays tests embedded annotated"),
+        ("scipy", "tests embedded"),
+        ("sklearn", "embedded"),
+        ("xarray", "annotated"),
+        ("transformers", "late"),
+        ("tokenizers", "late"),
+        ("os", ""),
+    ],
+)
+def test_versions_count_of_packages_that_are_used(tmp_path, monkeypatch, package, stale):
+    plant(tmp_path, PACKAGES)
+    before = products(tmp_path)
+    monkeypatch.setattr(digest, "_version", lambda name: "99" if name == package else "1")
+    other = products(tmp_path)
+    monkeypatch.setattr(digest, "_version", lambda name: "1")
+    one = products(tmp_path)
+    assert {name for name in one if one[name] != other[name]} == set(stale.split())
+    assert before["plain"] == one["plain"]
+    monkeypatch.setattr(digest, "_INSTALLED_AS", {})
+    assert before["arrays"] != one["arrays"]
+
+
+def test_another_function_of_a_package_is_another_code(tmp_path):
+    plant(tmp_path, PACKAGES)
+    before = products(tmp_path)
+    edit(tmp_path, "scipy.stats as stats", "scipy.special as stats")
+    after = products(tmp_path)
+    assert {name for name in after if after[name] != before[name]} == {"tests"}
+
+
+def test_the_format_of_files_is_part_of_every_product(tmp_path, monkeypatch):
+    plant(tmp_path, PACKAGES)
+    before = products(tmp_path)
+    monkeypatch.setattr(digest.store, "FORMAT", digest.store.FORMAT + 1)
+    after = products(tmp_path)
+    assert not set(before.values()) & set(after.values())
+
+
+@pytest.mark.parametrize("content", [b"def f(:\n", b"x = 1\0\n", b"x = '\xff'\n"])
+def test_a_file_that_is_not_python_is_named(tmp_path, content):
+    (tmp_path / "a.py").write_text("import b\ndef f(): return b.g()\n")
+    (tmp_path / "b.py").write_bytes(content)
+    digest._code.cache_clear()
+    with pytest.raises(MicrotomeError, match=r"b\.py, line 1: .*; correct it"):
+        code_digest([(tmp_path / "a.py", "f")], tmp_path)
+
+
+def test_what_is_imported_from_elsewhere(tmp_path):
+    plant(tmp_path, PACKAGES + "from library import a\n" + CODE)
+    found = imported(tmp_path / "products.py", tmp_path)
+    assert set(found) == {
+        *[("numpy",), ("scipy", "stats"), ("sklearn", "manifold"), ("sklearn", "manifold", "TSNE")],
+        *[("typing",), ("typing", "TYPE_CHECKING"), ("os",)],
+        *[("transformers",), ("transformers", "AutoTokenizer")],
+    }
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """A copy of the library, its functions as (file, name), and their digests."""
+    folder = tmp_path_factory.mktemp("library")
+    shutil.copytree(ROOT / "microtome", folder / "microtome")
+    roots = [
+        (file, node.name)
+        for package in ("model", "texts", "sweep", "statistics", "figures")
+        for file in sorted((folder / "microtome" / package).glob("*.py"))
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    ]
+    return folder, roots, library_digests(folder, roots)
+
+
+def library_digests(folder, roots):
+    digest._code.cache_clear()
+    return {root: code_digest([root], folder) for root in roots}
+
+
+def stale_in_library(library, file, name):
+    """The functions of the library whose digests change when one of its functions does."""
+    folder, roots, before = library
+    text = file.read_text(encoding="utf-8")
+    node = next(n for n in ast.parse(text).body if getattr(n, "name", None) == name)
+    first = node.body[min(1, len(node.body) - 1)]  # below the docstring
+    lines = text.splitlines(keepends=True)
+    lines.insert(first.lineno - 1, f"{' ' * first.col_offset}print()\n")
+    file.write_text("".join(lines), encoding="utf-8")
+    after = library_digests(folder, roots)
+    file.write_text(text, encoding="utf-8")
+    return {root for root in roots if after[root] != before[root]}
+
+
+def test_two_functions_of_one_file_of_the_library_are_two_codes(library):
+    statistics = library[0] / "microtome" / "statistics"
+    fisher_z = statistics / "similarity.py", "fisher_z"
+    cosines = statistics / "similarity.py", "cosine_similarities"
+    selectivity = statistics / "selectivity.py", "selectivity"
+    stale = stale_in_library(library, *fisher_z)
+    assert {fisher_z, selectivity} <= stale
+    assert cosines not in stale
+    stale = stale_in_library(library, *cosines)
+    assert cosines in stale
+    assert not {fisher_z, selectivity} & stale
+
+
+def mentions(folder):
+    """Independent of the digest: which names the text of each definition has, by its name."""
+    found = {}
+    for file in (folder / "microtome").rglob("*.py"):
+        for part in re.split(r"\n(?=[@\w\"])", file.read_text(encoding="utf-8")):
+            words = set(re.findall(r"\w+", part))
+            for name in re.findall(r"^(?:def |class )?(\w+)", part, re.MULTILINE):
+                found.setdefault(name, set()).update(words)
+    return found
+
+
+def test_only_what_mentions_a_function_of_the_library_depends_on_it(library):
+    folder, roots, _ = library
+    words = mentions(folder)
+    for file, name in roots[:: len(roots) // 12]:
+        users, last = {name}, set()
+        while users != last:
+            last = users
+            users = users | {user for user in words if words[user] & users}
+        stale = stale_in_library(library, file, name)
+        assert (file, name) in stale
+        assert {user for _, user in stale} <= users
+        callers = [n for f, n in roots if f == file and re.search(rf"\b{name}\(", source(f, n))]
+        assert {(file, caller) for caller in callers} <= stale
+
+
+def source(file, name):
+    """The code of a function without its docstring and its errors."""
+    text = file.read_text(encoding="utf-8")
+    node = next(n for n in ast.parse(text).body if getattr(n, "name", None) == name)
+    return re.sub(r"raise .*", "", ast.unparse(ast.Module(node.body[1:], [])))

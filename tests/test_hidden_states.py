@@ -20,7 +20,7 @@ from microtome.errors import MicrotomeError
 from microtome.model.fetch import fetch
 from microtome.model.sources import Folder
 from microtome.statistics.distributions import token_profile
-from microtome.statistics.layers import by_layer, stack_hidden_states
+from microtome.statistics.layers import stack_hidden_states
 from microtome.statistics.positions import token_ids
 from microtome.statistics.prediction import next_tokens, target_log_probability
 from microtome.statistics.similarity import layer_similarity, similarity_profile, token_similarity
@@ -29,6 +29,7 @@ from microtome.store.layers import write_layers
 from microtome.sweep.sweep import batched, sweep
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import load_tokenizer, target_id, token_table
+from microtome.workflow.inputs import stacked
 
 ROOT = Path(__file__).parents[1]
 STUDY = "hidden_states"
@@ -71,9 +72,8 @@ def extract(checkpoint, stimuli, folder, texts=None):
 
 
 def hidden_states(layers, final):
-    entered = by_layer(layers, lambda section: section[["resid_pre"]].load())
-    with open_layer(final[0]) as section:
-        return stack_hidden_states(entered["resid_pre"], section["ln_final"])
+    job = SimpleNamespace(input=SimpleNamespace(layers=layers, final=final))
+    return stack_hidden_states(stacked(job, "resid_pre"), stacked(job, "ln_final"))
 
 
 @pytest.fixture(scope="module")

@@ -45,3 +45,45 @@ def test_a_table_of_the_same_name_has_a_section_of_its_own(tmp_path):
 
 def test_a_study_without_a_readme_has_no_captions(tmp_path):
     assert captions(tmp_path / "README.md") == {}
+
+
+def documents():
+    """README.md, all of docs/ and each study's README.md."""
+    return [
+        ROOT / "README.md",
+        *sorted(ROOT.glob("docs/*.md")),
+        *(s / "README.md" for s in STUDIES),
+    ]
+
+
+def anchors(document):
+    """The anchors that GitHub gives a document's headings."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ +(.*?) *$", text, flags=re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_links_lead_somewhere(document):
+    text = document.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)]*))?\)", text)
+    for path, anchor in links:
+        target = document.parent / path if path else document
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_files_of_the_repository_are_called_what_they_are_called(document):
+    text = document.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:microtome|rules|scripts|tests|stimuli)/[\w/.]+\.\w+)`", text):
+        assert (ROOT / name).exists() or "my_corpus" in name, name
+
+
+def test_the_way_from_a_figure_to_the_sweep_is_there():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    clicks = re.findall(r"^\| \d\. \[([\w/.]+)\]\(.*?\) \| (.*?) \|", text, flags=re.M)
+    assert len(clicks) == 4
+    for file, names in clicks:
+        code = (ROOT / file).read_text(encoding="utf-8")
+        assert all(name in code for name in re.findall("`(.*?)`", names))

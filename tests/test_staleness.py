@@ -285,6 +285,10 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         in_code("microtome/store/files.py", ".partial", ".unfinished"),
         set(),
     ),
+    "the version of what files hold": (
+        in_code("microtome/store/__init__.py", "FORMAT = 1", "FORMAT = 2"),
+        ALL,
+    ),
     "how a config is read": (
         in_code(
             "microtome/workflow/config.py",
@@ -442,6 +446,20 @@ def test_products_that_were_changed_by_hand_are_noticed_and_made_again(clone, tm
     figure.unlink()
     assert clone.run() == GELU_FIGURE
     assert clone.verify() == []
+
+
+def test_a_model_that_is_deleted_makes_nothing_stale(clone, tmp_path):
+    clone = clone.copy(tmp_path / "edited")
+    shutil.rmtree(clone.product("models"))
+    assert clone.planned() == set()
+    clone.product("activations/tiny/words/layer-01.h5").unlink()
+    for folder in ("statistics/category_selectivity", "figures/category_selectivity"):
+        shutil.rmtree(clone.product(folder))
+    # What the sweep needs is fetched again, and with it goes all that is made from the model.
+    stale = ALL - GELU
+    assert clone.planned() == stale
+    assert clone.run() == stale
+    assert clone.planned() == set()
 
 
 def test_a_sweep_that_makes_the_same_bytes_stops_there(tmp_path, gpt2_tokenizer):

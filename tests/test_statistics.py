@@ -9,7 +9,7 @@ from microtome.errors import MicrotomeError
 from microtome.statistics.correlation import correlations, paired_values, site_pairs
 from microtome.statistics.dimensionality import tsne
 from microtome.statistics.distributions import histograms, site_histograms, token_histograms
-from microtome.statistics.layers import by_layer
+from microtome.statistics.layers import stack_layers
 from microtome.statistics.permutation import mantel_test, selectivity_test
 from microtome.statistics.positions import at_position, distinct, from_position
 from microtome.statistics.selectivity import selectivity, similarity_distributions
@@ -20,7 +20,6 @@ from microtome.statistics.similarity import (
     representational_similarity,
     word_pairs,
 )
-from microtome.store.layers import Section, write_layers
 
 WORDS = ["sun", "moon", "pear", "lime", "fig"]
 CATEGORY = ["space", "space", "fruit", "fruit", "fruit"]
@@ -190,20 +189,12 @@ def test_fisher_z_demonstration_is_seeded():
     assert sample["count"].sum("bin").values.tolist() == [1000, 1000]
 
 
-def test_by_layer_reads_one_file_after_another(tmp_path):
-    paths = []
-    for layer in (1, 4, 12):
-        data = section(layer)
-        paths.append(tmp_path / f"layer-{layer:02d}.h5")
-        values = {site: data[site].values for site in "qkv"}
-        rows = np.arange(data.sizes["token"])
-        write_layers(
-            [Section(layer, rows, values)],
-            data.drop_vars(["q", "k", "v"]).coords,
-            {layer: paths[-1]},
-            {},
-        )
-    profile = by_layer(paths, lambda s: correlations(at_position(s, -1), ["q", "k"]))
+def test_layers_are_stacked_along_a_dimension_of_their_own():
+    def results():
+        for layer in (1, 4, 12):
+            yield layer, correlations(at_position(section(layer), -1), ["q", "k"])
+
+    profile = stack_layers(results(), 3)
     assert list(profile["layer"].values) == [1, 4, 12]
     expected = correlations(at_position(section(4), -1), ["q", "k"])["r"]
     np.testing.assert_allclose(profile["r"].sel(layer=4), expected)

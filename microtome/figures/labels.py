@@ -1,4 +1,4 @@
-"""Words for what a statistic's names and attributes say."""
+"""Labels worded from the names and attributes in a statistic."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import xarray as xr
 
 
 def stage_labels(histograms: xr.Dataset) -> list[str]:
-    """Name the stages of an MLP that the sites of a dataset are; other sites keep their names.
+    """Name the stage of an MLP that each site of a dataset is; other sites keep their names.
 
     Args:
         histograms: coordinate `site`; attributes of
@@ -26,10 +26,9 @@ def stage_labels(histograms: xr.Dataset) -> list[str]:
 
 
 def site_definition(statistic: xr.Dataset) -> str:
-    """Say what the site of a dataset is in its model, as far as that differs between models.
+    """Define the site of a dataset where its meaning differs between models.
 
-    `pre = output of gate_proj, before SiLU`, say. A site that is the same in all models is its
-    own name.
+    An example is `pre = output of gate_proj, before SiLU`. Other sites keep their names.
 
     Args:
         statistic: attributes `site` and those of

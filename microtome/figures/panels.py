@@ -18,7 +18,7 @@ from microtome.figures.text import visible
 
 
 class Look(NamedTuple):
-    """What sets one of several things in a figure apart: its line, its marker, its fill."""
+    """How one of several series is drawn: the colour of its line, its marker, its fill colour."""
 
     colour: str
     marker: str
@@ -26,7 +26,7 @@ class Look(NamedTuple):
 
 
 def looks(n: int) -> list[Look]:
-    """A look for each of n things that a figure compares."""
+    """Distinct looks for n series."""
     return [
         Look(LINES[i % len(LINES)], MARKERS[i % len(MARKERS)], FILLS[i % len(FILLS)])
         for i in range(n)
@@ -40,9 +40,9 @@ def panel_grid(
 
     Args:
         n: how many panels.
-        row: the size of a full row, width and height in inches; fewer panels are a narrower row.
-        layout: the figure's layout engine: tight or constrained.
-        columns: how many panels are a full row.
+        row: width and height of a full row in inches; fewer panels make the figure narrower.
+        layout: layout engine of the figure, tight or constrained.
+        columns: number of panels in a full row.
 
     Returns:
         The figure and its panels, in the order of reading.
@@ -57,7 +57,7 @@ def panel_grid(
 
 
 def colour_bar_ends(values: np.ndarray, limits: tuple[float, float]) -> str:
-    """Say at which ends a colour bar gets an arrow: where values lie beyond its limits.
+    """The ends of a colour bar that get an arrow, because values lie beyond them.
 
     Args:
         values: all that is drawn on the colour scale, of any shape.
@@ -66,7 +66,7 @@ def colour_bar_ends(values: np.ndarray, limits: tuple[float, float]) -> str:
     Returns:
         neither, min, max or both, for matplotlib's `extend`.
     """
-    # No arrow for what nobody can see: a vector's cosine with itself may be 1 + 2e-16.
+    # A difference that cannot be seen gets no arrow: cosines of equal vectors may be 1 + 2e-16.
     unseen = 1e-6 * (limits[1] - limits[0])
     below, above = (values < limits[0] - unseen).any(), (values > limits[1] + unseen).any()
     return {(True, True): "both", (True, False): "min", (False, True): "max"}.get(
@@ -82,8 +82,8 @@ def laminar_profile(
     Args:
         axes: where.
         layers: the layers, (layer,).
-        series: label: values, (layer,).
-        ylabel: what the values are.
+        series: values by label, (layer,) each.
+        ylabel: label of the values.
     """
     for (label, values), look in zip(series.items(), looks(len(series)), strict=True):
         axes.plot(
@@ -104,7 +104,7 @@ def laminar_profile(
 def dots(
     axes: Axes, x: np.ndarray, y: np.ndarray, fill: tuple[float, float, float], **labels: str
 ) -> None:
-    """Draw many points as small outlined dots; in an SVG they are one image."""
+    """Draw many points as small outlined dots; in an SVG, more than 2,000 are one image."""
     axes.plot(
         x,
         y,
@@ -124,7 +124,7 @@ def depth_colours(n: int, *, first: int = 1) -> np.ndarray:
 
     Args:
         n: how many depths.
-        first: 0 begins with the colour map's darkest colour, 1 ends with its lightest.
+        first: 0 to begin with the first colour of the map, 1 to end with the last.
     """
     return mpl.colormaps[DEPTH]((np.arange(n) + first) / n)
 
@@ -138,15 +138,15 @@ def strips(
     size: float | None = None,
     jitter: float = 0.05,
 ) -> None:
-    """Draw columns of jittered marks at 0, 1, …, coloured by depth; in an SVG, many are an image.
+    """Draw columns of jittered markers at 0, 1, …; in an SVG, more than 2,000 are one image.
 
     Args:
         axes: where.
         columns: values, (column, value).
-        colours: of the columns, (column, 4); those of `depth_colours` by default.
-        marker: matplotlib's name of the marks' shape.
-        size: of the marks, in points; by default as fits the number of columns.
-        jitter: standard deviation of the marks' distances from the middle of their column.
+        colours: RGBA of the columns, (column, 4); by default those of `depth_colours`.
+        marker: marker, as matplotlib names it.
+        size: size of the markers in points; by default, smaller the more columns there are.
+        jitter: standard deviation of the horizontal jitter; columns are 1 apart.
     """
     if colours is None:
         colours = depth_colours(len(columns))
@@ -173,21 +173,21 @@ def histogram_line(
 
     Args:
         axes: where.
-        left_edges: of the bins, (bin,).
-        heights: of the bins, (bin,); NaN where a row was filled up.
-        look: matplotlib's properties of a line.
+        left_edges: left edges of the bins, (bin,).
+        heights: heights of the bins, (bin,). Bins that pad a row are NaN and not drawn.
+        look: properties of the line, as matplotlib names them.
     """
     bins = np.isfinite(heights)
     axes.plot(left_edges[bins], heights[bins], **look)
 
 
 def sparse_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
-    """Label the places 0, 1, … of an axis, or only each second, third, …, so that all fit.
+    """Label the places 0, 1, … of an axis, or every second, third, … of them, so that all fit.
 
     Args:
-        axis: which one.
+        axis: the axis.
         labels: the label of each place.
-        most: how many labels there is room for.
+        most: the most labels that there is room for.
     """
     places = range(0, len(labels), -(-len(labels) // most))
     axis.set_ticks(places, [labels[place] for place in places])
@@ -209,17 +209,17 @@ def histogram_images(
     xlabel: str,
     ylabel: str,
 ) -> None:
-    """Fill a figure with images of histograms, one per row, that share a colour bar.
+    """Fill a figure with images whose rows are histograms, on one colour scale.
 
     Args:
         figure: where, with constrained layout.
         titles: a title for each panel.
         histograms: `density` between ±`limit` and `beyond`, the share outside.
-        rows: the dimension that the rows of an image are along.
-        panels: the dimension that the images are along.
+        rows: dimension of the rows of an image.
+        panels: dimension of the images.
         limits: the densities at the ends of the colour scale.
-        xlabel: what the values are.
-        ylabel: what the rows are.
+        xlabel: label of the values.
+        ylabel: label of the rows.
     """
     limit, places = histograms.attrs["limit"], histograms[rows].values
     density = histograms["density"].transpose(panels, rows, "value").values
@@ -255,15 +255,15 @@ def stage_images(
     limits: tuple[float, float],
     ylabel: str,
 ) -> None:
-    """Fill a figure with images of the histograms of an MLP's stages, a lettered panel for each.
+    """Fill a figure with images of the histograms of the stages of an MLP, in lettered panels.
 
     Args:
         figure: where, with constrained layout.
         histograms: as in `histogram_images`, along `site`, with the attributes that
             `microtome.figures.labels.stage_labels` reads.
-        rows: the dimension that the rows of an image are along.
+        rows: dimension of the rows of an image.
         limits: the densities at the ends of the colour scale.
-        ylabel: what the rows are.
+        ylabel: label of the rows.
     """
     stages = stage_labels(histograms)
     histogram_images(

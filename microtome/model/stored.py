@@ -19,8 +19,8 @@ from microtome.model.taps import Tap
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 #: Architectures whose projections are stored (in, out); all others store (out, in).
 _INPUT_FIRST = ("gpt2",)
-#: Activation functions by the names that configs give them; GELU's approximations by tanh, which
-#: differ from it by less than 0.001, go by its name.
+#: Activation functions by the names that configs give them. GELU's approximations by tanh differ
+#: from it by less than 0.001 and are called GELU too.
 _ACTIVATIONS = {
     "gelu": "GELU",
     "gelu_new": "GELU",

@@ -60,14 +60,14 @@ class MappedWeights:
         self._buffers: dict[tuple[int, str], Tensor] = {}
 
     def of_blocks(self, blocks: range) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """The weights of consecutive blocks, each brought nearer while the one before it runs.
+        """The weights of consecutive blocks, each prefetched while the block before it runs.
 
-        On a CPU the system reads the next block's pages from disk; a thread of ours would only
-        take turns with the block. To a GPU a thread sends them.
+        On a CPU the system reads the next block's pages from disk; a thread would only compete
+        with the block. On a GPU a thread sends them there.
 
         Yields:
             A block's index and its weights in the dtype of computation, by their names in the
-            block; they hold until the next ones are asked for.
+            block; they are valid until the next ones are asked for.
         """
         if not self._on_gpu:
             coming = self._stored(blocks.start)

@@ -1,4 +1,4 @@
-"""Dimensionality: many dimensions reduced to two, and what a third one can part.
+"""Dimensionality: many dimensions reduced to two, and classes that a third one separates.
 
 Source: Mike X Cohen, "50 ML projects to understand LLMs", project 42, part 5 and the second demo.
 """
@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
+from microtome.statistics.distributions import is_constant
 
 
 def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int) -> xr.Dataset:
@@ -17,14 +18,15 @@ def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int
     Args:
         section: variables (`token`, …) with the coordinate `text`, the sites among them.
         sites: the sites.
-        perplexity: about how many neighbours a token has.
-        seed: of the random draws.
+        perplexity: the effective number of a token's neighbours.
+        seed: seed of the random draws.
 
     Returns:
-        `embedding`, (`site`, `token`, `component`), float64, without a unit; coordinate `text`.
+        `embedding`, (`site`, `token`, `component`), float64, in arbitrary units; coordinate
+        `text`.
 
     Raises:
-        MicrotomeError: as many neighbours as there are tokens, or more.
+        MicrotomeError: as many neighbours as there are tokens, or more; tokens that are all equal.
     """
     from sklearn.manifold import TSNE
 
@@ -37,8 +39,13 @@ def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int
     embeddings = []
     for site in sites:
         vectors = section[site].values.reshape(n_tokens, -1).astype(np.float64)
-        # The exact method sums in one order, whatever the number of threads. scikit-learn's own
-        # rule for the learning rate is N / 48, at least 50; of few tokens, 50 throws some far out.
+        if n_tokens < 2 or is_constant(vectors, axis=0).all():
+            raise MicrotomeError(
+                f"site {site}: its {n_tokens} tokens are all equal, which t-SNE cannot set apart; "
+                "use another text"
+            )
+        # The exact method always sums in the same order, whatever the number of threads.
+        # scikit-learn's learning rate, N / 48 but at least 50, throws some of few tokens far out.
         reduced = TSNE(
             n_components=2,
             perplexity=perplexity,
@@ -55,23 +62,30 @@ def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int
 
 
 def linear_separation_demonstration(n: int, noise: float, seed: int) -> xr.Dataset:
-    """Two noisy rings around the origin that no line parts, and the radius, which does.
+    """Two noisy rings around the origin, which no line separates, and the radius, which does.
 
     Args:
-        n: points per ring, at equal angles once around.
-        noise: standard deviation of what is added to x and to y.
-        seed: of the random draw.
+        n: points per ring, at equal angles.
+        noise: standard deviation of the normal noise added to x and y.
+        seed: seed of the random draw.
 
     Returns:
         `x`, `y` and `radius`, (`ring`, `point`); the rings `inner` and `outer` have radius 1
         and 2 before the noise.
+
+    Raises:
+        MicrotomeError: noise that leaves no number.
     """
     angle = 2 * np.pi * np.arange(n) / n
     circle = np.stack([np.cos(angle), np.sin(angle)])
     rings = np.array([1.0, 2.0])[:, None, None] * circle
     rings += np.random.default_rng(seed).normal(scale=noise, size=rings.shape)
     x, y = rings[:, 0], rings[:, 1]
-    columns = {"x": x, "y": y, "radius": np.hypot(x, y)}
+    with np.errstate(over="ignore", invalid="ignore"):
+        radius = np.hypot(x, y)
+    if not np.isfinite(radius).all():
+        raise MicrotomeError(f"noise {noise}: the radius is no number; give a smaller `noise`")
+    columns = {"x": x, "y": y, "radius": radius}
     return xr.Dataset(
         {name: (("ring", "point"), values) for name, values in columns.items()},
         {"ring": ["inner", "outer"]},

@@ -11,10 +11,14 @@ import numpy as np
 import xarray as xr
 from scipy.special import erf
 
+from microtome.errors import MicrotomeError
 from microtome.model.stored import StoredMLP
 from microtome.statistics.moments import accumulate, layers_by_sites
 from microtome.statistics.positions import require_positions, rows_at
 from microtome.store.layers import Section
+
+#: The most bins of a histogram. The rule of Freedman and Diaconis itself has no bound.
+MOST_BINS = 10_000
 
 
 def histograms(
@@ -24,40 +28,73 @@ def histograms(
 
     Args:
         samples: arrays of any shapes, used one at a time.
-        n_edges: how many edges the bins have, evenly spaced and both limits among them; one more
-            than there are bins.
+        n_edges: number of edges of the bins, one more than there are bins. They are evenly
+            spaced, and both limits are among them.
         limit: the last edge; the first is its negative.
 
     Returns:
         Densities per unit of the values, (sample, n_edges - 1), 0 where all values lie beyond;
         and the share of the values that lie beyond, (sample,).
+
+    Raises:
+        MicrotomeError: as in `edges`.
     """
-    found = [
-        _density(_counts(values, n_edges, limit), values.size, n_edges, limit) for values in samples
-    ]
+    bins = edges(n_edges, limit)
+    found = [_density(_counts(values, bins), values.size, bins) for values in samples]
     densities, beyond = zip(*found, strict=True)
     return np.array(densities), np.array(beyond)
 
 
+def edges(n_edges: int, limit: float) -> np.ndarray:
+    """The edges of the bins of `histograms`, (n_edges,).
+
+    Raises:
+        MicrotomeError: there is no bin, or float64 cannot tell the edges apart.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.linspace(-limit, limit, n_edges)
+        widths = np.diff(found)
+    if not (widths.size and np.isfinite(widths).all() and (widths > 0).all()):
+        raise MicrotomeError(
+            f"limit {limit} and n_edges {n_edges} make no bins; correct the options `limit`, above "
+            "0, and `n_edges`, 2 or more"
+        )
+    return found
+
+
 def centres(n_edges: int, limit: float) -> np.ndarray:
     """The centres of the bins of `histograms`, (n_edges - 1,)."""
-    edges = np.linspace(-limit, limit, n_edges)
-    return (edges[:-1] + edges[1:]) / 2
+    found = edges(n_edges, limit)
+    return (found[:-1] + found[1:]) / 2
 
 
-def _counts(values: np.ndarray, n_edges: int, limit: float) -> np.ndarray:
-    """How many values each bin holds, (n_edges - 1,)."""
+def is_constant(values: np.ndarray, axis: int = -1, scale: np.ndarray | None = None) -> np.ndarray:
+    """Find where values along an axis are all equal, or fewer than two: no test is defined there.
+
+    Args:
+        values: of any shape.
+        axis: the axis that the values to compare lie along.
+        scale: the size of what the values were computed from, in the shape of the result; by
+            default their own. Differences of up to 1e-10 of it are taken for rounding.
+    """
+    if values.shape[axis] < 2:
+        return np.ones(np.delete(values.shape, axis), dtype=bool)
+    lowest, highest = values.min(axis), values.max(axis)
+    if scale is None:
+        scale = np.maximum(np.abs(lowest), np.abs(highest))
+    return highest - lowest <= 1e-10 * scale
+
+
+def _counts(values: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """The number of values in each bin, (bin,)."""
     # In float64, the dtype of the edges: a value on an edge belongs to the bin above it.
-    return np.histogram(values.astype(np.float64), n_edges - 1, (-limit, limit))[0]
+    return np.histogram(values.astype(np.float64), len(bins) - 1, (bins[0], bins[-1]))[0]
 
 
-def _density(
-    counts: np.ndarray, n: int, n_edges: int, limit: float
-) -> tuple[np.ndarray, np.floating]:
+def _density(counts: np.ndarray, n: int, bins: np.ndarray) -> tuple[np.ndarray, np.floating]:
     """The density of the values inside the limits, and the share of all n values beyond them."""
     inside = counts.sum()
-    widths = np.diff(np.linspace(-limit, limit, n_edges))
-    return counts / (max(inside, 1) * widths), 1 - inside / n
+    return counts / (max(inside, 1) * np.diff(bins)), 1 - inside / n
 
 
 def freedman_diaconis(
@@ -73,13 +110,27 @@ def freedman_diaconis(
 
     Returns:
         Heights and left edges of the bins, (sample, bin), those of fewer bins padded with NaN.
+        Values that are NaN or infinite are left out.
     """
-    found = [np.histogram(values, bins="fd", density=density) for values in samples]
-    return _padded([heights for heights, _ in found]), _padded([edges[:-1] for _, edges in found])
+    found = []
+    for sample in samples:
+        values = sample[np.isfinite(sample)]
+        # The density of no values would be 0 / 0.
+        found.append(np.histogram(values, _rule(values), density=density and values.size > 0))
+    return _padded([heights for heights, _ in found]), _padded([bins[:-1] for _, bins in found])
+
+
+def _rule(values: np.ndarray) -> str | int:
+    """The rule of Freedman and Diaconis, or a number of bins where it fails."""
+    if is_constant(values):
+        return 1
+    width = 2 * np.subtract(*np.percentile(values, [75, 25])) / np.cbrt(values.size)
+    # Of nearly equal values and a few far from them, it makes millions of bins.
+    return MOST_BINS if 0 < width * MOST_BINS < np.ptp(values) else "fd"
 
 
 def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of unequal length as one float64 matrix, the shorter ones filled up with NaN."""
+    """Join rows of unequal length into one float64 matrix, the shorter ones padded with NaN."""
     matrix = np.full((len(rows), max(map(len, rows))), np.nan)
     for i, row in enumerate(rows):
         matrix[i, : len(row)] = row
@@ -94,13 +145,16 @@ def site_histograms(
     Args:
         section: variables (`token`, …), the sites among them.
         sites: the sites.
-        n_edges: how many edges the bins have; see `histograms`.
+        n_edges: number of edges of the bins; see `histograms`.
         limit: the last edge; the first is its negative.
 
     Returns:
-        `density`, (`site`, `value`), with the bins' centres along `value`; `n`, (`site`,), how
-        many activations there are, and `beyond`, the share of them outside the limits; attribute
+        `density`, (`site`, `value`), with the centres of the bins along `value`; `n`, (`site`,),
+        the number of activations, and `beyond`, the share of them outside the limits; attribute
         `limit`.
+
+    Raises:
+        MicrotomeError: as in `edges`.
     """
     values = [section[site].values for site in sites]
     densities, beyond = histograms(values, n_edges, limit)
@@ -120,7 +174,7 @@ def token_histograms(
 ) -> xr.Dataset:
     """Histograms as in `site_histograms`, for each position in the text.
 
-    Texts, if there are several, are taken together.
+    Several texts are taken together. Arguments as in `site_histograms`.
 
     Returns:
         As in `site_histograms`, with a new first dimension `position`.
@@ -166,8 +220,8 @@ def weight_counts(mlp: StoredMLP, layer: int) -> xr.Dataset:
         layer: the layer.
 
     Returns:
-        (`tensor`,): `size` (say 768 x 3072, inputs first), `count`, and `percent` of all; a
-        projection without biases has no row for them. Attribute `layer`.
+        (`tensor`,): `size` (as in 768 x 3072, inputs first), `count`, and `percent` of all.
+        Biases have a row only where the projection has biases. Attribute `layer`.
     """
     tensors = {}
     for projection in mlp.projections:
@@ -193,12 +247,13 @@ def weight_histograms(mlp: StoredMLP, n_edges: int, limit: float) -> xr.Dataset:
 
     Args:
         mlp: a checkpoint's MLPs.
-        n_edges: how many edges the bins have; see `histograms`.
+        n_edges: number of edges of the bins; see `histograms`.
         limit: the last edge; the first is its negative.
 
     Returns:
-        `density`, (`layer`, `matrix`, `value`), with the bins' centres along `value`; `beyond`,
-        (`layer`, `matrix`), the share of the weights outside the limits; attribute `limit`.
+        `density`, (`layer`, `matrix`, `value`), with the centres of the bins along `value`;
+        `beyond`, (`layer`, `matrix`), the share of the weights outside the limits; attribute
+        `limit`.
     """
     names, layers = mlp.projections, np.arange(mlp.n_layers)
     densities, beyond = histograms(
@@ -222,24 +277,28 @@ def running_histograms(
 
     Args:
         sections: layer by layer, as the sweep yields them.
-        n_edges: how many edges the bins have; see `histograms`.
+        n_edges: number of edges of the bins; see `histograms`.
         limit: the last edge; the first is its negative.
         n_threads: how many threads count at once. The sweep computes nothing while it waits for
             the counts.
 
     Returns:
-        `density`, (`layer`, `site`, `value`), with the bins' centres along `value`; `n`, how many
-        values there are, and `beyond`, the share of them outside the limits, (`layer`, `site`);
+        `density`, (`layer`, `site`, `value`), with the centres of the bins along `value`; `n`, the
+        number of values, and `beyond`, the share of them outside the limits, (`layer`, `site`);
         attribute `limit`.
+
+    Raises:
+        MicrotomeError: as in `edges`, or a site is in no layer.
     """
+    bins = edges(n_edges, limit)
 
     def counted(values: np.ndarray) -> np.ndarray:
         """The counts of the bins, and last the number of values."""
         parts = np.array_split(values, n_threads)
-        return np.append(sum(pool.map(lambda x: _counts(x, n_edges, limit), parts)), values.size)
+        return np.append(sum(pool.map(lambda x: _counts(x, bins), parts)), values.size)
 
     def finished(counts: np.ndarray) -> dict[str, np.ndarray]:
-        density, beyond = _density(counts[:-1], counts[-1], n_edges, limit)
+        density, beyond = _density(counts[:-1], counts[-1], bins)
         return {"n": counts[-1], "beyond": beyond, "density": density}
 
     with ThreadPoolExecutor(n_threads) as pool:
@@ -252,13 +311,20 @@ def gelu_demonstration(n: int, limit: float) -> xr.Dataset:
     """GELU, x · Φ(x) with the normal distribution Φ, of evenly spaced values.
 
     Args:
-        n: how many values.
-        limit: the largest of them; the smallest is its negative.
+        n: number of values.
+        limit: the largest value; the smallest is its negative.
 
     Returns:
         (`sample`,): `raw`, `gelu` of it, and `squared_difference` of the two.
+
+    Raises:
+        MicrotomeError: squares that float64 cannot hold.
     """
-    raw = np.linspace(-limit, limit, n)
-    gelu = raw * (1 + erf(raw / np.sqrt(2))) / 2
-    columns = {"raw": raw, "gelu": gelu, "squared_difference": (raw - gelu) ** 2}
+    with np.errstate(over="ignore", invalid="ignore"):
+        raw = np.linspace(-limit, limit, n)
+        gelu = raw * (1 + erf(raw / np.sqrt(2))) / 2
+        squared = (raw - gelu) ** 2
+    if not np.isfinite(squared).all():
+        raise MicrotomeError(f"limit {limit}: its square is no number; give a smaller `limit`")
+    columns = {"raw": raw, "gelu": gelu, "squared_difference": squared}
     return xr.Dataset({name: ("sample", values) for name, values in columns.items()})

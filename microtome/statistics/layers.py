@@ -1,33 +1,48 @@
 """Layer by layer: one section at a time, and the hidden states of all."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
 from microtome.statistics.positions import require_one_text
-from microtome.store.datasets import open_layer
 
 
-def by_layer(
-    paths: Sequence[str | Path], statistic: Callable[[xr.Dataset], xr.Dataset]
-) -> xr.Dataset:
-    """Apply a statistic to one layer file after another, one in memory at a time.
+def stack_layers(results: Iterable[tuple[int, xr.Dataset]], n: int) -> xr.Dataset:
+    """Stack the datasets of n layers, each forgotten once it is copied.
+
+    `xarray.concat` does the same, but holds all of them beside the stack.
 
     Args:
-        paths: layer files.
-        statistic: takes the dataset of one layer (see `microtome.store.datasets.open_layer`).
+        results: layers, and a dataset for each.
+        n: how many layers.
 
     Returns:
-        The statistic of every layer, along a new first dimension `layer`.
+        The variables along a new first dimension `layer`; other coordinates and attributes are
+        those of the first layer's dataset.
+
+    Raises:
+        ValueError: datasets whose variables differ in name, dimensions, size or dtype.
     """
-    rows = []
-    for path in paths:
-        with open_layer(path) as section:
-            rows.append(statistic(section).expand_dims(layer=[int(section.attrs["layer"])]))
-    return xr.concat(rows, dim="layer", coords="minimal", compat="override", join="exact")
+    layers: list[int] = []
+    for layer, found in results:
+        kinds = {name: (v.dims, v.shape, v.dtype) for name, v in found.items()}
+        if not layers:
+            first, expected = found, kinds
+            stacks = {name: np.empty((n, *v.shape), v.dtype) for name, v in found.items()}
+        if kinds != expected:
+            raise ValueError(f"layer {layer} has {kinds}, and layer {layers[0]} {expected}")
+        for name, values in found.items():
+            stacks[name][len(layers)] = values.values
+        layers.append(layer)
+        del found  # before the next one is computed
+    stacked = {
+        name: (("layer", *first[name].dims), stack, first[name].attrs)
+        for name, stack in stacks.items()
+    }
+    coordinates = {name: coordinate.variable for name, coordinate in first.coords.items()}
+    return xr.Dataset(stacked, {"layer": layers, **coordinates}, first.attrs)
 
 
 def stack_hidden_states(resid_pre: xr.DataArray, ln_final: xr.DataArray) -> xr.DataArray:

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from microtome.errors import MicrotomeError
 from microtome.store.layers import Section
 
 #: Where a number belongs: the layer, or None after the last block, and the site.
@@ -45,7 +46,17 @@ def accumulate(
 
 
 def layers_by_sites(found: Mapping[Place, Mapping[str, ArrayLike]]) -> xr.Dataset:
-    """Lay out values by place and name as variables (`layer`, `site`), or with `value` last."""
+    """Lay out values by place and name as variables (`layer`, `site`), or with `value` last.
+
+    Raises:
+        MicrotomeError: a site after the last block, which is in no layer.
+    """
+    final = sorted(site for layer, site in found if layer is None)
+    if final:
+        raise MicrotomeError(
+            f"sites {final}: they are in no layer, as running statistics want; name sites of the "
+            "blocks under `sites`"
+        )
     layers, sites = (list(dict.fromkeys(place[i] for place in found)) for i in (0, 1))
     arrays = {
         name: np.array([[found[layer, site][name] for site in sites] for layer in layers])

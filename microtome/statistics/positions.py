@@ -1,9 +1,9 @@
-"""Rows by the place of their token: in a text, or in the word that a template holds.
+"""Positions: rows of activations chosen by where their token stands in its text or word.
 
-Rows are found by the coordinate `position` and never counted: where a stimulus set keeps some of
-its tokens only, a text has fewer rows than tokens. Such sets have the coordinates `length` (how
-many tokens the row's text has) and, for words in a template, `word_start` and `word_end` (the
-positions of the word's first token and of the first token after it).
+Rows are found by the coordinate `position`, never by counting them: a stimulus set that keeps only
+some tokens has fewer rows than tokens. Such a set has the coordinate `length`, the number of tokens
+of the row's text, and, for words in a template, `word_start` and `word_end`, the positions of the
+word's first token and of the first token after it.
 """
 
 from typing import TypeVar

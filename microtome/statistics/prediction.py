@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import log_softmax
 
+from microtome.errors import MicrotomeError
 from microtome.statistics.positions import at_position, require_one_text
 from microtome.texts.tokens import token_text
 
@@ -21,12 +22,12 @@ def next_tokens(section: xr.Dataset, tokenizer: "PreTrainedTokenizerBase", n: in
 
     Args:
         section: `logits`, (`token`, `d_vocab`), with token coordinates, of one text.
-        tokenizer: the model's own.
-        n: how many.
+        tokenizer: the tokenizer of the model.
+        n: number of tokens.
 
     Returns:
-        Along `rank` (1, 2, …): `token_id`, `text` (the token decoded on its own) and
-        `log_probability` (natural, float64).
+        (`rank`,), with ranks 1, 2, …: `token_id`, `text` (the token decoded on its own) and
+        `log_probability` (natural logarithm, float64).
 
     Raises:
         MicrotomeError: more than one text, or one whose last token is not kept.
@@ -39,7 +40,7 @@ def next_tokens(section: xr.Dataset, tokenizer: "PreTrainedTokenizerBase", n: in
     return xr.Dataset(
         {
             "token_id": ("rank", ids.astype(np.int32)),
-            "text": ("rank", texts),
+            "text": ("rank", np.array(texts, dtype=object)),
             "log_probability": ("rank", log_probability[ids]),
         },
         {"rank": np.arange(1, len(ids) + 1)},
@@ -56,8 +57,18 @@ def target_log_probability(log_probabilities: np.ndarray, target: int) -> xr.Dat
     Returns:
         `log_probability`, (`layer`,), of the target with that block scaled, and `clean`, with
         none scaled; natural logarithms.
+
+    Raises:
+        MicrotomeError: a prediction that is no number.
     """
     clean, *scaled = log_probabilities[:, target].astype(np.float64)
+    if not np.isfinite([clean, *scaled]).all():
+        layer = np.flatnonzero(~np.isfinite(scaled))[:1]
+        where = f"block {layer[0]} scaled" if layer.size else "no block scaled"
+        raise MicrotomeError(
+            f"with {where}, the log-probability is not a finite number; correct the `factor` "
+            "option to one nearer to 1"
+        )
     return xr.Dataset(
         {"log_probability": ("layer", scaled), "clean": clean},
         {"layer": np.arange(len(scaled))},

@@ -11,18 +11,22 @@ import xarray as xr
 
 from microtome.errors import MicrotomeError
 from microtome.model.stored import StoredMLP
-from microtome.statistics.correlation import site_pairs
+from microtome.statistics.correlation import correlation_matrix, site_pairs
 from microtome.statistics.distributions import freedman_diaconis
 from microtome.statistics.positions import require_all_tokens, require_words
 
-#: The largest cosine that float32 activations can tell from 1; Fisher's z is finite there.
+#: The largest cosine below 1 that float32 can represent; Fisher's z of it is finite.
 LARGEST_COSINE = 1 - 2.0**-24
 
 
 def cosines(vectors: np.ndarray) -> np.ndarray:
-    """Cosine similarity of each two vectors, (…, a, d) to (…, a, a), float64."""
+    """Cosine similarity of each two vectors, (…, a, d) to (…, a, a), float64.
+
+    A vector of zeros has none (NaN).
+    """
     values = vectors.astype(np.float64)
-    values /= np.linalg.norm(values, axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        values /= np.linalg.norm(values, axis=-1, keepdims=True)
     return values @ values.swapaxes(-1, -2)
 
 
@@ -33,8 +37,8 @@ def word_pairs(words: xr.Dataset) -> xr.Dataset:
         words: coordinates `word` and `category` along `sequence`.
 
     Returns:
-        Masks (`word`, `other`) of 0 and 1: `same_category`, `upper_triangle` (above the
-        diagonal), and what of the latter is `within` a category or `across` two.
+        Masks (`word`, `other`) of 0 and 1: `same_category`; `upper_triangle`, above the diagonal;
+        and its parts `within` one category and `across` two.
     """
     coordinates = _word_coordinates(words)
     category = words["category"].values.astype(str)
@@ -63,11 +67,13 @@ def cosine_similarities(words: xr.Dataset, sites: Sequence[str]) -> xr.Dataset:
     Returns:
         `cosine`, (`site`, `word`, `other`), float64.
     """
+    coordinates = _word_coordinates(words)
     n_words = words.sizes["sequence"]
-    matrices = [cosines(words[site].values.reshape(n_words, -1)) for site in sites]
+    matrices = np.empty((len(sites), n_words, n_words))
+    for matrix, site in zip(matrices, sites, strict=True):
+        matrix[:] = cosines(words[site].values.reshape(n_words, -1))
     return xr.Dataset(
-        {"cosine": (("site", "word", "other"), np.stack(matrices))},
-        {"site": list(sites), **_word_coordinates(words)},
+        {"cosine": (("site", "word", "other"), matrices)}, {"site": list(sites), **coordinates}
     )
 
 
@@ -78,23 +84,27 @@ def representational_similarity(cosines: xr.Dataset) -> xr.Dataset:
         cosines: `cosine`, (…, `site`, `word`, `other`).
 
     Returns:
-        `r`, (…, `pair`).
+        `r`, (…, `pair`); NaN where all similarities at a site are equal.
+
+    Raises:
+        MicrotomeError: fewer than two sites.
     """
+    pairs = site_pairs(cosines["site"].values.astype(str))
+    matrices = cosines["cosine"].values
     upper = np.triu_indices(cosines.sizes["word"], 1)
-    values = cosines["cosine"].values[..., *upper]
-    matrix = np.stack([np.corrcoef(layer) for layer in values.reshape(-1, *values.shape[-2:])])
-    matrix = matrix.reshape(*values.shape[:-2], *matrix.shape[-2:])
-    sites = list(cosines["site"].values.astype(str))
-    first, second = np.triu_indices(len(sites), 1)
+    both = np.triu_indices(cosines.sizes["site"], 1)
+    # Layer by layer, for the memory that a copy of the upper triangles takes.
+    layers = matrices.reshape(-1, *matrices.shape[-3:])
+    r = np.stack([correlation_matrix(layer[:, *upper])[both] for layer in layers])
     leading = cosines["cosine"].dims[:-3]
     return xr.Dataset(
-        {"r": ((*leading, "pair"), matrix[..., first, second])},
-        {"pair": site_pairs(sites), **{name: cosines[name] for name in leading}},
+        {"r": ((*leading, "pair"), r.reshape(*matrices.shape[:-3], -1))},
+        {"pair": pairs, **{name: cosines[name] for name in leading}},
     )
 
 
 def fisher_z(r: np.ndarray) -> np.ndarray:
-    """Fisher's z of correlations or cosines; those that float32 cannot tell from ±1 are capped."""
+    """Fisher's z of correlations or cosines, which are clipped to ±`LARGEST_COSINE`."""
     return np.arctanh(np.clip(r, -LARGEST_COSINE, LARGEST_COSINE))
 
 
@@ -102,8 +112,8 @@ def fisher_z_demonstration(n: int, seed: int) -> xr.Dataset:
     """Fisher's z of uniformly distributed values.
 
     Args:
-        n: how many values.
-        seed: of the random draw.
+        n: number of values.
+        seed: seed of the random draw.
 
     Returns:
         `r` and `z`, (`sample`,); histograms `count` over `left_edge`, (`scale`, `bin`), with
@@ -128,8 +138,8 @@ def layer_similarity(states: xr.DataArray, n_tokens: int) -> xr.Dataset:
 
     Args:
         states: hidden states of one text (see `microtome.statistics.layers`).
-        n_tokens: how many tokens, evenly spaced from the first to the last; fewer in a text
-            that has fewer.
+        n_tokens: number of tokens, evenly spaced from the first to the last; all of a shorter
+            text.
 
     Returns:
         `cosine`, (`token`, `hidden`, `other`), float64, with the tokens' coordinates.
@@ -148,8 +158,8 @@ def token_similarity(states: xr.DataArray, n_layers: int) -> xr.Dataset:
 
     Args:
         states: hidden states of one text (see `microtome.statistics.layers`).
-        n_layers: how many hidden states, evenly spaced from the first to the last; fewer in a
-            model that has fewer.
+        n_layers: number of hidden states, evenly spaced from the first to the last; all of a
+            smaller model.
 
     Returns:
         `cosine`, (`hidden`, `token`, `other`), float64, with the tokens' coordinates.
@@ -208,7 +218,7 @@ def weight_product(mlp: StoredMLP, layer: int) -> xr.Dataset:
 
     Returns:
         `squared`, (`input`, `output`), d_model × d_model, float32; attributes `layer` and
-        `first`, the first matrix' name.
+        `first`, the name of the first matrix.
     """
     first, last = mlp.projections[0], mlp.projections[-1]
     product = mlp.weight(first, layer).astype(np.float64) @ mlp.weight(last, layer)

@@ -1,4 +1,4 @@
-"""Tables: a CSV for programs, and beside it the text that a notebook would print."""
+"""Tables: a CSV file for programs, and a text file as a notebook would print it."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -20,6 +20,8 @@ from microtome.sites import DIMENSIONS
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 #: Resident before any weight is read: Python with torch and transformers. Measured: 410 MiB.
 IMPORTS = 420 << 20
+#: The same of a statistic that reads no checkpoint: xarray, SciPy, scikit-learn. Measured: 198 MiB.
+ANALYSIS = 250 << 20
 #: Beside the script in a cluster job: the two Snakemake processes that start it, 142 MiB each.
 SNAKEMAKE = 300 << 20
 #: What allocators, thread pools and the kernel's reading ahead add to what the shapes say.
@@ -187,14 +189,15 @@ def statistic(read: int, *, block: int = 0, matrices: int = 0, n_layers: int = 0
 
     Args:
         read: bytes of its inputs that it holds at once.
-        block: where it reads weights, how many numbers a block has.
+        block: where it reads the checkpoint, how many numbers a block has.
         matrices: where it compares each two words, bytes of one layer's matrices.
         n_layers: the layers that it compares words in.
     """
     # Weights of one layer in float64; matrices of all layers, and twice those of the layer at work.
     held = COPIES * read + 8 * block + (n_layers + 2) * matrices
     disk = n_layers * matrices
-    return Cost(IMPORTS + MARGIN * held, disk, START + read / READ + disk / WRITE)
+    imports = IMPORTS if block else ANALYSIS
+    return Cost(imports + MARGIN * held, disk, START + read / READ + disk / WRITE)
 
 
 def word_matrices(n_words: int, n_sites: int) -> int:

@@ -32,7 +32,7 @@ class Stimulus:
         word: the word that the template was filled with, or None.
         category: the label of that word, or None.
         span: start and end of the word in the text, in characters, or None.
-        origin: the file and the place in it, for messages; empty if it comes from none.
+        origin: the file and the place in it, for messages; empty if it is from no file.
     """
 
     text: str
@@ -46,8 +46,8 @@ def read_stimuli(path: Path) -> list[Stimulus]:
     """Read a stimulus file, in the order of the file.
 
     Raises:
-        MicrotomeError: not YAML or not UTF-8, an unknown key, a template without `{word}`, an
-            empty text or one that cannot be stored, a word twice in a category, a category of
+        MicrotomeError: a file that is not YAML or not UTF-8, an unknown key, a template without
+            `{word}`, an empty text, a text with NUL, a word twice in a category, or a category of
             one word.
     """
     content = read_yaml(path, "base")  # every scalar as text: `no`, `on` and `1984` are words

@@ -1,8 +1,8 @@
 """Token tables: the rows of every activation array.
 
-Row i of the table is row i of every activation array of the same model and stimulus set:
-sequences one after another in the order of the stimulus file, no padding. Where a set asks for
-some of its tokens only, the column `row` says which row of the arrays a token goes into.
+Row i of the table is row i of every activation array of the same model and stimulus set: the texts
+one after another, in the order of the stimulus file, without padding. Where a set keeps only some
+of its tokens, the column `row` says which row of the arrays a token goes into.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from microtome.texts.stimuli import Stimulus
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: Token coordinates every table has; stimuli from a template add `word`, `category`, `in_word`.
+#: Token coordinates of every table; words in a template add `word`, `category` and `in_word`.
 COLUMNS = ("sequence", "position", "token_id", "text")
 
 _REMEDY = "put the model's own tokenizer.json and tokenizer_config.json beside its weights"
@@ -79,15 +79,15 @@ def token_table(
     Args:
         stimuli: the texts, in order.
         checkpoint: the checkpoint folder that holds the tokenizer.
-        tokens: whose activations are kept of each text: `all`, `last`, the `mean` over all, or
-            positions, from the end if negative.
+        tokens: the tokens of each text that activations are kept of: `all`, `last`, the `mean`
+            over all, or positions, negative from the end.
 
     Returns:
         A dataset of coordinates along `token`: `sequence` (number of the text), `position`
-        (in its text), `token_id`, `text` (the token decoded on its own), and for words in a
-        template `word`, `category` and `in_word` (whether the token overlaps the word, which
-        may be several tokens long). Unless all tokens are kept, also `row`: the row of the
-        activation arrays, or -1; tokens of one row are averaged.
+        (of the token in its text), `token_id`, `text` (the token decoded on its own), and for
+        words in a template `word`, `category` and `in_word` (1 if the token overlaps the word,
+        which may be several tokens long). Unless all tokens are kept, also `row`: the row of the
+        activation arrays that the token goes into, or -1; tokens of one row are averaged.
 
     Raises:
         MicrotomeError: a checkpoint without a tokenizer, or with that of another model; a text
@@ -138,7 +138,7 @@ def token_table(
 
 
 def _rows(tokens: str | Sequence[int], length: int, text: str) -> list[int]:
-    """For each token of a text, the number of the row it goes into, or -1."""
+    """The row that each token of a text goes into, counted within the text, or -1."""
     if tokens == "mean":
         return [0] * length
     wanted = [-1] if tokens == "last" else tokens
@@ -153,7 +153,7 @@ def _rows(tokens: str | Sequence[int], length: int, text: str) -> list[int]:
 
 
 def column(values: Sequence) -> np.ndarray:
-    """A token column in the dtype it is stored in: int32, int8 for flags, or text."""
+    """Convert a token column to its stored dtype: int32, int8 for flags, or text."""
     array = np.asarray(values)
     match array.dtype.kind:
         case "b":

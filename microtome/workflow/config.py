@@ -78,9 +78,11 @@ class Product:
 
     @property
     def providers(self) -> frozenset[str]:
-        """The functions of `microtome.workflow.inputs` that provide its inputs."""
+        """The functions of `microtome.workflow.inputs` that make its inputs."""
         named = self.inputs & set(INPUTS)
-        return named | {"stacked"} if self.inputs - named else named
+        each = "section" in named and "layer" not in self.function.options
+        others = {"by_layer": each, "stacked": bool(self.inputs - named)}
+        return named.union(name for name, wanted in others.items() if wanted)
 
     @property
     def streamed(self) -> bool:
@@ -200,6 +202,7 @@ class Studies:
         self.config, self.bases = config, bases
         self._studies: dict[str, Study] = {}
         self._products: dict[tuple[str, str, str], Product] = {}
+        self._asked: list[tuple[str, Product]] | None = None
 
     def study(self, name: str) -> Study:
         """A study by its name.
@@ -282,17 +285,24 @@ class Studies:
                         found.setdefault((member.study, member.name), member)
         return list(found.values())
 
-    def asked(self) -> Iterator[tuple[str, Product]]:
+    def asked(self) -> list[tuple[str, Product]]:
         """Each model of the config's studies with each statistic that its products need."""
-        seen = set()
-        for kind in KINDS:
-            for product in self.products(kind):
-                for model in self.config["studies"][product.study]["models"]:
+        if self._asked is None:
+            needed: dict[str, dict[tuple[str, str], Product]] = {}
+            for kind in KINDS:
+                for product in self.products(kind):
+                    own = needed.setdefault(product.study, {})
                     for member in product.family():
-                        key = (model, member.study, member.name)
-                        if member.kind == "statistics" and key not in seen:
-                            seen.add(key)
-                            yield model, member
+                        if member.kind == "statistics":
+                            own.setdefault((member.study, member.name), member)
+            found = {
+                (model, *key): (model, member)
+                for study, members in needed.items()
+                for model in self.config["studies"][study]["models"]
+                for key, member in members.items()
+            }
+            self._asked = list(found.values())
+        return self._asked
 
     def sweeps(self) -> "dict[tuple[str, str], Sweep]":
         """What the studies together want of each (model, stimulus set)."""

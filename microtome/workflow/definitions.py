@@ -97,6 +97,7 @@ class Module:
 
         Raises:
             SyntaxError: the file is not Python.
+            ValueError: it has a NUL.
         """
         self.name, self.base = name, base
         self.label = file.relative_to(base).as_posix() if file else "/".join(name)
@@ -112,11 +113,7 @@ class Module:
 
     def _read(self, file: Path) -> None:
         source = file.read_bytes()
-        try:
-            body = ast.parse(source, str(file)).body
-        except ValueError as error:  # a NUL
-            raise SyntaxError(str(error), (str(file), 1, 1, "")) from None
-        for node in body:
+        for node in ast.parse(source).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 found = bindings(node, self.package)
                 self._bind(found)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from microtome.errors import MicrotomeError
 from microtome.workflow.definitions import Module, Statement
 from microtome.workflow.names import Chain, Import
+from microtome.workflow.reading import Change
 
 #: What imports modules, or finds them, by a name that the code may not tell.
 _IMPORTERS = (
@@ -22,8 +23,6 @@ _IMPORTERS = (
 )
 #: Python's own functions that reach everything in the module that they are called in.
 _OPENERS = ("eval", "exec", "globals", "vars")
-#: Methods that change nothing.
-_READERS = ("copy", "count", "format", "get", "index", "items", "join", "keys", "values")
 
 
 @dataclass(frozen=True)
@@ -119,17 +118,17 @@ class Code:
         name = name[:-1] if name[-1:] == ("__init__",) else name
         try:
             return Module(name, base, None if file.is_dir() else file)
-        except SyntaxError as error:
-            raise MicrotomeError(
-                f"{error.filename}, line {error.lineno}: {error.msg}; correct it"
-            ) from None
+        except (SyntaxError, ValueError) as error:  # the latter of a NUL
+            line = getattr(error, "lineno", None) or 1
+            message = getattr(error, "msg", None) or error
+            raise MicrotomeError(f"{file}, line {line}: {message}; correct it") from None
 
     def _base(self, file: Path) -> Path:
         """The folder that a module's name begins at; of a user's studies, that of `studies`."""
         inside = file.is_relative_to(self.root)
         parts = file.relative_to(self.root).parts if inside else file.parts
         if "studies" in parts[:-1]:
-            return file.parents[len(parts) - 1 - parts.index("studies")]
+            return file.parents[parts[-2::-1].index("studies") + 1]
         return self.root if inside else file.parent
 
     def file(self, name: Chain, base: Path) -> Path | None:
@@ -256,36 +255,41 @@ class Code:
                 yield self.module(file)
 
     def _leaves_traces(self, statement: Statement) -> bool:
-        """Whether a definition may note itself somewhere when its module is imported.
+        """Whether a definition may change another one when its module is imported.
 
         A decorator may do that, or the class that another one is derived from: whatever runs then
-        and has access to something that can be changed.
+        may note somewhere what it is given.
         """
         if statement.is_movable:
             return False
-        module, reading = statement.module, statement.reading
-        running: set[Statement] = set()
-        for chain in reading.immediate:
-            called = chain in reading.calls and chain[-1] not in _READERS
-            for target in self._lookup(module, chain):
-                if not isinstance(target, Statement) or target is statement:
-                    continue
-                if target.is_code:
-                    running.add(target)
-                    if called and target.is_function and len(chain) > 1:  # @function.register
-                        return True
-                elif called and target.reading.holds_state:  # @table.add
-                    return True
-        waiting = list(running)
+        reading = statement.reading
+        if any(
+            change.immediate and self._has_effect(statement, change) for change in reading.changes
+        ):
+            return True
+        waiting = [self._lookup(statement.module, chain) for chain in reading.immediate]
+        running = {statement}
         while waiting:
-            target = waiting.pop()
-            if target.reading.holds_state:
-                return True
-            for used in set().union(*self._links(target).values()) - running:
-                if isinstance(used, Statement):
-                    running.add(used)
-                    waiting.append(used)
+            for target in waiting.pop() - running:
+                if isinstance(target, Statement) and target.is_code:
+                    changes = target.reading.changes
+                    if target.reading.registers or any(
+                        self._has_effect(target, c) for c in changes
+                    ):
+                        return True
+                    running.add(target)
+                    waiting += self._links(target).values()
         return False
+
+    def _has_effect(self, statement: Statement, change: Change) -> bool:
+        """Whether what a statement may change is a definition that can be changed."""
+        return any(
+            not change.is_called and (target.is_function or target.reading.holds_state)
+            if target.is_code
+            else target.reading.holds_state
+            for target in self._lookup(statement.module, change.chain)
+            if isinstance(target, Statement)
+        )
 
 
 def _module_file(folder: Path, name: Chain) -> Path | None:

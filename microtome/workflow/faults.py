@@ -43,16 +43,15 @@ def check(
     Raises:
         MicrotomeError: the first fault, with the file and the key it stands under.
     """
-    contents = {str(file): read_config(file) for file in files}
-    if given:
-        contents[COMMAND_LINE] = given
     fault = next(_faults(config, schema, bases), None)
     if fault:
         path, message = fault
-        study = _study_file(path, bases)
-        where = origin(path, study | contents)
-        keys = path[2:] if where in study else path
-        parts = [where, ".".join(map(str, keys)), message]
+        own = _study_file(path, bases)
+        contents = own | {str(file): read_config(file) for file in files}
+        if given:
+            contents[COMMAND_LINE] = given
+        where = origin(path, contents)
+        parts = [where, ".".join(map(str, path[2:] if where in own else path)), message]
         raise MicrotomeError(" ".join(": ".join(filter(None, parts)).splitlines()))
 
 
@@ -132,13 +131,10 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
             )
     for name, product in studies.asked():
         found = configs.get(name, {})
-        known = taps_of(found)
-        if found.get("model_type") and not known and "stored" in product.inputs:
+        known, kind = taps_of(found), found.get("model_type")
+        if "stored" in product.inputs and kind and not known:
             names = ", ".join(ARCHITECTURES)
-            yield (
-                product.path,
-                f"{name}: the MLP of {found['model_type']!r} is not known; {names} are",
-            )
+            yield product.path, f"{name}: the MLP of {kind!r} is not known; known: {names}"
         try:
             if known:
                 check_sites(product.sites, known, found["model_type"])

@@ -168,7 +168,7 @@ def _accept(listener: socket.socket, selector: selectors.BaseSelector) -> Reques
         connection.close()
         return None
     request = Request(*json.loads(message))
-    _import_for(Path(request.script))
+    _import_for(Path(request.script), Path(request.folder))
     gc.freeze()  # keeps the forks' garbage collectors away from what is imported
     job = os.fork()
     if job == 0:
@@ -196,19 +196,36 @@ def _close_all(selector: selectors.BaseSelector) -> None:
     selector.close()
 
 
-def _import_for(script: Path) -> None:
-    """Import the packages that a script needs, itself or through modules of this repository."""
+def _import_for(script: Path, folder: Path) -> None:
+    """Import the packages that a script needs, itself or through modules of this repository.
+
+    Args:
+        script: the script, which may call a function of a study.
+        folder: the folder that it runs in.
+    """
     from microtome.errors import MicrotomeError
     from microtome.workflow.digest import imported
+    from microtome.workflow.load import named
 
     try:
-        names = imported(script, ROOT)
+        called = named(script.read_text(encoding="utf-8"), folder)
+        names = imported(script, ROOT, called and _with_inputs(*called))
     except (OSError, MicrotomeError):  # the fork meets the same error and tells it
         return
     for name in names:
         # Like `from a import b`: b may be a module, or an attribute that a makes when asked.
         with suppress(Exception, SystemExit):  # the fork meets the same error and tells it
             __import__(".".join(name[:-1]) or name[0], fromlist=[name[-1]])
+
+
+def _with_inputs(file: Path, function: str) -> list[tuple[Path, str]]:
+    """A study's function and the functions that make its inputs."""
+    from microtome.workflow.config import INPUTS
+    from microtome.workflow.functions import functions, read_function
+
+    providers = ROOT / "microtome" / "workflow" / "inputs.py"
+    inputs = read_function(file, function).inputs if function in functions(file) else {}
+    return [(file, function), *((providers, name) for name in inputs if name in INPUTS)]
 
 
 def run(request: Request) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from microtome.sites import DIMENSIONS, SITES
+from microtome.statistics.layers import stack_layers
 from microtome.store.datasets import open_layer, read_dataset
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
         What the function returns. One that takes a `section` and has no option `layer` is called
         for each layer; the results then lie along a new first dimension `layer`.
     """
-    reads = dict(zip(job.params.reads, job.input.get("statistics", []), strict=True))
+    providers = {f.__name__: f for f in (tokens, stored, tokenizer, checkpoint, stream)}
+    reads = dict(zip(job.params.reads, job.input.statistics, strict=True))
     parameters = inspect.signature(function).parameters
     given: dict[str, Any] = {}
     for name, parameter in parameters.items():
@@ -45,7 +47,7 @@ def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
         elif name in DIMENSIONS:
             given[name] = stacked(job, name)
         elif name != "section" and parameter.kind is not parameter.KEYWORD_ONLY:
-            given[name] = PROVIDERS[name](job)
+            given[name] = providers[name](job)
     call = partial(function, **given, **arguments(job.params.options))
     if "section" not in parameters:
         return call()
@@ -69,23 +71,27 @@ def section(job: Any, path: str) -> Iterator[xr.Dataset]:
 
 def by_layer(job: Any, statistic: Callable[..., xr.Dataset]) -> xr.Dataset:
     """A statistic of every layer along a new first dimension `layer`, one layer at a time."""
-    rows = []
-    for path in job.input.layers:
-        with section(job, path) as chosen:
-            rows.append(statistic(section=chosen).expand_dims(layer=[int(chosen.attrs["layer"])]))
-    return xr.concat(rows, dim="layer", coords="minimal", compat="override", join="exact")
+
+    def results() -> Iterator[tuple[int, xr.Dataset]]:
+        for path in job.input.layers:
+            with section(job, path) as chosen:
+                yield int(chosen.attrs["layer"]), statistic(section=chosen)
+
+    return stack_layers(results(), len(job.input.layers))
 
 
 def stacked(job: Any, site: str) -> xr.DataArray:
     """A site's activations in all layers, (`layer`, `token`, …); after the blocks, (`token`, …)."""
-    layers = []
-    for path in job.input.layers if site in SITES else job.input.final:
-        with open_layer(path) as opened:
-            layer = opened[site].load()
-            layers.append(layer.assign_coords(layer=opened.attrs["layer"]))
     if site not in SITES:
-        return layers[0].drop_vars("layer")
-    return xr.concat(layers, dim="layer", coords="minimal", compat="override", join="exact")
+        with open_layer(job.input.final[0]) as opened:
+            return opened[site].load()
+
+    def layers() -> Iterator[tuple[int, xr.Dataset]]:
+        for path in job.input.layers:
+            with open_layer(path) as opened:
+                yield int(opened.attrs["layer"]), opened[[site]]
+
+    return stack_layers(layers(), len(job.input.layers))[site]
 
 
 def tokens(job: Any) -> xr.Dataset:
@@ -134,12 +140,3 @@ def stream(job: Any) -> "Iterator[Section]":
         device=job.params.device,
         log=sys.stderr,
     )
-
-
-PROVIDERS: dict[str, Callable[[Any], Any]] = {
-    "tokens": tokens,
-    "stored": stored,
-    "tokenizer": tokenizer,
-    "checkpoint": checkpoint,
-    "stream": stream,
-}

@@ -10,8 +10,26 @@ import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from microtome.workflow.names import Binding, Chain, Import, bindings
+
+#: Methods that change nothing.
+_READERS = {"copy", "count", "format", "get", "index", "items", "join", "keys", "split", "values"}
+
+
+class Change(NamedTuple):
+    """A place where something may be changed: an item or attribute is set, a method is called.
+
+    Attributes:
+        chain: what may be changed.
+        is_called: whether it is itself called.
+        immediate: whether this is when the module is imported, not only when a function is called.
+    """
+
+    chain: Chain
+    is_called: bool
+    immediate: bool
 
 
 @dataclass
@@ -25,13 +43,15 @@ class Reading:
         uses: what it reads of its module's names.
         immediate: those of `uses` that are read when the module is imported, and not only when a
             function is called; annotations are left out.
-        calls: those of `immediate` that are called then, as decorators are.
+        changes: what it may change in place of what its module's names are.
         imports: names that it binds in its module by an import.
         imported: what functions and classes within it read of names that they import themselves,
             each with the attributes read.
         runs: what it imports, anywhere within it.
         texts: its string constants.
         holds_state: whether what it defines may be changed in place.
+        registers: whether it has functions that set a global name, or that are called with each
+            class that is derived.
     """
 
     code: str = ""
@@ -39,12 +59,13 @@ class Reading:
     rebound: set[str] = field(default_factory=set)
     uses: set[Chain] = field(default_factory=set)
     immediate: set[Chain] = field(default_factory=set)
-    calls: set[Chain] = field(default_factory=set)
+    changes: set[Change] = field(default_factory=set)
     imports: list[Binding] = field(default_factory=list)
     imported: set[tuple[Import, Chain]] = field(default_factory=set)
     runs: list[Import] = field(default_factory=list)
     texts: set[str] = field(default_factory=set)
     holds_state: bool = False
+    registers: bool = False
 
 
 def read(node: ast.stmt, package: Chain) -> Reading:
@@ -87,6 +108,8 @@ class _Reader(ast.NodeVisitor):
         self._found.bound = scope.bound
         self._found.imports = scope.imports
         self._found.uses |= scope.uses
+        names = {chain[0] for chain in self._found.uses}
+        self._found.changes = {c for c in self._found.changes if c.chain[0] in names}
         return self._found
 
     # Code: each node as its type and its fields.
@@ -169,20 +192,36 @@ class _Reader(ast.NodeVisitor):
             self._bind(node.id)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
+        if not isinstance(node.ctx, ast.Load):
+            self._note_change(node.value)
         chain = _chain(node)
         if chain:
             self._use(chain)
         else:
             self.generic_visit(node)
 
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        if not isinstance(node.ctx, ast.Load):
+            self._note_change(node.value)
+        self.generic_visit(node)
+
     def visit_Call(self, node: ast.Call) -> None:
         self._note_call(node.func)
+        if last_name(node.func) == "setattr" and node.args:
+            self._note_change(node.args[0])
         self.generic_visit(node)
 
     def _note_call(self, function: ast.expr) -> None:
-        chain = _chain(function)
-        if chain and not (self._later or self._annotation):
-            self._found.calls.add(chain)
+        self._note_change(function, is_called=True)
+        if isinstance(function, ast.Attribute) and function.attr not in _READERS:
+            self._note_change(function.value)
+
+    def _note_change(self, changed: ast.expr, *, is_called: bool = False) -> None:
+        while isinstance(changed, ast.Subscript):
+            changed = changed.value
+        chain = _chain(changed)
+        if chain and not self._annotation:
+            self._found.changes.add(Change(chain, is_called, not self._later))
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         self._code.append(f"{node.target.id}:=")
@@ -195,7 +234,7 @@ class _Reader(ast.NodeVisitor):
         self._scopes[-1].module.update(node.names)
         self._found.rebound.update(node.names)
         self._found.uses.update((name,) for name in node.names)
-        self._found.holds_state = True
+        self._found.registers = True
 
     def visit_Nonlocal(self, node: ast.Nonlocal) -> None:
         self.generic_visit(node)
@@ -277,8 +316,7 @@ class _Reader(ast.NodeVisitor):
         self._bind(node.name)
         for decorator in node.decorator_list:
             self._note_call(decorator)
-        # Called whenever a class is derived, it may note the class somewhere.
-        self._found.holds_state |= node.name == "__init_subclass__"
+        self._found.registers |= node.name == "__init_subclass__"
         self._write(node, tuple(f for f in node._fields if f not in ("body", "returns")))
         self._visit_annotation(node.returns)
         with self._scope(_Scope("function", _parameters(node.args)), later=True):
@@ -347,4 +385,6 @@ def is_fixed(value: ast.expr) -> bool:
         return all(map(is_fixed, value.elts))
     if isinstance(value, ast.UnaryOp):
         return is_fixed(value.operand)
-    return isinstance(value, ast.Constant | ast.Name | ast.Attribute)
+    if isinstance(value, ast.BinOp):  # of numbers; of two names it may be a new table
+        return all(isinstance(part, ast.Constant) for part in (value.left, value.right))
+    return isinstance(value, ast.Constant | ast.Name | ast.Attribute | ast.JoinedStr)

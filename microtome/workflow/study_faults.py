@@ -7,9 +7,10 @@ from typing import Any
 
 from microtome.errors import MicrotomeError, nearest
 from microtome.options import SEVERAL_SITES
-from microtome.sites import FINAL_SITES, SITES
+from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
 from microtome.workflow.config import (
+    INPUTS,
     KEYS,
     KINDS,
     Config,
@@ -182,8 +183,12 @@ def _read_faults(
         known = list(studies.study(other).entries["statistics"])
         if wanted not in known:
             where = ("reads", parameter) if parameter in bound else ()
+            wrong = "which is no statistic"
+            if function.file.stem == "statistics" and parameter not in bound:
+                known = [*INPUTS, *DIMENSIONS, *known]
+                wrong = "which is neither an input nor a statistic"
             remedy = nearest(wanted, known) if known else "the study has none"
-            yield where, f"{function.name} reads {reference!r}, which is no statistic; {remedy}"
+            yield where, f"{function.name} reads {reference!r}, {wrong}; {remedy}"
 
 
 def _circles(studies: Studies, names: list[str]) -> Iterator[Fault]:
