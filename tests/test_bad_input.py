@@ -370,7 +370,11 @@ STIMULI = {
         b'source: x\ntexts: ["\\ud83d"]\n',
         ", line 2: not YAML (found invalid Unicode character escape code)",
     ),
-    "refers_to_itself": (b"source: x\ntexts: &a [b, *a]\n", "texts: entry 2 is empty or no text"),
+    "refers_to_itself": (
+        b"source: x\ntexts: &a [b, *a]\n",
+        ", line 2: refers to itself: an alias",
+        "write it out",
+    ),
     "unknown_key": (b"source: x\ntext: [a]\n", "unknown key 'text'; did you mean 'texts'?"),
     "key_twice": (
         b"source: x\ntemplate: 'A {word}'\nwords:\n  fruit: [a, b]\n  fruit: [c, d]\n",
@@ -437,7 +441,7 @@ OVERLAYS = {
     "a_text": (b"style\n", "wants keys, as in `style: {dpi: 100}`; has 'style'"),
     "latin_1": (b"# caf\xe9\nstyle: {dpi: 100}\n", "byte 5 is not UTF-8; save it as such"),
     "utf16": ("style: {dpi: 100}".encode("utf-16"), "byte 0 is not UTF-8; save it as such"),
-    "refers_to_itself": (b"style: &a {dpi: *a}\n", "refers to itself: an alias (*name) stands"),
+    "refers_to_itself": (b"style: &a {dpi: *a}\n", ", line 1: refers to itself: an alias"),
     "cut_short": (b"style: {dpi: 100\n", ", line 2: not YAML (", "close what is open"),
     "tabs": (b"style:\n\tdpi: 100\n", ", line 2: not YAML (", "indent with spaces"),
     "control_character": (b"style: {dpi: 100}\x07\n", ", line 1: has the control character #x07"),
@@ -445,7 +449,7 @@ OVERLAYS = {
     "of_python": (b"style: !!python/name:os.system\n", ", line 1: not YAML (could not determine"),
     "key_twice_in_json": (
         b'{"style": {"dpi": 100},\n"style": {"theme": "dark"}}\n',
-        ", line 2: the key 'style' stands there twice; join the two",
+        "the key 'style' stands there twice; join the two",
     ),
 }
 

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 #: Packages that are imported under another name than they are installed under.
-_INSTALLED_AS = {"sklearn": "scikit-learn", "ruamel": "ruamel.yaml", "PIL": "pillow"}
+_INSTALLED_AS = {"sklearn": "scikit-learn", "yaml": "PyYAML", "PIL": "pillow"}
 
 
 def code_digest(script: Path, root: Path) -> str:

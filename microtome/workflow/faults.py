@@ -80,7 +80,7 @@ def _schema_faults(config: Config, schema: Path) -> Iterator[Fault]:
         }
     )
     validator = validators.extend(Draft202012Validator, type_checker=types)
-    faults = validator(read_yaml(schema, "safe")).iter_errors(config)
+    faults = validator(read_yaml(schema, typed=True)).iter_errors(config)
     for error in sorted(faults, key=lambda error: len(error.path)):
         path = tuple(error.path)
         if error.validator == "additionalProperties":
