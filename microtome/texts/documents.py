@@ -1,8 +1,8 @@
 """YAML files, read with PyYAML; a key that stands twice in one mapping is refused.
 
 PyYAML would keep the last of the two. The libraries that refuse them do not serve: the C parser of
-ruamel.yaml (libyaml 0.1.7) refuses the colon in `{source: hf://…}`, its Python parser takes ten times
-as long as PyYAML (0.5 s for 20,000 words), and both read numbers otherwise than Snakemake;
+ruamel.yaml (libyaml 0.1.7) refuses the colon in `{source: hf://…}`, its Python parser takes ten
+times as long as PyYAML (0.5 s for 20,000 words), and neither reads all numbers as Snakemake does;
 strictyaml takes 48 s and refuses `{…}`.
 """
 
