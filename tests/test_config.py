@@ -1,16 +1,19 @@
 """The config: what it means, and how what cannot be right is refused."""
 
 import copy
+import json
+import math
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.common.configfile import load_configfile
 from snakemake.profiles import ProfileConfigFileParser
 
 from microtome.errors import MicrotomeError
 from microtome.workflow import config as settings
-from microtome.workflow.config_files import origin
+from microtome.workflow.config_files import origin, read_config
 from microtome.workflow.faults import check
 
 ROOT = Path(__file__).parents[1]
@@ -126,6 +129,18 @@ def test_a_profile_refuses_config_files_before_snakemake_reads_them(profile, tmp
     assert not any(key.startswith("__") for key in options)
     with pytest.raises(SystemExit, match=r"^microtome: .*empty\.yaml: wants keys.*; has nothing$"):
         parse("all", "--configfile", str(ROOT / "config.yaml"), str(tmp_path / "empty.yaml"), "-n")
+
+
+def test_config_files_are_read_as_snakemake_reads_them(tmp_path):
+    yaml_file, json_file = tmp_path / "a.yaml", tmp_path / "a.json"
+    content = {"a": {"b": [1, 2.5, None, True, "x: \N{BUTTERFLY}"], "c": math.inf}}
+    json_file.write_text(json.dumps(content, indent="\t"))
+    yaml_file.write_text(
+        "a: &a {<<: &b {x: 1, y: 2}, x: 3}\nb: {<<: *a, z: no}\n"
+        "c: {on: yes, 1e-3: 1e-3, 1_000: 0o17, url: hf://a/b@c, date: 2001-01-01}\n"
+    )
+    for file in (yaml_file, json_file, ROOT / "config.yaml", ROOT / "config.book.yaml"):
+        assert read_config(file) == load_configfile(file)
 
 
 def test_a_sweep_is_the_union_of_what_studies_ask_for():
