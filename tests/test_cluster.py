@@ -41,14 +41,10 @@ def clone_for(folder: Path, model: Path) -> Clone:
     # Where `make cluster-test` has the executor plugin.
     clone.environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
     clone.save(TEXTS | {"texts": ["A fly, a beetle, and one more"]}, "stimuli/insects.yaml")
-    clone.config["stimuli"]["insects"] = "stimuli/insects.yaml"
-    scaling = {"checkpoint": True, "tokens": True, "factor": 0.8, "target": " insect"}
-    study = {"models": ["tiny"], "stimuli": "insects", "statistics": {"scaling": scaling}}
-    clone.change("studies", "hidden_states", to=study | {"figures": {"scaling": READS}})
+    scaling = {"scaling": {"factor": 0.8, "target": " insect"}}
+    clone.save_study("hidden_states", {"statistics": scaling, "figures": {"scaling": {}}})
+    clone.change("studies", "hidden_states", to={"models": ["tiny"], "stimuli": "insects"})
     return clone
-
-
-READS = {"reads": ["scaling"]}
 
 
 @pytest.fixture(scope="module")

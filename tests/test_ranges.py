@@ -17,6 +17,18 @@ from microtome.store.datasets import open_layer, read_dataset
 KEY = ("sweep", "layers_per_job")
 
 
+CODE = """
+import xarray as xr
+
+from microtome.options import Layer, Site
+
+
+def squares(section: xr.Dataset, ln_final: xr.DataArray, *, site: Site, layer: Layer) -> xr.Dataset:
+    values = {"entering": section[site] ** 2, "leaving": ln_final**2}
+    return xr.Dataset({name: value.mean("d_model") for name, value in values.items()})
+"""
+
+
 def clone_for(folder: Path, model: Path) -> Clone:
     """Layer 1 and the final norm of each text's last token, in half precision.
 
@@ -24,15 +36,19 @@ def clone_for(folder: Path, model: Path) -> Clone:
     """
     clone = Clone(folder, model)
     clone.config["sweep"] |= {"dtype": "bfloat16", "store_dtype": "bfloat16"}
-    clone.config["stimuli"]["words"] = {"file": "stimuli/words.yaml", "tokens": "last"}
-    del clone.config["studies"]["mlp_distributions"]
-    study = clone.config["studies"]["category_selectivity"]
-    study["statistics"]["cosine_similarities"]["layers"] = [1]
-    profile = {"sites": ["resid_pre", "ln_final"], "layers": [1], "first_token": 1}
-    study = {"models": ["tiny"], "stimuli": "words", "figures": {}}
-    study["statistics"] = {"similarity_profile": profile}
-    clone.change("studies", "hidden_states", to=study)
+    clone.config["stimuli"] = {"words": {"tokens": "last"}}
+    (folder / "studies" / "ends").mkdir()
+    (folder / "studies" / "ends" / "statistics.py").write_text(CODE, encoding="utf-8")
+    squares = {"squares": {"site": "resid_pre", "layer": 1}}
+    clone.save_study("ends", {"stimuli": "words", "statistics": squares})
+    clone.config["studies"] = {
+        name: {"models": ["tiny"]} for name in ("category_selectivity", "ends")
+    }
+    clone.change("studies", "category_selectivity", "statistics", to={"cosine_similarities": ONLY})
     return clone
+
+
+ONLY = {"layers": [1]}
 
 
 def rules(clone: Clone, *arguments: str) -> list[str]:
@@ -181,8 +197,10 @@ def test_the_plan_counts_what_is_handed_on(whole, tmp_path):
         assert done.returncode == 0, done.stderr
         rows += [line.split() for line in done.stdout.splitlines() if line.startswith("tiny")]
     assert len(rows) == 2
-    # resid_pre, q, k and v; the final norm; what is handed on twice. 24 numbers of 2 bytes each.
+    # 24 numbers of 2 bytes each, of the last token of six texts: resid_pre, q, k, v and the final
+    # norm. What is handed on, twice, is of all tokens.
     assert rows[0][:6] == rows[1][:6] == ["tiny", "words", rows[0][2], "1", str(4 * 48), "B"]
     n_tokens = int(rows[0][2])
-    for row, n_bytes in zip(rows, (5 * 48, 7 * 48), strict=True):
-        assert float(row[6]) == pytest.approx(n_tokens * n_bytes / 1000, rel=5e-3)
+    for row, handed_on in zip(rows, (0, 2), strict=True):
+        n_bytes = 48 * (6 * 5 + n_tokens * handed_on)
+        assert float(row[6]) == pytest.approx(n_bytes / 1000, rel=5e-3)

@@ -257,16 +257,8 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         SWEPT,
     ),
     "a method in the sweep": (
-        in_code("microtome/model/mapped.py", "_Stop(Exception)", "_Stop(BaseException)"),
+        in_code("microtome/model/calls.py", "Stop(Exception)", "Stop(BaseException)"),
         SWEPT,
-    ),
-    "a site's place in the model": (
-        in_code(
-            "microtome/model/architectures.py",
-            '"mlp_out": Tap("mlp")',
-            '"mlp_out": Tap("mlp.c_proj")',
-        ),
-        TEXT_SWEEP | TSNE | WEIGHTS,
     ),
     # What carries results about, and decides none.
     "an error's wording": (
@@ -279,6 +271,10 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
     ),
     "how jobs are run": (
         in_code("microtome/workflow/jobs.py", "error: {message", "fault: {message"),
+        set(),
+    ),
+    "how options are judged": (
+        in_code("microtome/texts/requirements.py", "for wish in asked", "for wish in list(asked)"),
         set(),
     ),
     "how files are written": (

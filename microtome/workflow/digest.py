@@ -30,6 +30,7 @@ PLUMBING = (
     "microtome/errors.py",
     "microtome/options.py",
     "microtome/store/",
+    "microtome/texts/requirements.py",
     "microtome/workflow/",
 )
 #: What lies among them and decides results: what the inputs of products are.
