@@ -82,21 +82,10 @@ def test_the_workflow_stores_no_activations(tmp_path, gpt2_tokenizer):
     model = build(tmp_path / "tiny", "gpt2", vocab_size=50257, num_hidden_layers=3)
     AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(model)
     clone = Clone(tmp_path / "clone", model)
-    swept = {"sites": ["resid_post", "pre"], "layers": "all", "swept": True}
-    clone.change(
-        "studies",
-        to={
-            "corpus": {
-                "models": ["tiny"],
-                "stimuli": "words",
-                "statistics": {
-                    "moments": swept,
-                    "histograms": swept | {"n_edges": 21, "limit": 2.0},
-                },
-                "figures": {"moments": {"reads": ["moments"]}},
-            }
-        },
-    )
+    sites = {"sites": ["resid_post", "pre"]}
+    statistics = {"moments": sites, "histograms": sites | {"n_edges": 21, "limit": 2.0}}
+    corpus = {"models": ["tiny"], "stimuli": "words", "statistics": statistics}
+    clone.change("studies", to={"corpus": corpus})
     clone.run()
     clone.run("statistics")  # no figure reads the histograms
     assert not clone.product("activations").exists()
