@@ -1,13 +1,16 @@
 """The config: what it means, and how what cannot be right is refused."""
 
 import copy
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.profiles import ProfileConfigFileParser
 
 from microtome.errors import MicrotomeError
 from microtome.workflow import config as settings
+from microtome.workflow.config_files import origin
 from microtome.workflow.faults import check
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +90,42 @@ def test_the_file_that_holds_the_key_is_named(tmp_path):
     second.write_text(yaml.safe_dump({"sweep": {"batch_size": -1}}))
     with pytest.raises(MicrotomeError, match=r"second\.yaml: sweep\.batch_size"):
         check(config, SCHEMA, [first, second], ROOT)
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ((), "second"),
+        (("style", "dpi"), "second"),
+        (("style", "theme"), "first"),
+        (("style", "colour"), "second"),  # both have the block, the last one wins
+        (("models", "a", "sites", 1), "first"),
+        (("sweep", "threads"), "--config"),
+    ],
+)
+def test_a_key_comes_from_the_last_place_that_has_it(path, place):
+    contents = {
+        "first": {"style": {"dpi": 1, "theme": 2}, "models": {"a": {"sites": ["q", "k"]}}},
+        "second": {"style": {"dpi": float("nan")}, "models": None},
+    }
+    given = {"--config": {"sweep": {"threads": 1}}} if place == "--config" else {}
+    assert origin(path, contents | given) == place
+
+
+@pytest.mark.parametrize("profile", ["default", "slurm"])
+def test_a_profile_refuses_config_files_before_snakemake_reads_them(profile, tmp_path, monkeypatch):
+    (tmp_path / "empty.yaml").touch()
+
+    def parse(*arguments):
+        monkeypatch.setattr(sys, "argv", ["snakemake", *arguments])
+        with (ROOT / "profiles" / profile / "config.yaml").open() as stream:
+            return ProfileConfigFileParser().parse(stream)
+
+    options = parse("--configfiles", str(ROOT / "config.yaml"), "--config", "style=dark")
+    assert options["nolock"] == "True"
+    assert not any(key.startswith("__") for key in options)
+    with pytest.raises(SystemExit, match=r"^microtome: .*empty\.yaml: wants keys.*; has nothing$"):
+        parse("all", "--configfile", str(ROOT / "config.yaml"), str(tmp_path / "empty.yaml"), "-n")
 
 
 def test_a_sweep_is_the_union_of_what_studies_ask_for():

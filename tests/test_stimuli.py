@@ -95,6 +95,25 @@ def test_bad_stimulus_files_are_refused_in_one_line(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+class Counted(str):
+    """A word that counts how often it is compared with another."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_reading_words_takes_time_in_proportion_to_their_number(monkeypatch):
+    words = [Counted(f"w{number}") for number in range(2000)]
+    content = {"source": "x", "template": "{word}", "words": {"a": words, "b": words}}
+    monkeypatch.setattr("microtome.texts.stimuli.read_yaml", lambda path, typ: content)
+    assert len(read_stimuli(Path("many.yaml"))) == 4000
+    assert Counted.compared < 10 * 4000
+
+
 def test_a_missing_stimulus_file_is_named(tmp_path):
     with pytest.raises(MicrotomeError, match=r"none\.yaml: no such file"):
         read_stimuli(tmp_path / "none.yaml")

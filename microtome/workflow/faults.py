@@ -18,13 +18,7 @@ from microtome.sites import SITES
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.stimuli import read_stimuli
-from microtome.workflow.config import (
-    Config,
-    Studies,
-    known_stimuli,
-    stimulus_file,
-    study_folder,
-)
+from microtome.workflow.config import Config, Studies, known_stimuli, stimulus_file, study_folder
 from microtome.workflow.config_files import COMMAND_LINE, origin, read_config
 from microtome.workflow.schema import Fault, schema_faults
 from microtome.workflow.study_faults import study_faults
@@ -137,12 +131,12 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
             )
     for name, product in studies.asked():
         found = configs.get(name, {})
-        if "stored" in product.inputs and found and not taps_of(found):
-            known = ", ".join(ARCHITECTURES)
-            kind = found.get("model_type")
-            yield product.path, f"{name}: the MLP of {kind!r} is not known; known: {known}"
+        known, kind = taps_of(found), found.get("model_type")
+        if "stored" in product.inputs and kind and not known:
+            names = ", ".join(ARCHITECTURES)
+            yield product.path, f"{name}: the MLP of {kind!r} is not known; known: {names}"
         try:
-            if known := taps_of(found):
+            if known:
                 check_sites(product.sites, known, found["model_type"])
         except MicrotomeError as error:
             key = "site" if "site" in product.function.options else "sites"

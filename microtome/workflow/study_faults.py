@@ -68,7 +68,8 @@ def study_faults(studies: Studies, definitions: Config) -> Iterator[Fault]:
         on = models.get(product.path) or studies.config["studies"][product.study]["models"]
         yield from _layer_faults(studies, product, on)
         yield from _site_faults(product)
-        yield from texts.of(product)
+        if on:
+            yield from texts.of(product)
 
 
 def _refuse_misfit(file: Path, definitions: Config) -> None:
@@ -145,7 +146,7 @@ def _key_faults(entry: Config, function: Function, inputs: set[str]) -> Iterator
             continue
         if key in KEYS:
             of_one = key == "layers" and "layer" in function.options
-            remedy = "it reads one, its `layer`" if of_one else "take it out"
+            remedy = "choose the one it reads with `layer`" if of_one else "take it out"
             yield (key,), f"means nothing to {function.name}; {remedy}"
             continue
         free = [option for option in function.options if option not in entry]
