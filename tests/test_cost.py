@@ -42,11 +42,15 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 STATISTIC = """
 import re, sys
 from pathlib import Path
-from microtome.statistics.layers import by_layer
+from microtome.statistics.layers import stack_layers
 from microtome.statistics.similarity import cosine_similarities
-from microtome.store.datasets import write_dataset
+from microtome.store.datasets import open_layer, write_dataset
 *layers, out = sys.argv[1:]
-write_dataset(by_layer(layers, lambda words: cosine_similarities(words, ["q", "k"])), out)
+def results():
+    for layer, path in enumerate(layers):
+        with open_layer(path) as words:
+            yield layer, cosine_similarities(words, ["q", "k"])
+write_dataset(stack_layers(results(), len(layers)), out)
 print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
