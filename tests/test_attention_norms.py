@@ -9,6 +9,7 @@ import statsmodels.api as sm
 import torch
 import xarray as xr
 from conftest import build
+from hooked import taps_at
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -22,7 +23,8 @@ from microtome.statistics.norms import log_norms, norm_histograms
 from microtome.statistics.regression import autoregression, regression
 from microtome.store.datasets import read_dataset, write_dataset
 from microtome.store.layers import write_layers
-from microtome.sweep.sweep import batched, sweep
+from microtome.sweep.batches import batched
+from microtome.sweep.sweep import sweep
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
@@ -68,7 +70,9 @@ def studied(request, tmp_path_factory):
     table = token_table(read_stimuli(ROCK), checkpoint)
     layers = range(len(attentions))
     paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in layers}
-    sections = sweep(checkpoint, batched(table, 32), ["attn_out"], list(layers))
+    sections = sweep(
+        checkpoint, batched(table, 32), ["attn_out"], list(layers), taps=taps_at(checkpoint)
+    )
     write_layers(sections, table.coords, paths, {})
     norms = by_layer(list(paths.values()), lambda section: log_norms(section, "attn_out"))
     write_dataset(norms, folder / "norms.h5")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import build, in_batches
+from hooked import taps_at
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -16,7 +17,8 @@ from microtome.statistics.layers import at_position, by_layer, distinct
 from microtome.statistics.selectivity import selectivity, similarity_distributions
 from microtome.statistics.similarity import cosine_similarities, representational_similarity
 from microtome.store.layers import write_layers
-from microtome.sweep.sweep import batched, sweep
+from microtome.sweep.batches import batched
+from microtome.sweep.sweep import sweep
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
@@ -75,7 +77,7 @@ def studied(request, tmp_path_factory, gpt2_tokenizer):
         fetch(Folder(folder / "origin"), checkpoint)
     table = token_table(STIMULI, checkpoint)
     paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in LAYERS}
-    sections = sweep(checkpoint, batched(table, 32), SITES, LAYERS)
+    sections = sweep(checkpoint, batched(table, 32), SITES, LAYERS, taps=taps_at(checkpoint))
     write_layers(sections, table.coords, paths, {})
     return list(paths.values()), *full_forwards(checkpoint)
 

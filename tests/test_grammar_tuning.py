@@ -9,6 +9,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import build, in_batches
+from hooked import taps_at
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
@@ -23,7 +24,8 @@ from microtome.model.sources import Folder
 from microtome.statistics.tuning import t_tests, text_tuning, word_activations
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.store.layers import write_layers
-from microtome.sweep.sweep import batched, sweep
+from microtome.sweep.batches import batched
+from microtome.sweep.sweep import sweep
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
@@ -44,7 +46,7 @@ def layer_file(folder, checkpoint, stimuli, layer):
     """A layer's `pre` for a stimulus set, made as the workflow makes it."""
     table = token_table(read_stimuli(ROOT / "stimuli" / f"{stimuli}.yaml"), checkpoint)
     path = folder / stimuli / f"layer-{layer:02d}.h5"
-    sections = sweep(checkpoint, batched(table, 32), ["pre"], [layer])
+    sections = sweep(checkpoint, batched(table, 32), ["pre"], [layer], taps=taps_at(checkpoint))
     write_layers(sections, table.coords, {layer: path}, {})
     return path
 

@@ -32,7 +32,8 @@ from microtome.statistics.hidden_states import (
 )
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.store.layers import write_layers
-from microtome.sweep.sweep import batched, sweep
+from microtome.sweep.batches import batched
+from microtome.sweep.sweep import sweep
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import token_table
 
@@ -69,7 +70,7 @@ def extract(checkpoint, stimuli, folder, texts=None):
     paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in range(n_layers)}
     paths[None] = folder / "final.h5"
     final = ["ln_final", "logits"]
-    sections = sweep(checkpoint, batched(table, 8), ["resid_pre"], range(n_layers), final)
+    sections = sweep(checkpoint, batched(table, 8), ["resid_pre"], range(n_layers), final, taps={})
     write_layers(sections, table.coords, paths, {})
     write_dataset(table, folder / "tokens.h5")
     *layers, last = paths.values()
@@ -313,7 +314,7 @@ def run_script(kind, name, folder, *, input, options):
         output=output,
         log=[str(folder / f"{name}.log")],
         threads=torch.get_num_threads(),
-        params=SimpleNamespace(options=options, style={"theme": "light", "dpi": 40}),
+        params=SimpleNamespace(options=options, style={"theme": "light", "dpi": 40}, threads=1),
     )
     path = ROOT / "scripts" / kind / STUDY / f"{name}.py"
     runpy.run_path(str(path), init_globals={"snakemake": job}, run_name="__main__")

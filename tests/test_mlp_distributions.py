@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 import yaml
 from conftest import Files, blocks, build, describe
+from hooked import taps_at
 from scipy import stats
 from sklearn.manifold import TSNE, trustworthiness
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,7 +24,8 @@ from microtome.model.sources import Folder
 from microtome.statistics.nonlinearity import gelu_demonstration, linear_separation_demonstration
 from microtome.store.datasets import read_dataset
 from microtome.store.layers import write_layers
-from microtome.sweep.sweep import batched, sweep
+from microtome.sweep.batches import batched
+from microtome.sweep.sweep import sweep
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
@@ -44,13 +46,13 @@ MODELS = {
 }
 
 
-def run_script(path, inputs, outputs, folder, options, sites=()):
+def run_script(path, inputs, outputs, folder, options, sites=(), taps=None):
     """Run one of the study's scripts with what Snakemake would hand it."""
     stand_in = SimpleNamespace(
         input=Files(inputs),
         output=Files(outputs),
         log=[folder / "log"],
-        params=SimpleNamespace(options=options, sites=list(sites)),
+        params=SimpleNamespace(options=options, sites=list(sites), taps=taps),
         threads=1,
     )
     runpy.run_path(str(ROOT / "scripts" / path), {"snakemake": stand_in}, "__main__")
@@ -102,7 +104,7 @@ def case(request, tmp_path_factory, gpt2_tokenizer):
     table = token_table(read_stimuli(ROOT / "stimuli" / "strawberry.yaml"), checkpoint)
     layers = range(len(seen))
     paths = {i: folder / f"layer-{i:02d}.h5" for i in layers}
-    sections = sweep(checkpoint, batched(table, 1), SITES, layers)
+    sections = sweep(checkpoint, batched(table, 1), SITES, layers, taps=taps_at(checkpoint))
     write_layers(sections, table.coords, paths, {})
 
     made = {}
@@ -118,7 +120,8 @@ def case(request, tmp_path_factory, gpt2_tokenizer):
         }
         output = folder / f"{statistic}.h5"
         script = f"statistics/{STUDY}/{statistic}.py"
-        run_script(script, inputs, {"h5": output}, folder, options, entry.get("sites", ()))
+        taps = {site: list(tap) for site, tap in taps_at(checkpoint).items()}
+        run_script(script, inputs, {"h5": output}, folder, options, entry.get("sites", ()), taps)
         made[statistic] = read_dataset(output)
     return SimpleNamespace(
         name=name,

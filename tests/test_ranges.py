@@ -187,3 +187,14 @@ def test_the_plan_counts_what_is_handed_on(whole, tmp_path):
     n_tokens = int(rows[0][2])
     for row, n_bytes in zip(rows, (5 * 48, 7 * 48), strict=True):
         assert float(row[6]) == pytest.approx(n_tokens * n_bytes / 1000, rel=5e-3)
+
+
+def test_a_job_computes_with_the_configs_threads_on_fewer_cores(tmp_path, model):
+    """Otherwise the number of cores would show in last digits, and nothing would be stale."""
+    clone = Clone(tmp_path / "clone", model)
+    clone.change("sweep", "threads", to=2)
+    count = "        print(torch.get_num_threads(), snakemake.threads)\n"
+    clone.replace("scripts/activations.py", "        manifest =", f"{count}        manifest =")
+    clone.run("activations", "--cores", "1")
+    log = clone.product("logs/activations/tiny/words.log").read_text(encoding="utf-8")
+    assert log.splitlines()[0] == "2 1"
