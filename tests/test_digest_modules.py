@@ -75,6 +75,8 @@ EDITS = {
         SETTINGS = {}
         UNUSED = 0
         # == lib/quiet.py
+        from lib import SETTINGS
+        SETTINGS["quiet"] = 7
         # == lib/sub/__init__.py
         from lib import SETTINGS
         SETTINGS["sub"] = 5
@@ -93,6 +95,7 @@ EDITS = {
             ("range(3)", "range(4)"): "one two three",
             ("i * 2", "i * 4"): "one two three",
             ("i * 3", "i * 4"): "",
+            ("= 7", "= 8"): "three",
             ("SETTINGS = {}", "SETTINGS = dict()"): "one two three",
             ("UNUSED = 0", "UNUSED = 1"): "",
         },
