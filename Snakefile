@@ -1,11 +1,18 @@
 # Microtome: thin sections through language models.
 # Every figure and table of every study in the config; see README.md.
+from pathlib import Path
+
 from snakemake.utils import min_version
+
+from microtome.workflow.config_files import refuse_unreadable
 
 min_version("9.0")
 
+overlays = getattr(workflow, "overwrite_configfiles", [])
+refuse_unreadable([Path(workflow.current_basedir, "config.yaml"), *overlays])
 
-configfile: f"{workflow.basedir}/config.yaml"
+
+configfile: str(Path(workflow.current_basedir, "config.yaml"))
 
 
 report: "report/workflow.rst"
@@ -13,6 +20,7 @@ report: "report/workflow.rst"
 
 include: "rules/common.smk"
 include: "rules/resources.smk"
+include: "rules/run.smk"
 
 
 rule all:
@@ -21,9 +29,9 @@ rule all:
     localrule: True
 
 
-# The stages before, as targets of their own. What one makes anew with the same bytes makes
-# nothing stale in the next, but only between invocations: Snakemake plans all that is downstream
-# of a job at once.
+# The earlier stages as targets. If a stage makes the same bytes again, nothing in the next stage is
+# stale, but only if the next stage is run by another call of Snakemake: within one call, everything
+# downstream of a job is planned at once.
 rule tokens:
     input:
         all_tokens(),
@@ -43,13 +51,12 @@ rule statistics:
 
 
 onstart:
-    work_alone()
-    start_jobs_unhurried()
-    share_imports()
+    if set(workflow.dag_settings.targets) != {"plan"}:  # which may be made beside a run
+        begin_run()
 
 
 onerror:
-    say_what_the_cluster_ended(log)
+    report_slurm_failures()
 
 
 include: "rules/models.smk"

@@ -113,7 +113,7 @@ def sweep(name: str, task: Task) -> None:
     """Run the workflow's own script as Snakemake would: one file per layer, flushed to disk."""
     folder = Path("results", "activations", task.model, task.table)
     paths = {layer: folder / f"layer-{layer:02}.h5" for layer in task.layers}
-    outputs = Named(layers=[str(path) for path in paths.values()], leaving=[])
+    outputs = Named(layers=[str(path) for path in paths.values()], resid_out=[])
     imported = _run("activations.py", task, outputs, final_sites=[])
     size = sum(path.stat().st_size for path in paths.values())
     report(imported, bytes=size)
@@ -129,15 +129,14 @@ def sweep(name: str, task: Task) -> None:
 
 
 def histograms(name: str, task: Task) -> None:
-    """Run the workflow's script that makes histograms inside the sweep."""
+    """Make a statistic of the corpus study as the workflow does: histograms inside the sweep."""
     product = Path("results", "statistics", "histograms.h5")
-    imported = _run(
-        "statistics/corpus/histograms.py",
-        task,
-        [str(product)],
-        layers=list(task.layers),
-        options=EDGES,
-    )
+    study = {
+        "function": "studies/corpus/statistics.py:histograms",
+        "reads": [],
+        "layers": list(task.layers),
+    }
+    imported = _run("statistic.py", task, [str(product)], **study, options=EDGES)
     report(imported, bytes=product.stat().st_size)
     from microtome.store.datasets import read_dataset
 
@@ -153,9 +152,10 @@ def histograms(name: str, task: Task) -> None:
 
 
 def scaling(name: str, task: Task) -> None:
-    """Run the workflow's script that scales each block's output in one passage of the blocks."""
+    """Make a statistic of the study of hidden states: each block's output scaled, in one sweep."""
     product = Path("results", "statistics", "scaling.h5")
-    imported = _run("statistics/hidden_states/scaling.py", task, [str(product)], options=SCALED)
+    study = {"function": "studies/hidden_states/statistics.py:scaling", "reads": []}
+    imported = _run("statistic.py", task, [str(product)], **study, options=SCALED)
     report(imported)
     from microtome.store.datasets import read_dataset
     from microtome.store.layers import read_columns
@@ -183,20 +183,32 @@ def _run(script: str, task: Task, outputs: list[str], **params: object) -> float
     # What any way would import on first use.
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 
+    from microtome.model.architectures import plain_taps
+    from microtome.workflow.load import load
+
+    if "function" in params:
+        load(params["function"])
     imported = time.perf_counter()
     job = SimpleNamespace(
         input=Named(
             manifest=str(manifest(task.model)),
             checkpoint=str(checkpoint(task.model)),
             tokens=str(tokens(task.model, task.table)),
-            entering=[],
+            resid_in=[],
+            statistics=[],
         ),
         output=outputs,
         log=[f"results/logs/{Path(script).stem}.log"],
         params=SimpleNamespace(
-            sites=list(task.sites), dtype="float32", store_dtype="float32", **params
+            sites=list(task.sites),
+            taps=plain_taps(manifest(task.model), task.sites),
+            batch_size=task.batch,
+            threads=torch.get_num_threads(),
+            device="cpu",
+            dtype="float32",
+            store_dtype="float32",
+            **params,
         ),
-        resources=SimpleNamespace(batch_size=task.batch, device="cpu"),
         threads=torch.get_num_threads(),
     )
     runpy.run_path(path, init_globals={"snakemake": job}, run_name="__main__")

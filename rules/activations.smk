@@ -1,38 +1,50 @@
-# The sweep: for each model and stimulus set one job, or one for every so many blocks, and one file
-# per layer, whatever the studies ask of them together. Batch size, threads and device do not change
-# a result, so they are no params; nor are memory and time, which follow from the model's shape and
-# the texts' lengths. Between two jobs lies what leaves the blocks of the first; it is kept, so that
-# the second can be made again without it.
+# The sweep: one job for each model and stimulus set, or several jobs of some blocks each. It writes
+# one file per layer, with all sites that the studies read. A job that is not the last one also
+# writes the hidden states that leave its last block. They are kept, so that the next job can run
+# again without it.
+#
+# Batch size, threads and device decide the order of sums, and so the last digits: they are params.
+# Threads are those of the config, even where a job is granted fewer cores. Memory and time are no
+# params: they follow from the model's shape and the texts' lengths.
 
-for (model, stimuli), wanted in settings.sweeps(config).items():
-    parts = settings.parts(config, model, wanted)
+for (model, stimuli), wanted in SWEEPS.items():
+    parts = studies.parts(model, wanted)
     for part in parts:
         label = f"{stimuli}-{part.start:02d}" if len(parts) > 1 else stimuli
+        layer_files = activation_files(model, stimuli, part.layers, part.final_sites)
+        resid_out = resid_files(model, stimuli, part.stop)
 
         rule:
             name:
-                f"activations_{model}_{label}"
+                rule_name("activations", model, label)
             input:
                 manifest=f"results/models/{model}/manifest.json",
                 checkpoint=ancient(f"results/models/{model}/checkpoint"),
                 tokens=f"results/tokens/{model}/{stimuli}.h5",
-                entering=resid_files(model, stimuli, part.start),
+                resid_in=resid_files(model, stimuli, part.start),
             output:
-                layers=activation_files(model, stimuli, part.layers, part.final_sites),
-                leaving=resid_files(model, stimuli, part.stop),
+                layers=layer_files,
+                resid_out=resid_out,
             log:
                 f"results/logs/activations/{model}/{label}.log",
             threads: config["sweep"]["threads"]
             resources:
-                batch_size=config["sweep"]["batch_size"],
-                device=config["sweep"]["device"],
                 mem_mb=sweep_needs("mem_mb", lambda wildcards, part=part: part),
                 runtime=sweep_needs("runtime", lambda wildcards, part=part: part),
                 gpu=1 if config["sweep"]["device"] == "cuda" else 0,
             params:
                 code=code("activations.py"),
                 sites=part.sites,
+                taps=taps_param(
+                    model,
+                    part.sites,
+                    rule_name("activations", model, label),
+                    [*layer_files, *resid_out][0],
+                ),
                 final_sites=part.final_sites,
+                batch_size=config["sweep"]["batch_size"],
+                threads=config["sweep"]["threads"],
+                device=config["sweep"]["device"],
                 dtype=config["sweep"]["dtype"],
                 store_dtype=config["sweep"]["store_dtype"],
             script:

@@ -1,29 +1,29 @@
 # Figures: drawn from statistics alone, as SVG and PNG; the PNG goes into the report.
 
-for study in config["studies"]:
-    for figure in settings.readers(config, study, "figures").values():
+for product in studies.products("figures"):
 
-        rule:
-            name:
-                f"figure_{study}_{figure.name}"
-            input:
-                **statistics_read(figure),
-            output:
-                svg=product_file("figures", figure, "svg"),
-                png=report(
-                    product_file("figures", figure, "png"),
-                    caption=caption(figure),
-                    category=study,
-                    subcategory="{model}" if figure.of_model else "no model",
-                    labels={"figure": figure.name},
-                ),
-            log:
-                product_file("logs/figures", figure, "log"),
-            localrule: True
-            params:
-                script=f"figures/{study}/{figure.script}.py",
-                code=code(f"figures/{study}/{figure.script}.py"),
-                options=figure.options,
-                style=dict(sorted(config["style"].items())),
-            script:
-                "../scripts/{params.script}"
+    rule:
+        name:
+            rule_name("figure", product.study, product.name)
+        input:
+            statistics_read(product),
+        output:
+            svg=product_file(product, "svg"),
+            png=report(
+                product_file(product, "png"),
+                caption="../report/figure.rst",
+                category=product.study,
+                subcategory="{model}" if product.of_model else "no model",
+                labels={"figure": product.name},
+            ),
+        log:
+            product_log(product),
+        localrule: True
+        params:
+            function=function_name(product),
+            code=product_code(product),
+            options=product.options,
+            style=dict(sorted(config["style"].items())),
+            caption=f"{product.study}.{product.name}",
+        script:
+            "../scripts/figure.py"

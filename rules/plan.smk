@@ -1,4 +1,5 @@
-# What the sweeps will cost, said before anything runs: snakemake plan.
+# What the sweeps and the large statistics will cost, said before anything runs: snakemake plan. It
+# makes no product, so that it may be asked for while a run is at work.
 
 
 rule plan:
@@ -8,6 +9,7 @@ rule plan:
     params:
         models=config["models"],
         sweeps=lambda wildcards: planned_sweeps(),
+        statistics=lambda wildcards: planned_statistics(),
         settings=sweep_settings(),
     script:
         "../scripts/plan.py"

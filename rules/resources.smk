@@ -1,32 +1,26 @@
-# What jobs ask a scheduler for: it follows from the model's shape and the texts' lengths.
+# The memory and time that jobs request, from the model's shape and the texts' lengths.
 import json
 
 from microtome.sweep import cost
-from microtome.texts.stimuli import read_stimuli
-
-
-def runs_model(product):
-    """Whether a statistic runs the model itself: it reads the checkpoint, and tokens for it."""
-    return product.checkpoint and product.tokens
 
 
 def read_model(manifest):
-    """A model's shape; while there is no manifest yet, Snakemake says <TBD> and asks again."""
+    """A model's shape. As long as the manifest is missing, Snakemake says <TBD> and asks later."""
     return cost.model(json.loads(Path(manifest).read_text(encoding="utf-8")))
 
 
 def sweep_settings():
-    """The part of the config that a job's cost follows."""
+    """The settings that a sweep's cost depends on."""
     own = ("batch_size", "threads", "dtype", "store_dtype")
     return {key: config["sweep"][key] for key in own}
 
 
 def sweep_needs(resource, wanted_of):
-    """A resource function: what a sweep asks a scheduler for.
+    """A function for a sweep's `resources:`.
 
     Args:
         resource: `mem_mb` or `runtime`.
-        wanted_of: gives the job's `settings.Sweep` for its wildcards.
+        wanted_of: function from a job's wildcards to its `settings.Sweep`.
     """
 
     def needed(wildcards, input):
@@ -42,7 +36,7 @@ def sweep_needs(resource, wanted_of):
 
 
 def branches_need(resource):
-    """A resource function: what a statistic that runs the model with branches asks for."""
+    """A resource function: what a statistic asks for that runs the model with branches."""
 
     def needed(wildcards, input):
         length = max(cost.lengths(input.tokens))
@@ -53,42 +47,82 @@ def branches_need(resource):
 
 
 def asked(resource, needed):
-    """A resource function from one that computes the cost of a job."""
+    """A function for `resources:` from one that computes a job's cost."""
 
     def ask(wildcards, input, attempt):
         try:
             return getattr(needed(wildcards, input), resource)(attempt)
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError):  # damaged: the job itself says which and how
+        except (OSError, ValueError, KeyError):  # a damaged file, which the job itself will name
             return {"mem_mb": 1000, "runtime": 10}[resource]
 
     return ask
 
 
 def statistic_needs(product, resource):
-    """What a statistic asks for: as a sweep, if it is one, or as one that runs the model."""
-    if product.swept:
-        return sweep_needs(
-            resource, lambda wildcards: settings.product_sweep(config, product, wildcards.model)
-        )
-    if runs_model(product):
+    """A resource function: what a statistic asks for, whether or not it runs the model."""
+    if product.streamed:
+        return sweep_needs(resource, lambda wildcards: studies.stream(product, wildcards.model))
+    if product.runs_model:
         return branches_need(resource)
-    return {"mem_mb": 1000, "runtime": 10}[resource]
+
+    def needed(wildcards, input):
+        sections = sizes(input.get("layers", []))
+        stacked = not product.chosen_sites  # all layers at once
+        held = sum(sections) if stacked else max(sections, default=0)
+        held += sum(sum(sizes(input.get(name, []))) for name in ("final", "tokens", "statistics"))
+        n_words = cost.words(input.layers[0]) if sections and not stacked else 0
+        return cost.statistic(
+            held,
+            block=read_model(input.manifest).block if "stored" in product.inputs else 0,
+            matrices=cost.word_matrices(n_words, len(product.sites)),
+            n_layers=len(sections),
+        )
+
+    return asked(resource, needed)
+
+
+def sizes(files):
+    """The bytes of one file or of several."""
+    return [os.path.getsize(file) for file in ([files] if isinstance(files, str) else files)]
+
+
+def planned(model, stimuli):
+    """What the plan has to know of a model and a stimulus set."""
+    return {
+        "model": model,
+        "stimuli": stimuli,
+        "file": str(studies.stimulus_file(stimuli)),
+        "tokens": studies.tokens_kept(stimuli),
+    }
 
 
 def planned_sweeps():
-    """Every sweep that the config asks for: its jobs, and the characters of each text."""
-
-    def characters(stimuli):
-        return [len(s.text) for s in read_stimuli(settings.stimulus_file(config, stimuli, ROOT))]
-
+    """Every sweep that the config asks for, with its jobs."""
     return [
-        {
-            "model": model,
-            "stimuli": stimuli,
-            "texts": characters(stimuli),
-            "jobs": [vars(part) for part in settings.parts(config, model, wanted)],
-        }
-        for (model, stimuli), wanted in settings.sweeps(config).items()
+        planned(model, stimuli) | {"jobs": [vars(part) for part in studies.parts(model, wanted)]}
+        for (model, stimuli), wanted in SWEEPS.items()
     ]
+
+
+def planned_statistics():
+    """The statistics whose cost matters: those that run a model, and those that compare words.
+
+    Which statistics keep a value for each two words is not known before they are made, so that all
+    with sites are given; the plan counts one for each model and stimulus set.
+    """
+    found = []
+    for model, product in studies.asked():
+        about = {"name": f"{product.study}.{product.name}"}
+        if product.streamed:
+            about |= {"sweep": vars(studies.stream(product, model))}
+        elif product.runs_model:
+            about |= {"branches": True}
+        elif product.sites:
+            layers = studies.layers(product, model)
+            about |= {"layers": len(layers), "sites": len(product.sites)}
+        else:
+            continue
+        found.append(planned(model, product.stimuli) | about)
+    return found

@@ -1,22 +1,21 @@
 # Tables: made from statistics alone, as CSV and as the text that a notebook would print.
 
-for study in config["studies"]:
-    for table in settings.readers(config, study, "tables").values():
+for product in studies.products("tables"):
 
-        rule:
-            name:
-                f"table_{study}_{table.name}"
-            input:
-                **statistics_read(table),
-            output:
-                csv=product_file("tables", table, "csv"),
-                txt=product_file("tables", table, "txt"),
-            log:
-                product_file("logs/tables", table, "log"),
-            localrule: True
-            params:
-                script=f"tables/{study}/{table.script}.py",
-                code=code(f"tables/{study}/{table.script}.py"),
-                options=table.options,
-            script:
-                "../scripts/{params.script}"
+    rule:
+        name:
+            rule_name("table", product.study, product.name)
+        input:
+            statistics_read(product),
+        output:
+            csv=product_file(product, "csv"),
+            txt=product_file(product, "txt"),
+        log:
+            product_log(product),
+        localrule: True
+        params:
+            function=function_name(product),
+            code=product_code(product),
+            options=product.options,
+        script:
+            "../scripts/table.py"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from microtome.model.taps import from_plain
 from microtome.store.layers import (
     Section,
     layer_of,
@@ -21,36 +22,38 @@ from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake) as log:
-        torch.set_num_threads(snakemake.threads)
+        params = snakemake.params
+        # The config's number, not that of the cores granted: last digits depend on it.
+        torch.set_num_threads(params.threads)
         manifest = json.loads(Path(snakemake.input.manifest).read_text(encoding="utf-8"))
         columns = read_columns(snakemake.input.tokens)
         paths = {layer_of(path): path for path in snakemake.output.layers}
-        entering, leaving = snakemake.input.entering, snakemake.output.leaving
+        resid_in, resid_out = snakemake.input.resid_in, snakemake.output.resid_out
         attributes = {key: manifest[key] for key in ("model", "source", "revision")} | {
-            "dtype": snakemake.params.dtype,
+            "dtype": params.dtype,
             "torch": version("torch"),
             "transformers": version("transformers"),
         }
 
-        def hand_on(sections: Iterator[Section]) -> None:
+        def write_resid(sections: Iterator[Section]) -> None:
             """Write what enters the next job's first block: all tokens, and not a bit less."""
             tokens = {name: values for name, values in columns.items() if name != "row"}
-            files = {layer_of(path): path for path in leaving}
-            write_layers(sections, tokens, files, attributes, snakemake.params.dtype)
+            files = {layer_of(path): path for path in resid_out}
+            write_layers(sections, tokens, files, attributes, params.dtype)
 
         sections = sweep_table(
             Path(snakemake.input.checkpoint),
             columns,
-            snakemake.params.sites,
+            params.sites,
             [layer for layer in paths if layer is not None],
-            snakemake.params.final_sites,
-            batch_size=snakemake.resources.batch_size,
-            dtype=snakemake.params.dtype,
-            device=snakemake.resources.device,
+            params.final_sites,
+            taps=from_plain(params.taps),
+            batch_size=params.batch_size,
+            dtype=params.dtype,
+            device=params.device,
             log=log,
-            entering=read_section(entering[0]) if entering else None,
-            stop=layer_of(leaving[0]) if leaving else None,
-            leaving=hand_on if leaving else None,
+            resid_in=read_section(resid_in[0]) if resid_in else None,
+            stop=layer_of(resid_out[0]) if resid_out else None,
+            resid_out=write_resid if resid_out else None,
         )
-        store_dtype = snakemake.params.store_dtype
-        write_layers_beside(sections, row_columns(columns), paths, attributes, store_dtype)
+        write_layers_beside(sections, row_columns(columns), paths, attributes, params.store_dtype)

@@ -1,23 +1,30 @@
-"""Print what the sweeps of a config cost, before anything runs.
+"""Print what the sweeps and the large statistics of a config cost, before anything runs.
 
-A model that is not here yet is known by its config alone: a folder's or a GGUF's own, or the
-config.json of a hub repository, which is asked for nothing else. Its texts are then counted in
-characters, about four to a token.
+Of a model that is not fetched yet, only the config is read: a folder's or a GGUF's own, or the
+config.json of a hub repository. The length of texts is then guessed: four characters to a token.
 """
 
 import json
 import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, in_short
 from microtome.model.sources import Folder, Hub, Package, Untrained, parse_source
+from microtome.store.checksums import RESULTS
 from microtome.sweep import cost
+from microtome.texts.stimuli import read_stimuli
 
 CHARACTERS_PER_TOKEN = 4
+#: Statistics that compare words are left out if their files have fewer bytes than this.
+LARGE = 100e6
+ABOVE = ("", "", "", "", "a token", "", "", "")
 HEADINGS = ("model", "stimuli", "tokens", "layers", "and layer", "disk", "memory", "time")
-LINE = "{:20} {:18} {:>8} {:>6} {:>9} {:>8} {:>8} {:>8}"
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -25,9 +32,9 @@ def shape(models: dict[str, Any], name: str) -> cost.Model:
     """A model's shape, from its manifest, or else from its config.
 
     Raises:
-        MicrotomeError: neither is to be had.
+        MicrotomeError: there is neither.
     """
-    manifest = Path("results/models", name, "manifest.json")
+    manifest = RESULTS / "models" / name / "manifest.json"
     if manifest.exists():
         found = json.loads(manifest.read_text(encoding="utf-8"))
         if found["source"] == models[name]["source"]:
@@ -40,7 +47,7 @@ def shape(models: dict[str, Any], name: str) -> cost.Model:
 
 @cache
 def of_config(source: Folder | Hub | Package) -> cost.Model:
-    """The shape of a model of which only the config is here."""
+    """The shape of a model that is not fetched yet, from its config."""
     from transformers import AutoConfig
 
     from microtome.model.checkpoint import read_config, sizes
@@ -71,18 +78,20 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
     return cost.model({"architecture": config.model_type, **sizes(config), "tensors": tensors})
 
 
-def lengths(model: str, stimuli: str, texts: list[int]) -> tuple[list[int], bool]:
-    """Tokens of each text, and whether they were counted or guessed.
+@cache
+def texts(file: str) -> tuple[list[int], bool]:
+    """The characters of each text of a stimulus file, and whether it fills in words."""
+    stimuli = read_stimuli(Path(file))
+    return [len(stimulus.text) for stimulus in stimuli], stimuli[0].word is not None
 
-    Args:
-        model: the model's name.
-        stimuli: the stimulus set's name.
-        texts: characters of each text.
-    """
-    table = Path("results/tokens", model, f"{stimuli}.h5")
+
+def lengths(about: Mapping[str, Any]) -> tuple[list[int], bool]:
+    """The tokens of each text, and whether they were counted or guessed."""
+    table = RESULTS / "tokens" / about["model"] / f"{about['stimuli']}.h5"
     if table.exists():
         return cost.lengths(table), True
-    return [math.ceil(characters / CHARACTERS_PER_TOKEN) for characters in texts], False
+    characters, _ = texts(about["file"])
+    return [math.ceil(number / CHARACTERS_PER_TOKEN) for number in characters], False
 
 
 def human(number: float) -> str:
@@ -91,60 +100,167 @@ def human(number: float) -> str:
     return f"{number / 1000**power:.3g} {UNITS[power]}"
 
 
-def row(
-    sweep: dict[str, Any], model: cost.Model, settings: dict[str, Any]
-) -> tuple[str, cost.Cost]:
-    """A sweep's line of the plan, and what it costs."""
-    tokens, counted = lengths(sweep["model"], sweep["stimuli"], sweep["texts"])
-    jobs = [cost.sweep(model, tokens, **job, **settings) for job in sweep["jobs"]]
-    needed = cost.Cost(
-        memory=max(job.memory for job in jobs),
-        disk=sum(job.disk for job in jobs),
-        seconds=sum(job.seconds for job in jobs),
-    )
-    store_dtype = settings["store_dtype"]
+@dataclass(frozen=True)
+class Entry:
+    """One line of the plan.
+
+    Attributes:
+        model: the model's name.
+        label: the stimulus set of a sweep, or the name of a statistic.
+        tokens: how many tokens there are, marked if they are guessed.
+        layers: the layers that are kept or compared.
+        per_token: what a token takes in one layer, in words.
+        cost: what it costs.
+    """
+
+    model: str
+    label: str
+    tokens: str
+    layers: int
+    per_token: str
+    cost: cost.Cost
+
+    @property
+    def cells(self) -> list[str]:
+        """The line's cells, in the order of `HEADINGS`."""
+        needed = self.cost
+        sizes = [human(needed.disk), human(needed.memory), f"{math.ceil(needed.seconds)} s"]
+        return [self.model, self.label, self.tokens, str(self.layers), self.per_token, *sizes]
+
+
+def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]) -> Entry:
+    """A sweep's line."""
+    tokens, counted = lengths(sweep)
+    rows = cost.kept(tokens, sweep["tokens"])
+    jobs = [cost.sweep(model, tokens, **job, **settings, rows=rows) for job in sweep["jobs"]]
     sites = max((job["sites"] for job in sweep["jobs"]), key=len)
-    per_token = sum(cost.bytes_per_token(model.sizes, site, store_dtype) for site in sites)
-    line = LINE.format(
+    store_dtype = settings["store_dtype"]
+    return Entry(
         sweep["model"],
         sweep["stimuli"],
-        f"{'' if counted else '≈'}{sum(tokens)}",
+        number(tokens, counted),
         sum(len(job["layers"]) for job in sweep["jobs"]),
-        human(per_token),
-        human(needed.disk),
-        human(needed.memory),
-        f"{math.ceil(needed.seconds)} s",
+        human(sum(cost.bytes_per_token(model.sizes, site, store_dtype) for site in sites)),
+        cost.Cost(
+            memory=max(job.memory for job in jobs),
+            disk=sum(job.disk for job in jobs),
+            seconds=sum(job.seconds for job in jobs),
+        ),
     )
-    return line, needed
 
 
-def main(models: dict[str, Any], sweeps: list[dict[str, Any]], settings: dict[str, Any]) -> None:
-    """Print a line for each sweep, and their sum."""
-    print(LINE.format("", "", "", "", "a token", "", "", ""))
-    print(LINE.format(*HEADINGS))
-    shapes: dict[str, cost.Model | MicrotomeError] = {}
-    costs = []
-    for sweep in sweeps:
-        name = sweep["model"]
-        if name not in shapes:
-            try:
-                shapes[name] = shape(models, name)
-            except MicrotomeError as error:
-                shapes[name] = error
-        if isinstance(shapes[name], MicrotomeError):
-            print(f"{name:20} {sweep['stimuli']:18} {shapes[name]}")
-            continue
-        line, needed = row(sweep, shapes[name], settings)
-        print(line)
-        costs.append(needed)
-    if costs:
-        print(
-            f"In all {human(sum(c.disk for c in costs))} on disk, "
-            f"{human(max(c.memory for c in costs))} of memory at most, and "
-            f"{math.ceil(sum(c.seconds for c in costs) / 60)} min for one sweep after another "
-            f"with {settings['threads']} threads."
+def of_statistic(
+    statistic: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]
+) -> Entry:
+    """The line of a statistic that runs the model."""
+    tokens, counted = lengths(statistic)
+    if "sweep" in statistic:
+        n_layers = len(statistic["sweep"]["layers"])
+        needed = cost.sweep(model, tokens, **statistic["sweep"], **settings, rows=0)
+    else:
+        n_layers = model.sizes["n_layers"]
+        needed = cost.branches(model, max(tokens), threads=settings["threads"])
+    name = statistic["name"]
+    return Entry(statistic["model"], name, number(tokens, counted), n_layers, "", needed)
+
+
+def of_pairs(statistics: list[dict[str, Any]]) -> list[Entry]:
+    """For each model and stimulus set, the largest statistic that may compare words, if large."""
+    found: dict[tuple[str, str], Entry] = {}
+    for statistic in statistics:
+        characters, words = texts(statistic["file"])
+        matrices = cost.word_matrices(len(characters) if words else 0, statistic["sites"])
+        needed = cost.statistic(0, matrices=matrices, n_layers=statistic["layers"])
+        key = statistic["model"], statistic["stimuli"]
+        if needed.disk > max(LARGE, found[key].cost.disk if key in found else 0):
+            tokens = number(*lengths(statistic))
+            label = f"{statistic['stimuli']}, pairs of words"
+            layers = statistic["layers"]
+            found[key] = Entry(statistic["model"], label, tokens, layers, "", needed)
+    return list(found.values())
+
+
+def number(tokens: list[int], counted: bool) -> str:
+    """How many tokens there are, marked if they are guessed."""
+    return f"{'' if counted else '≈'}{sum(tokens)}"
+
+
+def table(entries: list[Entry]) -> str:
+    """The plan's lines, in columns as wide as they have to be."""
+    rows = [ABOVE, HEADINGS, *(entry.cells for entry in entries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = "<<>>>>>>"
+    lines = (zip(row, sides, widths, strict=True) for row in rows)
+    return "\n".join("  ".join(f"{c:{s}{w}}" for c, s, w in line).rstrip() for line in lines)
+
+
+def shortages(entries: list[Entry]) -> Iterator[str]:
+    """Say which of disk and memory is too small, and what helps."""
+    folders = [RESULTS / "activations" / entry.model / entry.label for entry in entries]
+    there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.h5"))
+    more = sum(entry.cost.disk for entry in entries) - there  # which will be written over
+    free = shutil.disk_usage(RESULTS if RESULTS.exists() else Path()).free
+    if more > free:
+        yield (
+            f"The disk is too small: {human(more)} more are wanted, {human(free)} are free. Keep "
+            "fewer tokens of a stimulus set (`tokens`), fewer sites or layers, or smaller numbers "
+            "(`store_dtype`), or choose another place with --directory."
+        )
+    largest = max(entries, key=lambda entry: entry.cost.memory)
+    wanted, available = largest.cost.memory, available_memory()
+    if available is not None and wanted > available:
+        yield (
+            f"This machine's memory is too small: {largest.label} of {largest.model} wants "
+            f"{human(wanted)}, {human(available)} are available. Make `batch_size` smaller, take "
+            "fewer texts or words, or run on a larger machine or a cluster."
         )
 
 
+def available_memory() -> int | None:
+    """Bytes that the system can give without swapping, where it tells (on Linux)."""
+    try:
+        found = Path("/proc/meminfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return int(re.search(r"MemAvailable:\s+(\d+) kB", found)[1]) * 1024
+
+
+def main(
+    models: dict[str, Any],
+    sweeps: list[dict[str, Any]],
+    statistics: list[dict[str, Any]],
+    settings: dict[str, Any],
+) -> None:
+    """Print a line for each sweep and each large statistic, their sum, and what is too small."""
+    shapes, unknown = {}, {}
+    for name in {about["model"]: None for about in sweeps + statistics}:
+        try:
+            shapes[name] = shape(models, name)
+        except MicrotomeError as error:
+            unknown[name] = error
+    entries = [of_sweep(s, shapes[s["model"]], settings) for s in sweeps if s["model"] in shapes]
+    entries += [
+        of_statistic(statistic, shapes[statistic["model"]], settings)
+        for statistic in statistics
+        if "layers" not in statistic and statistic["model"] in shapes
+    ]
+    entries += of_pairs([statistic for statistic in statistics if "layers" in statistic])
+    print(table(entries))
+    for name, error in unknown.items():
+        print(f"{name}: {error}")
+    if not entries:
+        return
+    costs = [entry.cost for entry in entries]
+    print(
+        f"In all {human(sum(c.disk for c in costs))} on disk, "
+        f"{human(max(c.memory for c in costs))} of memory at most, and "
+        f"{math.ceil(sum(c.seconds for c in costs) / 60)} min for one job after another with "
+        f"{settings['threads']} threads."
+    )
+    for shortage in shortages(entries):
+        print(shortage)
+
+
 if __name__ == "__main__":
-    main(snakemake.params.models, snakemake.params.sweeps, snakemake.params.settings)
+    given = snakemake.params
+    main(given.models, given.sweeps, given.statistics, given.settings)

@@ -1,8 +1,10 @@
-"""Tokenise a stimulus set for a model."""
+"""Tokenise a stimulus set for a model, and judge what the studies ask of both."""
 
+import json
 from pathlib import Path
 
 from microtome.store.datasets import write_dataset
+from microtome.texts.requirements import judge
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 from microtome.workflow.jobs import job
@@ -12,4 +14,7 @@ if __name__ == "__main__":
         stimuli = read_stimuli(Path(snakemake.input.stimuli))
         checkpoint = Path(snakemake.input.checkpoint)
         table = token_table(stimuli, checkpoint, snakemake.params.tokens)
+        # A resource and no param: what is asked changes nothing in the table and makes none stale.
+        asked = json.loads(snakemake.resources.get("judged", "[]"))
+        judge(asked, table.coords, checkpoint)
         write_dataset(table.assign_attrs(model=snakemake.wildcards.model), snakemake.output[0])

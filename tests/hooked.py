@@ -4,8 +4,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
+from microtome.model.architectures import taps_of
+from microtome.model.checkpoint import read_json
 from microtome.sites import SITES
-from microtome.sweep.sweep import batched, sweep
+from microtome.sweep.batches import batched
+from microtome.sweep.sweep import sweep
 
 GATED = {"llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"}
 
@@ -23,12 +26,18 @@ def columns(texts, rows=None):
     return table if rows is None else table | {"row": np.concatenate(rows)}
 
 
+def taps_at(checkpoint):
+    """Where the sites of a checkpoint's model lie."""
+    return taps_of(read_json(checkpoint / "config.json"))
+
+
 def swept(checkpoint, sequences, sites, layers, batch_size=32, final_sites=()):
     """All rows of every layer and site, and the order the sections came in."""
     n_tokens = sum(map(len, sequences))
     arrays, order = {}, []
     for section in sweep(
-        checkpoint, batched(columns(sequences), batch_size), sites, layers, final_sites
+        *(checkpoint, batched(columns(sequences), batch_size), sites, layers, final_sites),
+        taps=taps_at(checkpoint),
     ):
         order.append(section.layer)
         for site, values in section.values.items():

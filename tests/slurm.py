@@ -31,7 +31,7 @@ JobAcctGatherParams=OverMemoryKill
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
 ReturnToService=2
-MinJobAge=300
+MinJobAge=1000000
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory={memory} Gres=gpu:2
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -45,8 +45,8 @@ ETC = Path("/etc/slurm")
 class Slurm:
     """The daemons, and what they know of jobs.
 
-    Memory limits are enforced by looking once a second (OverMemoryKill), which needs no cgroups:
-    those, which most clusters use, are not to be had in every container.
+    Slurm enforces memory limits by looking at processes now and then (OverMemoryKill). Most
+    clusters use cgroups, but not every container has those.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,11 +73,10 @@ class Slurm:
                 )
                 for command in (self.munge(), ["slurmctld", "-D"], ["slurmd", "-D"])
             ]
-        deadline = time.monotonic() + 30
         while "idle" not in self.ask("sinfo", "--noheader", "--format=%T"):
-            if time.monotonic() > deadline:
+            if not self.runs():
                 self.stop()
-                raise TimeoutError(f"Slurm's node takes no jobs; see the logs in {folder}")
+                raise RuntimeError(f"Slurm has ended; see the logs in {folder}")
             time.sleep(0.5)
 
     def write(self, name: str, text: str) -> None:
@@ -109,11 +108,14 @@ class Slurm:
         found = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines if "JobId=" in line]
         return sorted(found, key=lambda job: int(job["JobId"]))
 
+    def runs(self) -> bool:
+        """Whether all daemons run."""
+        return all(daemon.poll() is None for daemon in self.daemons)
+
     def stop(self) -> None:
         """End all jobs, then the daemons, without which nothing would end them."""
         self.ask("scancel", "--user=root")
-        deadline = time.monotonic() + 30
-        while self.ask("squeue", "--noheader") and time.monotonic() < deadline:
+        while self.runs() and self.ask("squeue", "--noheader"):
             time.sleep(0.2)
         for daemon in reversed(self.daemons):
             daemon.send_signal(signal.SIGTERM)

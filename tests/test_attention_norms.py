@@ -1,6 +1,5 @@
 """The study attention_norms against full forwards, numpy and scipy."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 import xarray as xr
 from conftest import build
 from scipy import stats
+from studied import by_layer, layer_files, product
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
@@ -17,26 +17,14 @@ from microtome.figures.style import style
 from microtome.model.fetch import fetch
 from microtome.model.sources import Folder
 from microtome.statistics import regression as least_squares
-from microtome.statistics.layers import by_layer
 from microtome.statistics.norms import log_norms, norm_histograms
 from microtome.statistics.regression import autoregression, regression
 from microtome.store.datasets import read_dataset, write_dataset
-from microtome.store.layers import write_layers
-from microtome.sweep.sweep import batched, sweep
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).resolve().parent.parent
 ROCK = ROOT / "stimuli" / "rock_music.yaml"
-
-
-def script(kind, name):
-    """A script of the study, imported from its path."""
-    path = ROOT / "scripts" / kind / "attention_norms" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"{kind}_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module", params=["gpt2", "gpt_neo", "smollm2"])
@@ -66,11 +54,8 @@ def studied(request, tmp_path_factory):
     full = np.log(np.linalg.norm(np.array(seen, np.float64), axis=-1))
 
     table = token_table(read_stimuli(ROCK), checkpoint)
-    layers = range(len(attentions))
-    paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in layers}
-    sections = sweep(checkpoint, batched(table, 32), ["attn_out"], list(layers))
-    write_layers(sections, table.coords, paths, {})
-    norms = by_layer(list(paths.values()), lambda section: log_norms(section, "attn_out"))
+    paths = layer_files(folder, checkpoint, table, ["attn_out"], range(len(attentions)))
+    norms = by_layer(paths, lambda section: log_norms(section, "attn_out"))
     write_dataset(norms, folder / "norms.h5")
     return read_dataset(folder / "norms.h5"), full
 
@@ -226,21 +211,20 @@ def test_an_activation_of_zero_has_no_log_norm():
 def test_tables(studied):
     norms, _ = studied
     one = regression(norms.sel(layer=0), 3).assign_attrs(layer=0)
-    module = script("tables", "regression")
-    frame = module.tabulate(one)
+    table = product("attention_norms", "tables", "regression")(one)
+    frame, text = table.frame, table.text
     assert list(frame["term"]) == ["const", "t-1", "t-2"]
     np.testing.assert_array_equal(frame["p_hac"], one["p_hac"])
-    text = module.summarise(one, frame)
     assert one.attrs["summary"] in text
     assert "numpy.linalg.lstsq" in text
-    module = script("tables", "autoregression")
     betas = autoregression(norms, 3, 0.05)
-    frame = module.tabulate(betas)
+    table = product("attention_norms", "tables", "autoregression")(betas)
+    frame = table.frame
     assert len(frame) == 2 * norms.sizes["layer"]
     row = frame[(frame["layer"] == 1) & (frame["term"] == "t-2")].iloc[0]
     assert row["std_error_hac"] == betas["std_error_hac"].sel(layer=1, term="t-2").item()
     assert row["p_ljung_box"] == betas["p_ljung_box"].sel(layer=1).item()
-    counts = module.summarise(betas, frame).splitlines()[3].split()
+    counts = table.text.splitlines()[3].split()
     assert counts == [
         "t-1",
         *(str(int(betas[s].sel(term="t-1").sum())) for s in ("significant", "significant_hac")),
@@ -251,7 +235,7 @@ def test_tables(studied):
 def test_figures(studied, theme):
     norms, _ = studied
     with style(theme):
-        figure = script("figures", "norms").draw(norms, norm_histograms(norms, 1))
+        figure = product("attention_norms", "figures", "norms")(norms, norm_histograms(norms, 1))
         left, right = figure.axes
         n_layers, n_tokens = norms["log_norm"].shape
         assert len(left.lines) == len(right.lines) == n_layers
@@ -260,13 +244,15 @@ def test_figures(studied, theme):
         ):
             np.testing.assert_array_equal(line.get_ydata(), row[1:])
             assert counts.get_ydata().sum() == n_tokens - 1
-        again = script("figures", "norms").draw(norms, norm_histograms(norms, 1)).axes[0]
+        again = product("attention_norms", "figures", "norms")(
+            norms, norm_histograms(norms, 1)
+        ).axes[0]
         np.testing.assert_array_equal(left.lines[0].get_xdata(), again.lines[0].get_xdata())
         labels = [label.get_text() for label in left.get_xticklabels()]
         assert labels[:2] == (["L0", "L1"] if n_layers <= 12 else ["L0", "L3"])
 
         betas = autoregression(norms, 3, 0.05)
-        axes = script("figures", "autoregression").draw(betas).axes[0]
+        axes = product("attention_norms", "figures", "autoregression")(betas).axes[0]
         _, first, crosses, second, more_crosses, _ = axes.lines
         for term, line, cross in (("t-1", first, crosses), ("t-2", second, more_crosses)):
             np.testing.assert_array_equal(line.get_ydata(), betas["beta"].sel(term=term))

@@ -7,16 +7,15 @@ import pytest
 import torch
 from conftest import build, in_batches
 from scipy import stats
+from studied import by_layer, layer_files
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.model.fetch import fetch
 from microtome.model.sources import Folder
 from microtome.statistics.correlation import correlations
-from microtome.statistics.layers import at_position, by_layer, distinct
+from microtome.statistics.positions import at_word, distinct
 from microtome.statistics.selectivity import selectivity, similarity_distributions
 from microtome.statistics.similarity import cosine_similarities, representational_similarity
-from microtome.store.layers import write_layers
-from microtome.sweep.sweep import batched, sweep
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
@@ -74,10 +73,8 @@ def studied(request, tmp_path_factory, gpt2_tokenizer):
         checkpoint = folder / "checkpoint"
         fetch(Folder(folder / "origin"), checkpoint)
     table = token_table(STIMULI, checkpoint)
-    paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in LAYERS}
-    sections = sweep(checkpoint, batched(table, 32), SITES, LAYERS)
-    write_layers(sections, table.coords, paths, {})
-    return list(paths.values()), *full_forwards(checkpoint)
+    paths = layer_files(folder, checkpoint, table, SITES, LAYERS)
+    return paths, *full_forwards(checkpoint)
 
 
 def unit(vectors):
@@ -86,7 +83,7 @@ def unit(vectors):
 
 def test_similarities_rsa_and_selectivity(studied):
     paths, seen, _ = studied
-    cosines = by_layer(paths, lambda s: cosine_similarities(at_position(s, -1), SITES))
+    cosines = by_layer(paths, lambda s: cosine_similarities(at_word(s), SITES))
     rsa, found = representational_similarity(cosines), selectivity(cosines)
     labels = [stimulus.category for stimulus in STIMULI]
     upper = np.triu(np.ones((34, 34), bool), 1)

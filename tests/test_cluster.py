@@ -4,23 +4,23 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from slurm import Slurm
-from workflows import TEXTS, Clone
+from workflows import TEXTS, Clone, held
 
 from microtome.sweep import cost
 
 pytestmark = pytest.mark.cluster
 
-WORDS_SWEEP, TEXTS_SWEEP = "rule_activations_tiny_words", "rule_activations_tiny_texts"
-SCALING = "rule_statistic_hidden_states_scaling"
+WORDS_SWEEP, TEXTS_SWEEP = "rule_activations__tiny__words", "rule_activations__tiny__texts"
+SCALING = "rule_statistic__hidden_states__scaling"
 #: All that is submitted; the rest of the workflow is made beside the main process.
 HEAVY = {WORDS_SWEEP, TEXTS_SWEEP, SCALING}
 PROFILE = ["--workflow-profile", "profiles/slurm", "--slurm-status-command", "squeue"]
@@ -41,14 +41,10 @@ def clone_for(folder: Path, model: Path) -> Clone:
     # Where `make cluster-test` has the executor plugin.
     clone.environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
     clone.save(TEXTS | {"texts": ["A fly, a beetle, and one more"]}, "stimuli/insects.yaml")
-    clone.config["stimuli"]["insects"] = "stimuli/insects.yaml"
-    scaling = {"checkpoint": True, "tokens": True, "factor": 0.8, "target": " insect"}
-    study = {"models": ["tiny"], "stimuli": "insects", "statistics": {"scaling": scaling}}
-    clone.change("studies", "hidden_states", to=study | {"figures": {"scaling": READS}})
+    scaling = {"scaling": {"factor": 0.8, "target": " insect"}}
+    clone.save_study("hidden_states", {"statistics": scaling, "figures": {"scaling": {}}})
+    clone.change("studies", "hidden_states", to={"models": ["tiny"], "stimuli": "insects"})
     return clone
-
-
-READS = {"reads": ["scaling"]}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +72,11 @@ def unswept(local: Clone, folder: Path) -> Clone:
     for kind in ("activations", "statistics", "figures"):
         shutil.rmtree(clone.product(kind))
     return clone
+
+
+def sweep_held(clone: Clone, label: str) -> AbstractContextManager:
+    """Keep a sweep of the tiny model from going on, once it has imported what it needs."""
+    return held(clone.product(f"logs/activations/tiny/{label}.log"))
 
 
 def rule(job: dict[str, str]) -> str:
@@ -136,23 +137,34 @@ def start(clone: Clone, *arguments: str) -> subprocess.Popen:
         )
 
 
-def wait_for(slurm: Slurm, main: subprocess.Popen, before: int, name: str) -> dict[str, str]:
-    """The first job of a rule, as soon as it runs."""
-    deadline = time.monotonic() + 300
-    while main.poll() is None and time.monotonic() < deadline:
+#: A job that Slurm has ended.
+ENDED = ("CANCELLED", "FAILED", "OUT_OF_MEMORY")
+
+
+def wait_for(
+    slurm: Slurm, main: subprocess.Popen, before: int, name: str, *states: str
+) -> dict[str, str]:
+    """The first job of a rule, as soon as it is in one of some states."""
+    while main.poll() is None:
         for job in slurm.jobs()[before:]:
-            if rule(job) == name and job["JobState"] == "RUNNING":
+            if rule(job) == name and job["JobState"] in states:
                 return job
         time.sleep(0.5)
-    raise AssertionError(f"{name} never ran")
+    raise AssertionError(f"{name} was never {states}")
 
 
 def test_jobs_that_are_ended_are_tried_again_with_more(slurm, local, tmp_path):
     clone = unswept(local, tmp_path)
     before = len(slurm.jobs())
-    main = start(clone, "--set-resources", "activations_tiny_words:mem_mb=attempt*attempt*300")
-    job = wait_for(slurm, main, before, TEXTS_SWEEP)
-    slurm.ask("scancel", job["JobId"])
+    # Both sweeps stand still until Slurm has ended them, as late as it may notice their memory.
+    with sweep_held(clone, "words"):
+        with sweep_held(clone, "texts"):
+            few = "activations__tiny__words:mem_mb=attempt*attempt*300"
+            main = start(clone, "--set-resources", few)
+            job = wait_for(slurm, main, before, TEXTS_SWEEP, "RUNNING")
+            slurm.ask("scancel", job["JobId"])
+            wait_for(slurm, main, before, TEXTS_SWEEP, *ENDED)
+        wait_for(slurm, main, before, WORDS_SWEEP, *ENDED)
     assert main.wait() == 0, (clone.folder / "main.log").read_text()
     assert clone.contents() == local.contents()
     tried = {}
@@ -174,9 +186,10 @@ def test_a_job_that_is_never_given_enough_is_reported_and_the_rest_survives(slur
     clone = unswept(local, tmp_path)
     clone.change("sweep", "layers_per_job", to=1)
     before = len(slurm.jobs())
-    few = "activations_tiny_words-01:mem_mb=300"
-    main = start(clone, "--retries", "0", "--set-resources", few)
-    assert main.wait() != 0
+    few = "activations__tiny__words-01:mem_mb=300"
+    with sweep_held(clone, "words-01"):  # until Slurm has noticed its memory
+        main = start(clone, "--retries", "0", "--set-resources", few)
+        assert main.wait() != 0
     states = {job["Comment"]: job["JobState"] for job in slurm.jobs()[before:]}
     ended = {comment for comment, state in states.items() if state != "COMPLETED"}
     assert ended == {f"{WORDS_SWEEP}-01"}
@@ -184,7 +197,7 @@ def test_a_job_that_is_never_given_enough_is_reported_and_the_rest_survives(slur
     report = [line for line in said.splitlines() if line.startswith("microtome: ")]
     assert len(report) == 1
     assert re.match(
-        r"microtome: activations_tiny_words-01: ended by Slurm \([A-Z_]+\); see ", report[0]
+        r"microtome: activations__tiny__words-01: ended by Slurm \([A-Z_]+\); see ", report[0]
     )
     assert "memory limit" in Path(report[0].rpartition(" ")[2]).read_text(encoding="utf-8")
     made = {path: content for path, content in clone.contents().items() if "/resid-" not in path}
@@ -202,11 +215,12 @@ def test_a_main_process_that_was_killed_goes_on_where_it_was(slurm, local, tmp_p
     clone = clone_for(tmp_path, model)
     clone.change("sweep", "device", to="cuda")
     before = len(slurm.jobs())
-    main = start(clone)
-    job = wait_for(slurm, main, before, WORDS_SWEEP)
-    assert job["TresPerJob"] == "gres:gpu:1"
-    os.kill(main.pid, signal.SIGKILL)
-    main.wait()
+    with sweep_held(clone, "words"):
+        main = start(clone)
+        job = wait_for(slurm, main, before, WORDS_SWEEP, "RUNNING")
+        assert job["TresPerJob"] == "gres:gpu:1"
+        main.kill()
+        main.wait()
     clone.change("sweep", "device", to="cpu")
     again = clone.run(*PROFILE)
     assert "models/tiny" not in again

@@ -11,7 +11,8 @@ from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from workflows import Clone
 
-from microtome.statistics.running import histograms, moments
+from microtome.statistics.distributions import running_histograms
+from microtome.statistics.moments import running_moments
 from microtome.store.datasets import read_dataset
 from microtome.store.layers import Section
 
@@ -35,7 +36,7 @@ def whole(layer, site):
 
 
 def test_moments_are_those_of_all_values():
-    found = moments(sections())
+    found = running_moments(sections())
     assert dict(found.sizes) == {"layer": 2, "site": 2}
     for layer in (2, 5):
         for site in ("pre", "mlp_out"):
@@ -51,7 +52,7 @@ def test_moments_are_those_of_all_values():
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 def test_histograms_are_those_of_all_values(n_threads):
-    found = histograms(sections(), n_edges=11, limit=3.0, n_threads=n_threads)
+    found = running_histograms(sections(), n_edges=11, limit=3.0, n_threads=n_threads)
     for layer in (2, 5):
         for site in ("pre", "mlp_out"):
             values, own = whole(layer, site).astype(float), found.sel(layer=layer, site=site)
@@ -61,7 +62,9 @@ def test_histograms_are_those_of_all_values(n_threads):
             assert own["beyond"].item() == pytest.approx((abs(values) > 3).mean())
 
 
-@pytest.mark.parametrize("statistic", [moments, partial(histograms, n_edges=11, limit=3.0)])
+@pytest.mark.parametrize(
+    "statistic", [running_moments, partial(running_histograms, n_edges=11, limit=3.0)]
+)
 def test_no_section_is_held_while_the_next_is_computed(statistic):
     made: list[weakref.ref] = []
 
@@ -79,21 +82,10 @@ def test_the_workflow_stores_no_activations(tmp_path, gpt2_tokenizer):
     model = build(tmp_path / "tiny", "gpt2", vocab_size=50257, num_hidden_layers=3)
     AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(model)
     clone = Clone(tmp_path / "clone", model)
-    swept = {"sites": ["resid_post", "pre"], "layers": "all", "swept": True}
-    clone.change(
-        "studies",
-        to={
-            "corpus": {
-                "models": ["tiny"],
-                "stimuli": "words",
-                "statistics": {
-                    "moments": swept,
-                    "histograms": swept | {"n_edges": 21, "limit": 2.0},
-                },
-                "figures": {"moments": {"reads": ["moments"]}},
-            }
-        },
-    )
+    sites = {"sites": ["resid_post", "pre"]}
+    statistics = {"moments": sites, "histograms": sites | {"n_edges": 21, "limit": 2.0}}
+    study = {"models": ["tiny"], "stimuli": "words", "statistics": statistics}
+    clone.change("studies", to={"corpus": study})
     clone.run()
     clone.run("statistics")  # no figure reads the histograms
     assert not clone.product("activations").exists()

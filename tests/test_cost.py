@@ -1,9 +1,16 @@
 """What is asked of a cluster, against peaks that were measured or worked out by hand."""
 
+import fcntl
 import subprocess
 import sys
+from collections import namedtuple
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
+import xarray as xr
 from workflows import Clone
 
 from microtome.model.checkpoint import sizes
@@ -29,6 +36,22 @@ paths = {layer: f"{folder}/layer-{layer:02d}.h5" for layer in range(30)}
 write_layers_beside(sections, columns, paths | {None: f"{folder}/final.h5"}, {})
 status = Path("/proc/self/status").read_text()  # getrusage's counts what this was forked from
 print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
+"""
+
+
+STATISTIC = """
+import re, sys
+from pathlib import Path
+from microtome.statistics.layers import stack_layers
+from microtome.statistics.similarity import cosine_similarities
+from microtome.store.datasets import open_layer, write_dataset
+*layers, out = sys.argv[1:]
+def results():
+    for layer, path in enumerate(layers):
+        with open_layer(path) as words:
+            yield layer, cosine_similarities(words, ["q", "k"])
+write_dataset(stack_layers(results(), len(layers)), out)
+print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
 
@@ -140,6 +163,52 @@ def test_a_sweep_in_parts_costs_what_the_whole_does_and_what_is_handed_on():
     assert max(part.memory for part in parts) == whole.memory
 
 
+def test_rows_follow_from_what_a_set_keeps():
+    lengths = [3, 1, 4]
+    assert cost.kept(lengths, "all") == 8
+    assert cost.kept(lengths, "last") == cost.kept(lengths, "mean") == 3
+    assert cost.kept(lengths, [0]) == 3
+    assert cost.kept(lengths, [0, -1]) == 2 + 1 + 2  # of a text of one token, both are the same
+    assert cost.kept([4, 4], [1, -1, -3]) == 4
+
+
+@pytest.mark.parametrize("n_words", [40, 1500])
+def test_a_statistic_of_pairs_of_words_as_measured(tmp_path, n_words):
+    random = np.random.default_rng(0)
+    words = np.array([f"w{i}" for i in range(n_words)], dtype=object)
+    layers = [tmp_path / f"layer-{layer:02d}.h5" for layer in (0, 1)]
+    for number, layer in enumerate(layers):
+        vectors = {
+            site: (("sequence", "d_head"), random.normal(size=(n_words, 64)).astype(np.float32))
+            for site in ("q", "k")
+        }
+        coordinates = dict.fromkeys(("word", "category"), ("sequence", words))
+        write_dataset(xr.Dataset(vectors, coordinates, {"layer": number}), layer)
+    out = tmp_path / "cosines.h5"
+    command = [sys.executable, "-c", STATISTIC, *map(str, layers), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    matrices = cost.word_matrices(n_words, 2)
+    assert matrices == 2 * n_words**2 * 8
+    needed = cost.statistic(layers[0].stat().st_size, matrices=matrices, n_layers=2)
+    peak = int(done.stdout) / 1024
+    assert peak <= needed.memory / MIB <= peak + 300, (peak, needed)
+    assert needed.disk <= out.stat().st_size <= needed.disk + 300_000
+    assert cost.statistic(0).mem_mb() == 550
+
+
+def test_inputs_and_weights_count_in_a_statistics_memory():
+    assert cost.statistic(1000).memory - cost.statistic(0).memory == 3 * 1000 * 1.25
+    assert cost.statistic(0, block=1000).memory == cost.IMPORTS + 8 * 1000 * 1.25
+
+
+def test_words_are_counted_and_texts_are_none(smollm2, tmp_path):
+    words = [Stimulus("a pear", "pear", "fruit", (2, 6)), Stimulus("a plum", "plum", "x", (2, 6))]
+    write_dataset(token_table(words, smollm2), tmp_path / "words.h5")
+    write_dataset(token_table([Stimulus("a pear")], smollm2), tmp_path / "texts.h5")
+    assert cost.words(tmp_path / "words.h5") == 2
+    assert cost.words(tmp_path / "texts.h5") == 0
+
+
 def test_requests_grow_with_the_attempt():
     needed = cost.Cost(memory=1000 * MIB, disk=0, seconds=1200)
     first, second = needed.mem_mb(1), needed.mem_mb(2)
@@ -158,7 +227,7 @@ def test_a_dry_run_says_what_it_cannot_know_yet(tmp_path, checkpoints):
     for _ in range(2):  # without a manifest, then with it and without token tables
         done = clone.snakemake("--dry-run")
         assert done.returncode == 0, done.stderr
-        assert (done.stdout + done.stderr).count(" mem_mb=<TBD>") == 3
+        assert (done.stdout + done.stderr).count(" mem_mb=<TBD>") == 6  # 2 sweeps, 4 statistics
         clone.run("results/models/tiny/manifest.json")
 
 
@@ -173,3 +242,94 @@ def test_the_plan_is_printed_before_anything_runs(tmp_path, checkpoints):
     assert rows["words"][4:6] == [str((4 + 2 + 2) * 6 * 4), "B"]
     assert rows["texts"][2].startswith("≈")
     assert not clone.product("models").exists()
+
+
+def planned(clone: Clone, *arguments: str) -> dict[tuple[str, str], list[str]]:
+    """The cells of the plan's lines, by model and label."""
+    done = clone.snakemake("plan", "--quiet", "all", *arguments)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return {(line[0], line[1].rstrip(",")): line for line in lines if line[0] == "tiny"}
+
+
+def test_the_plan_counts_the_tokens_that_are_kept(tmp_path, checkpoints):
+    clone = Clone(tmp_path, checkpoints["llama"])
+    clone.change("models", "tiny", "n_layers", to=4)
+    clone.save({"source": "x", "texts": ["word " * 320]}, "stimuli/texts.yaml")
+    everything = planned(clone)["tiny", "texts"]
+    assert everything[2:4] == ["≈400", "1"]
+    # ln2_out and mlp_out of 24 numbers each, 4 bytes to a number.
+    assert everything[6:8] == ["76.8", "kB"]
+    clone.change("stimuli", "texts", to={"file": "stimuli/texts.yaml", "tokens": "last"})
+    assert planned(clone)["tiny", "texts"][6:8] == ["192", "B"]
+    clone.change("stimuli", "texts", to={"file": "stimuli/texts.yaml", "tokens": [0, 1, -1]})
+    assert planned(clone)["tiny", "texts"][6:8] == ["576", "B"]
+
+
+def test_the_plan_has_the_statistics_that_grow_with_pairs_of_words(tmp_path, checkpoints):
+    clone = Clone(tmp_path, checkpoints["llama"])
+    clone.change("models", "tiny", "n_layers", to=4)
+    scaling = {"checkpoint": True, "tokens": True, "factor": 0.8, "target": " a"}
+    study = {"models": ["tiny"], "stimuli": "texts", "statistics": {"scaling": scaling}}
+    clone.change("studies", "hidden_states", to=study | {"figures": {}})
+    assert planned(clone).keys() == {
+        ("tiny", "words"),
+        ("tiny", "texts"),
+        ("tiny", "hidden_states.scaling"),
+    }
+    words = {"source": "x", "template": "{word}", "words": {"a": [f"w{i}" for i in range(2000)]}}
+    clone.save(words, "stimuli/many.yaml")
+    clone.change("stimuli", "many", to="stimuli/many.yaml")
+    clone.change("studies", "category_selectivity", "stimuli", to="many")
+    done = clone.snakemake("plan", "--quiet", "all")
+    [line] = [line for line in done.stdout.splitlines() if "many, pairs of words" in line]
+    # Two layers, three sites, 2,000 words squared, 8 bytes to a number.
+    assert line.split()[6:9] == ["2", "192", "MB"]
+
+
+def test_the_plan_may_be_made_while_a_run_is_at_work(tmp_path, checkpoints):
+    clone = Clone(tmp_path, checkpoints["llama"])
+    clone.change("models", "tiny", "n_layers", to=4)
+    (tmp_path / ".snakemake").mkdir()
+    with (tmp_path / ".snakemake" / "microtome.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert len(planned(clone)) == 2
+        done = clone.snakemake("results/statistics/mlp_distributions/gelu.h5")
+        assert done.returncode == 1
+        assert "another run is at work here" in done.stderr
+
+
+@pytest.fixture
+def plan():
+    """scripts/plan.py as a module."""
+    file = Path(__file__).parents[1] / "scripts" / "plan.py"
+    spec = spec_from_file_location("plan", file)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_plan_says_what_is_too_small(plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results" / "activations" / "m" / "s"
+    folder.mkdir(parents=True)
+    (folder / "layer-00.h5").write_bytes(b"x" * 2000)
+    monkeypatch.setattr(plan, "available_memory", lambda: 5_000_000)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: usage(0, 0, 6000))
+
+    def entry(label, memory, disk):
+        return plan.Entry("m", label, "1", 1, "", cost.Cost(memory, disk, 1))
+
+    # Of these 8,000 bytes 2,000 are there already.
+    fits = [entry("s", 4e6, 3000), entry("t", 5e6, 5000)]
+    assert list(plan.shortages(fits)) == []
+    disk, memory = plan.shortages([*fits, entry("u", 6e6, 1000)])
+    assert disk.startswith("The disk is too small: 7 kB more are wanted, 6 kB are free. Keep")
+    assert memory.startswith(
+        "This machine's memory is too small: u of m wants 6 MB, 5 MB are available. Make"
+    )
+
+
+def test_available_memory_is_what_the_system_says(plan):
+    assert plan.available_memory() == pytest.approx(psutil.virtual_memory().available, rel=0.5)

@@ -1,5 +1,6 @@
-"""The examples of docs/extending.md, run as they stand."""
+"""The studies of docs/extending.md, run as they stand from a folder of their own."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -15,65 +17,200 @@ from conftest import build
 from snakemake.utils import update_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from microtome import options
+from microtome.errors import MicrotomeError
+from microtome.workflow.config import INPUTS
+from microtome.workflow.faults import check
+
 ROOT = Path(__file__).parents[1]
+STUDY = "studies/residual_growth"
+N_LAYERS = 4
+
+
+def write_examples(folder):
+    """Write each file of the document, below a line that is its name."""
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)^```$", text, flags=re.M | re.S))
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+    return set(files)
+
+
+def run(*arguments, cwd):
+    """Run Snakemake on this repository's code."""
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def extended(tmp_path_factory, gpt2_tokenizer):
-    """A copy of the workflow with the document's scripts and config blocks, run on a tiny model."""
-    root = tmp_path_factory.mktemp("extended")
-    for name in ("Snakefile", "config.yaml", "config.schema.yaml"):
-        shutil.copy(ROOT / name, root)
-    for name in ("rules", "scripts", "stimuli", "report", "microtome", "profiles"):
-        shutil.copytree(ROOT / name, root / name)
-    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    paths = re.findall(r"`(scripts/\S+\.py)`", text)
-    codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(paths) == len(codes) == 3
-    for path, code in zip(paths, codes, strict=True):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(code, encoding="utf-8")
-
-    model = build(root / "tiny", "gpt2", vocab_size=50257)
+def work(tmp_path_factory, gpt2_tokenizer):
+    """A working directory with the document's studies, run on a tiny model in SmolLM2's place."""
+    folder = tmp_path_factory.mktemp("work")
+    write_examples(folder)
+    model = build(folder / "tiny", "gpt2", vocab_size=50257, max_position_embeddings=128)
     AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(model)
-    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
-        update_config(config, yaml.safe_load(block))
-    config["models"] = {"tiny": {"source": str(model), "n_layers": 4}}
-    for study in config["studies"].values():
-        study["models"] = ["tiny"] if study is config["studies"]["residual_growth"] else []
-    chosen = config["studies"]["category_selectivity"]
-    chosen["models"] = ["tiny"]
-    del chosen["tables"]
-    chosen["statistics"] = {k: chosen["statistics"][k] for k in ("cosine_similarities", "rsa")}
-    chosen["figures"] = {"rsa_matrix": chosen["figures"]["rsa_matrix"]}
-    (root / "mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    command = [sys.executable, "-m", "snakemake", "--configfile", "mine.yaml"]
-    done = subprocess.run(
-        [*command, "--replace-workflow-config"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return root
+    studies = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["studies"]
+    tiny = {
+        "models": {
+            "smollm2-135m": {"source": str(model), "n_layers": N_LAYERS},
+            "smollm2-untrained": {"n_layers": N_LAYERS},
+        },
+        "studies": {name: {"models": []} for name in studies}
+        | {"second_looks": {"models": ["smollm2-135m"]}},
+        "sweep": {"device": "cpu", "threads": 1},
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
+    overlays = ("--configfile", "mine.yaml", "tiny.yaml", "--cores", "1")
+    run("--snakefile", str(ROOT / "Snakefile"), *overlays, cwd=folder)
+    return folder
 
 
-def test_the_examples_make_their_figures(extended):
-    for name in ("category_selectivity/tiny/rsa_matrix", "residual_growth/tiny/growth"):
+def test_the_document_has_all_files_of_a_study(tmp_path):
+    files = {"study.yaml", "statistics.py", "figures.py", "tables.py", "README.md"}
+    assert {f"{STUDY}/{name}" for name in files} | {"mine.yaml"} < write_examples(tmp_path)
+
+
+def test_the_document_names_all_inputs_types_and_needs():
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    types = [name for name in vars(options) if name[0].isupper() and name[1:] != name[1:].upper()]
+    needs = [name for name, value in vars(options).items() if isinstance(value, options.Need)]
+    named = set(re.findall(r"`(\w+)`", text))
+    imported = {"Annotated", "Any", "Need", "Wanted"}
+    assert set(types) - imported | set(needs) | set(INPUTS) <= named
+
+
+def test_the_examples_make_their_figures(work):
+    for name in (
+        "residual_growth/smollm2-135m/growth",
+        "residual_growth/smollm2-untrained/growth",
+        "second_looks/smollm2-135m/autoregression",
+        "second_looks/smollm2-135m/rsa_matrix",
+    ):
         for suffix in (".svg", ".png"):
-            figure = (extended / "results" / "figures" / name).with_suffix(suffix)
-            assert figure.stat().st_size > 1000
+            assert (work / f"results/figures/{name}{suffix}").stat().st_size > 1000
 
 
-def test_the_example_statistic_is_right(extended):
+def test_the_example_statistic_and_table_are_right(work):
     text = yaml.safe_load((ROOT / "stimuli" / "penguins.yaml").read_text())["texts"][0]
-    ids = AutoTokenizer.from_pretrained(extended / "tiny").encode(text)
-    model = AutoModelForCausalLM.from_pretrained(extended / "tiny")
+    ids = AutoTokenizer.from_pretrained(work / "tiny").encode(text)
+    model = AutoModelForCausalLM.from_pretrained(work / "tiny")
     with torch.no_grad():
         states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
-    expected = [state[0, 1:].norm(dim=1).mean().item() for state in states[1:4]]
-    path = extended / "results" / "statistics" / "residual_growth" / "tiny" / "norms.h5"
-    with xr.open_dataset(path, engine="h5netcdf") as norms:
-        np.testing.assert_allclose(norms["norm"].values[:3], expected, rtol=1e-5)
+    norms = [state[0, 1:].norm(dim=1) for state in states[1:N_LAYERS]]
+    expected = {
+        "mean": [norm.mean().item() for norm in norms],
+        "sd": [norm.std(correction=0).item() for norm in norms],
+    }
+    path = work / "results/statistics/residual_growth/smollm2-135m/norms.h5"
+    table = pd.read_csv(work / "results/tables/residual_growth/smollm2-135m/growth.csv")
+    with xr.open_dataset(path, engine="h5netcdf") as found:
+        assert found["layer"].values.tolist() == list(range(N_LAYERS))
+        for name, values in expected.items():
+            # The last hidden state is after the final norm, so the last layer is left out.
+            np.testing.assert_allclose(found[name].values[:-1], values, rtol=1e-5)
+            np.testing.assert_allclose(table[name][:-1], values, rtol=1e-5)
+    np.testing.assert_allclose(table["growth"][1:-1], np.diff(expected["mean"]), rtol=1e-3)
+
+
+def test_a_function_of_another_study_reads_what_the_study_says(work):
+    path = work / "results/statistics/second_looks/smollm2-135m/norms.h5"
+    layer = work / "results/activations/smollm2-135m/rock_music/layer-01.h5"
+    with (
+        xr.open_dataset(path, engine="h5netcdf") as found,
+        xr.open_dataset(layer, engine="h5netcdf") as section,
+    ):
+        assert list(section.data_vars) == ["mlp_out"]
+        expected = np.log(np.linalg.norm(section["mlp_out"].values, axis=1))
+        np.testing.assert_allclose(found["log_norm"].sel(layer=1), expected, rtol=1e-6)
+
+
+def test_nothing_is_stale_from_the_other_folder(work):
+    overlays = ("--configfile", str(work / "mine.yaml"), str(work / "tiny.yaml"))
+    assert "Nothing to be done" in run("-n", "--directory", str(work), *overlays, cwd=ROOT)
+
+
+def test_an_edit_of_the_users_code_makes_its_products_stale(work, tmp_path):
+    edited = tmp_path / "work"
+    shutil.copytree(work, edited, symlinks=True)
+    tables, helpers = (edited / STUDY / name for name in ("tables.py", "helpers.py"))
+    arguments = ("--snakefile", str(ROOT / "Snakefile"), "--configfile", "mine.yaml", "tiny.yaml")
+
+    def planned():
+        return set(re.findall(r"rule (\w+):", run("-n", *arguments, cwd=edited)))
+
+    code = tables.read_text().replace('frame["mean"].diff()', 'change(frame["mean"])')
+    own = "from studies.residual_growth.helpers import change\n"
+    tables.write_text(code.replace("\n\n\n", f"\n\n{own}\n\n", 1))
+    helpers.write_text("def change(column):\n    return column.diff()\n")
+    assert planned() == {"all", "table__residual_growth__growth"}
+    run("--cores", "1", *arguments, cwd=edited)
+    assert planned() == set()
+    helpers.write_text("def change(column):\n    return column.pct_change()\n")
+    assert planned() == {"all", "table__residual_growth__growth"}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        (
+            "statistics.py",
+            "def norms",
+            "def norm",
+            "{folder}/study.yaml: statistics.norms: {folder}/statistics.py has no function "
+            "'norms'; did you mean 'norm'?",
+        ),
+        (
+            "statistics.py",
+            "section: xr.Dataset",
+            "sektion: xr.Dataset",
+            "{folder}/study.yaml: statistics.norms: norms reads 'sektion', which is neither an "
+            "input nor a statistic; did you mean 'section'?",
+        ),
+        (
+            "study.yaml",
+            "resid_post",
+            "resid",
+            "{folder}/study.yaml: statistics.norms.site: no site 'resid' of a block; "
+            "did you mean 'resid_pre'?",
+        ),
+        (
+            "study.yaml",
+            "stimuli: penguins",
+            "",
+            "{work}/mine.yaml: studies.residual_growth.stimuli: norms reads texts; name a stimulus "
+            "set, as in `stimuli: …`",
+        ),
+        (
+            "study.yaml",
+            'source: "An example"',
+            "",
+            "{folder}/study.yaml: the key 'source' is missing",
+        ),
+        (
+            "../../mine.yaml",
+            "}",
+            ", figures: {growth: {limits: [0, 1]}}}",
+            "{work}/mine.yaml: studies.residual_growth.figures.growth.limits: unknown option; "
+            "growth takes none; take it out",
+        ),
+    ],
+)
+def test_a_fault_in_a_study_names_its_file(tmp_path, file, old, new, message):
+    write_examples(tmp_path)
+    folder = tmp_path / STUDY
+    text = (folder / file).read_text(encoding="utf-8")
+    assert old in text
+    (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    files = [ROOT / "config.yaml", tmp_path / "mine.yaml"]
+    config = {}
+    for path in files:
+        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")))
+    with pytest.raises(MicrotomeError) as error:
+        check(config, ROOT / "config.schema.yaml", files, [tmp_path, ROOT])
+    assert str(error.value) == message.format(folder=folder, work=tmp_path)

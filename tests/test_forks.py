@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,16 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from workflows import Clone
 
 from microtome.workflow import forks
 
 ASK = [sys.executable, "-I", "-S", forks.__file__]
 
 
+#: Seconds that nothing here takes, unless it hangs.
+HANGS = 900
+
+#: How Snakemake's copy of a script of this repository begins.
+HEAD = f"__file__ = {str(forks.ROOT / 'scripts' / 'x.py')!r}\n"
+
+
 class Server:
     """A server and a folder with scripts for it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *path: Path) -> None:
         self.folder = folder
         self.socket = str(folder / "server" / "socket")
         (folder / "server").mkdir()
@@ -32,12 +41,13 @@ class Server:
                 [sys.executable, forks.__file__, "--serve", str(number)],
                 stdin=subprocess.PIPE,
                 pass_fds=[number],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*path, forks.ROOT]))},
             )
 
     def start(self, script: str, **environment: str) -> subprocess.Popen:
         """Have a script run."""
         file = self.folder / f"{len(list(self.folder.iterdir()))}.py"
-        file.write_text(script)
+        file.write_text(HEAD + script)
         return subprocess.Popen(
             [*ASK, self.socket, sys.executable, str(file)],
             stdout=subprocess.PIPE,
@@ -50,11 +60,11 @@ class Server:
     def run(self, script: str, **environment: str) -> tuple[int, str, str]:
         """What a script ended with, and said."""
         client = self.start(script, **environment)
-        said = client.communicate(timeout=120)
+        said = client.communicate(timeout=HANGS)
         return client.returncode, *said
 
     def stop(self) -> None:
-        self.process.communicate(timeout=120)
+        self.process.communicate(timeout=HANGS)
 
 
 @pytest.fixture
@@ -132,7 +142,7 @@ while not Path({other!r}).exists():
 """
     first = server.start(meet.format(mine="a", other="b"))
     second = server.start(meet.format(mine="b", other="a"))
-    assert first.wait(timeout=120) == second.wait(timeout=120) == 0
+    assert first.wait(timeout=HANGS) == second.wait(timeout=HANGS) == 0
 
 
 def test_a_client_that_is_killed_takes_its_fork_with_it(server):
@@ -152,6 +162,85 @@ def test_without_a_server_the_command_runs_as_it_stands(server):
     assert not Path(server.socket).parent.exists()
     code, said, _ = server.run("import os; print(os.getppid())")
     assert (code, said) == (0, f"{os.getpid()}\n")
+
+
+#: A script that says whether a server forked it.
+SAYS = """
+import os, sys
+from pathlib import Path
+parent = Path("/proc", str(os.getppid()), "cmdline").read_text()
+print("forked" if "--serve" in parent else "started", *sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> dict[str, Path]:
+    """A copy that Snakemake made of a script of ours, one of another's, and a file elsewhere."""
+    folder = tmp_path / ".snakemake" / "scripts"
+    folder.mkdir(parents=True)
+    files = {"ours": folder / "a.x.py", "theirs": folder / "b.x.py", "other": tmp_path / "c.py"}
+    for whose, file in files.items():
+        file.write_text((HEAD if whose == "ours" else "") + SAYS)
+    return files
+
+
+@pytest.mark.parametrize("shell", [["bash"], ["bash", "--posix"], ["sh"]])
+def test_only_our_scripts_are_forked(scripts, shell):
+    server, route = forks.start_server()
+    python, *commands = (sys.executable, *scripts.values())
+    lines = [f"({python} {file})" for file in commands]
+    lines += [f"{python} {scripts['other']} 'two words' | cat; echo after"]
+    done = subprocess.run(
+        [*shell, "-c", route + "; ".join(lines)], capture_output=True, text=True, check=True
+    )
+    ours = "forked" if shell == ["bash"] else "started"
+    assert done.stdout.splitlines() == [ours, "started", "started", "started two words", "after"]
+    assert done.stderr == ""
+    server.communicate(timeout=HANGS)
+
+
+def test_copies_that_snakemake_makes_are_known_as_ours(model, tmp_path):
+    clone = Clone(tmp_path, model)
+    clone.replace("scripts/token_table.py", "if __name__", f"{SAYS}\nif __name__")
+    said = clone.snakemake("tokens")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines().count("forked") == 2
+
+
+#: A job that takes 64 MiB; in its log it says how much it took.
+JOB = """
+from types import SimpleNamespace
+from microtome.workflow.jobs import job
+with job(SimpleNamespace(input=[], output=["x"], log=["job.log"], threads=1)):
+    taken = b"1" * (64 << 20)
+"""
+
+
+def memory_said(folder: Path) -> float:
+    """The MiB that the job's log says."""
+    return float(re.search(r"at most (\d+) MiB resident", (folder / "job.log").read_text())[1])
+
+
+def test_a_fork_s_memory_is_its_own(tmp_path):
+    """Another script has had the server import 512 MiB."""
+    (tmp_path / "ballast.py").write_text("ballast = b'1' * (512 << 20)")
+    server = Server(tmp_path, tmp_path)
+    assert server.run("import ballast") == (0, "", "")
+    assert server.run(JOB) == (0, "", "")
+    assert 64 <= memory_said(tmp_path) < 256
+    shared = re.search(r"besides (\d+) MiB shared", (tmp_path / "job.log").read_text())
+    assert int(shared[1]) >= 512
+    server.stop()
+
+
+def test_a_job_s_memory_is_not_that_of_the_process_that_started_it(tmp_path):
+    (tmp_path / "job.py").write_text(JOB)
+    starts = (
+        "import subprocess, sys; b'1' * (512 << 20); subprocess.run([sys.executable, 'job.py'])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(forks.ROOT)}
+    subprocess.run([sys.executable, "-c", starts], cwd=tmp_path, env=environment, check=True)
+    assert 64 <= memory_said(tmp_path) < 256
 
 
 def test_a_server_that_has_imported_everything_has_one_thread(server):

@@ -1,6 +1,5 @@
 """The study grammar_tuning against full forwards of Hugging Face models, word by word."""
 
-import importlib.util
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from studied import layer_files, product
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
@@ -20,32 +20,22 @@ from microtome.figures.style import fonts_for, style
 from microtome.figures.text import shown, text_heatmap, text_height, typeset
 from microtome.model.fetch import fetch
 from microtome.model.sources import Folder
-from microtome.statistics.tuning import t_tests, text_tuning, word_activations
+from microtome.statistics.selectivity import t_tests, text_tuning, word_activations
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
-from microtome.store.layers import write_layers
-from microtome.sweep.sweep import batched, sweep
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).resolve().parent.parent
+#: What the site `pre` is in a model, and how figures say it.
+FACTS = {"activation_function": "SiLU", "gated": 1, "module": "mlp.gate_proj", "side": "output"}
+DEFINITION = "pre = output of gate_proj, before SiLU"
 WIDE = {"vocab_size": 50257, "max_position_embeddings": 256}
-
-
-def script(kind, name):
-    """A script of the study, imported from its path."""
-    path = ROOT / "scripts" / kind / "grammar_tuning" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"{kind}_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def layer_file(folder, checkpoint, stimuli, layer):
     """A layer's `pre` for a stimulus set, made as the workflow makes it."""
     table = token_table(read_stimuli(ROOT / "stimuli" / f"{stimuli}.yaml"), checkpoint)
-    path = folder / stimuli / f"layer-{layer:02d}.h5"
-    sections = sweep(checkpoint, batched(table, 32), ["pre"], [layer])
-    write_layers(sections, table.coords, {layer: path}, {})
+    (path,) = layer_files(folder / stimuli, checkpoint, table, ["pre"], [layer])
     return path
 
 
@@ -104,7 +94,7 @@ def test_the_study_is_that_of_full_forwards(studied, expected, tmp_path):
     words_file, text_file, hooked = studied
     activations, category = expected
     with open_layer(words_file) as section:
-        words = word_activations(section, "pre", "pre = …")
+        words = word_activations(section, "pre")
     assert list(words["category"].values) == list(category)
     n_tokens = [len(hooked.tokenizer(word)["input_ids"]) for word in words["word"].values]
     assert list(words["n_tokens"].values) == n_tokens
@@ -146,7 +136,9 @@ def test_the_study_is_that_of_full_forwards(studied, expected, tmp_path):
 def test_the_notebooks_own_t_values(studied, expected):
     """The differences, tests and threshold as the notebook takes them, on full forwards."""
     with open_layer(studied[0]) as section:
-        tests = t_tests(word_activations(section, "pre", "pre = …"), ["noun", "verb"], 0.05)
+        tests = t_tests(
+            word_activations(section, "pre").assign_attrs(FACTS), ["noun", "verb"], 0.05
+        )
     activations, category = expected
     both = np.stack([activations[category == name] for name in ("verb", "noun")])
     t = stats.ttest_1samp(np.diff(both, axis=0)[0], popmean=0, axis=0).statistic
@@ -156,33 +148,34 @@ def test_the_notebooks_own_t_values(studied, expected):
 
 def test_the_table_says_what_the_tests_say(studied):
     with open_layer(studied[0]) as section:
-        tests = t_tests(word_activations(section, "pre", "pre = …"), ["noun", "verb"], 0.05)
-    module = script("tables", "t_tests")
-    frame = module.tabulate(tests)
+        tests = t_tests(
+            word_activations(section, "pre").assign_attrs(FACTS), ["noun", "verb"], 0.05
+        )
+    table = product("grammar_tuning", "tables", "t_tests")(tests)
+    frame, text = table.frame, table.text
     assert list(frame["neuron"]) == list(range(tests.sizes["neuron"]))
     np.testing.assert_array_equal(frame["t_welch"], tests["t"].sel(test="welch"))
-    text = module.summarise(tests, frame)
     count = frame["significant_welch_benjamini_hochberg"].sum()
     assert f" {count} " in next(line for line in text.splitlines() if line.startswith("welch"))
     assert "noun minus verb, 100 words each" in text
-    assert "pre = …" in text
+    assert DEFINITION in text
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_figures_show_every_neuron(studied, theme):
     with open_layer(studied[0]) as section:
-        words = word_activations(section, "pre", "pre = …")
+        words = word_activations(section, "pre").assign_attrs(FACTS)
     tests = t_tests(words, ["noun", "verb"], 0.05)
     with style(theme):
-        figure = script("figures", "word_activations").draw(words, limits=[-1.0, 1.0])
+        figure = product("grammar_tuning", "figures", "word_activations")(words, limits=[-1.0, 1.0])
         left, right = figure.axes[:2]
         assert left.images[0].get_array().shape == (100, words.sizes["neuron"])
-        assert figure.get_suptitle().endswith(", pre = …")
+        assert figure.get_suptitle().endswith(f", {DEFINITION}")
         nouns = words["category"].values == "noun"
         mean = words["activation"].values[nouns].mean(axis=0)
         np.testing.assert_allclose(right.lines[0].get_ydata(), mean)
-        figure = script("figures", "t_tests").draw(tests)
-        assert figure.axes[0].get_title().endswith("\npre = …")
+        figure = product("grammar_tuning", "figures", "t_tests")(tests)
+        assert figure.axes[0].get_title().endswith(f"\n{DEFINITION}")
         drawn = np.concatenate([line.get_ydata() for line in figure.axes[0].lines])
         assert sorted(drawn) == sorted(tests["t"].sel(test="paired").values)
 
@@ -194,7 +187,7 @@ def words_of(sizes, n_neurons=4):
     return xr.Dataset(
         {"activation": (("word", "neuron"), values)},
         {"category": ("word", category), "n_tokens": ("word", np.ones(len(category), int))},
-        {"layer": 8, "site": "pre", "definition": "pre"},
+        {"layer": 8, "site": "pre", **FACTS},
     )
 
 
@@ -228,7 +221,11 @@ def test_a_neuron_that_never_changes_is_neither_significant_nor_chosen():
     assert (tests["significant"].values[..., 2] == 0).all()
     section = xr.Dataset(
         {"pre": (("token", "d_mlp"), np.ones((3, 4), np.float32))},
-        {"text": ("token", ["a", " b", "c"]), "sequence": ("token", [0, 0, 0])},
+        {
+            "text": ("token", ["a", " b", "c"]),
+            "sequence": ("token", [0, 0, 0]),
+            "position": ("token", [0, 1, 2]),
+        },
         {"layer": 8},
     )
     tuning = text_tuning(section, tests, "pre")
@@ -237,7 +234,7 @@ def test_a_neuron_that_never_changes_is_neither_significant_nor_chosen():
     with pytest.raises(MicrotomeError, match=r"pre of layer 7, but .* pre of layer 8"):
         text_tuning(section.assign_attrs(layer=7), tests, "pre")
     with pytest.raises(MicrotomeError, match="have no words"):
-        word_activations(section, "pre", "pre = …")
+        word_activations(section, "pre")
 
 
 TEXTS = {
@@ -354,13 +351,15 @@ def test_every_token_can_be_read(cmap):
 
 def test_the_text_heatmap_names_neurons_and_keeps_the_font_size(studied):
     with open_layer(studied[0]) as section:
-        tests = t_tests(word_activations(section, "pre", "pre = …"), ["noun", "verb"], 0.05)
+        tests = t_tests(
+            word_activations(section, "pre").assign_attrs(FACTS), ["noun", "verb"], 0.05
+        )
     with open_layer(studied[1]) as section:
         tuning = text_tuning(section, tests, "pre")
-    figure = script("figures", "text_heatmap").draw(tuning)
+    figure = product("grammar_tuning", "figures", "text_heatmap")(tuning)
     for axes, category in zip(figure.axes, ("noun", "verb"), strict=True):
         neuron = tuning["neuron"].sel(category=category).item()
         assert f"{category.capitalize()}-tuned neuron {neuron} " in axes.get_title("left")
-        assert axes.get_title("left").endswith("\npre = …")
+        assert axes.get_title("left").endswith(f"\n{DEFINITION}")
         assert len(axes.patches) == tuning.sizes["token"]
         assert axes.texts[0].get_fontsize() == pytest.approx(12, rel=0.05)

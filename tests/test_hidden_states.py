@@ -1,10 +1,7 @@
 """The hidden-states study against full forwards of the Hugging Face model."""
 
-import importlib.util
 import json
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,29 +9,24 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from conftest import Files, build
+from conftest import build
+from studied import by_layer, layer_files, product, statistics, study
 from torch.nn.functional import cosine_similarity
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
+from microtome.figures.style import save, style
 from microtome.model.fetch import fetch
 from microtome.model.sources import Folder
-from microtome.statistics.hidden_states import (
-    hidden_states,
-    layer_similarity,
-    next_tokens,
-    scaling,
-    similarity_profile,
-    target_id,
-    token_ids,
-    token_profile,
-    token_similarity,
-)
+from microtome.statistics.distributions import token_profile
+from microtome.statistics.layers import stack_hidden_states
+from microtome.statistics.positions import token_ids
+from microtome.statistics.prediction import next_tokens, target_log_probability
+from microtome.statistics.similarity import layer_similarity, similarity_profile, token_similarity
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
-from microtome.store.layers import write_layers
-from microtome.sweep.sweep import batched, sweep
+from microtome.store.tables import write_table
 from microtome.texts.stimuli import Stimulus
-from microtome.texts.tokens import token_table
+from microtome.texts.tokens import load_tokenizer, target_id, token_table
 
 ROOT = Path(__file__).parents[1]
 STUDY = "hidden_states"
@@ -65,15 +57,17 @@ def extract(checkpoint, stimuli, folder, texts=None):
     """Sweep a stimulus set; returns the layer files, the final file and the token table's."""
     texts = texts or [text_of(stimuli)]
     table = token_table([Stimulus(text) for text in texts], checkpoint)
-    n_layers = AutoModelForCausalLM.from_pretrained(checkpoint).config.num_hidden_layers
-    paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in range(n_layers)}
-    paths[None] = folder / "final.h5"
-    final = ["ln_final", "logits"]
-    sections = sweep(checkpoint, batched(table, 8), ["resid_pre"], range(n_layers), final)
-    write_layers(sections, table.coords, paths, {})
     write_dataset(table, folder / "tokens.h5")
-    *layers, last = paths.values()
-    return layers, [last], folder / "tokens.h5"
+    layers = range(AutoModelForCausalLM.from_pretrained(checkpoint).config.num_hidden_layers)
+    final = ["ln_final", "logits"]
+    *paths, last = layer_files(folder, checkpoint, table, ["resid_pre"], layers, final)
+    return paths, last, folder / "tokens.h5"
+
+
+def hidden_states(layers, final):
+    entered = by_layer(layers, lambda section: section[["resid_pre"]])
+    with open_layer(final) as section:
+        return stack_hidden_states(entered["resid_pre"], section["ln_final"])
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +169,7 @@ def test_fewer_tokens_than_asked_for_are_shown_once():
 def test_next_tokens(checkpoint, tmp_path):
     _, final, _ = extract(checkpoint, "metamorphosis", tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    with open_layer(final[0]) as section:
+    with open_layer(final) as section:
         found = next_tokens(section, tokenizer, 21)
     _, output = forward(checkpoint, "metamorphosis")
     log_probability, ids = torch.topk(output.logits[0, -1].log_softmax(-1), 21)
@@ -183,6 +177,21 @@ def test_next_tokens(checkpoint, tmp_path):
     assert found["text"].values.tolist() == [tokenizer.decode([i]) for i in ids.tolist()]
     assert found["rank"].values.tolist() == list(range(1, 22))
     np.testing.assert_allclose(found["log_probability"].values, log_probability, rtol=1e-5)
+
+
+def test_as_many_next_tokens_as_there_are_can_be_stored(gpt2_tokenizer, tmp_path):
+    tokenizer = load_tokenizer(gpt2_tokenizer)
+    logits = np.random.default_rng(0).normal(size=(1, len(tokenizer))).astype(np.float32)
+    columns = {"sequence": [0], "position": [0]}
+    section = xr.Dataset(
+        {"logits": (("token", "d_vocab"), logits)},
+        {name: ("token", np.int32(values)) for name, values in columns.items()},
+    )
+    write_dataset(next_tokens(section, tokenizer, len(tokenizer)), tmp_path / "next.h5")
+    found = read_dataset(tmp_path / "next.h5")
+    decoded = [tokenizer.decode([token]) for token in found["token_id"].values.tolist()]
+    assert "\0" in decoded  # one of the 256 bytes that its alphabet is made of
+    assert found["text"].values.tolist() == [text.replace("\0", "␀") for text in decoded]
 
 
 def test_scaling_takes_the_target_out(checkpoint, tmp_path):
@@ -194,7 +203,7 @@ def test_scaling_takes_the_target_out(checkpoint, tmp_path):
     assert target_id(AutoTokenizer.from_pretrained(checkpoint), " insect") == target
     read = token_ids(read_dataset(tokens))
     assert read.tolist() == ids.tolist()
-    found = scaling(scaled_blocks(checkpoint, read, 0.8), target)
+    found = target_log_probability(scaled_blocks(checkpoint, read, 0.8), target)
     clean = output.logits[0, -1].log_softmax(-1)[target].item()
     assert found["clean"].item() == pytest.approx(clean, rel=1e-5)
     assert found["layer"].values.tolist() == list(range(len(output.hidden_states) - 1))
@@ -211,7 +220,7 @@ def test_a_target_of_several_tokens_shows_its_pieces(gpt2_tokenizer):
 
 @pytest.mark.parametrize("token", [3, -4])
 def test_a_token_that_the_text_lacks_is_an_error(token):
-    with pytest.raises(MicrotomeError, match=f"token {token}: the text has 3 tokens.*`token`"):
+    with pytest.raises(MicrotomeError, match=f"token {token}: sequence 0 has 3 tokens.*`token`"):
         token_profile(crafted([[1, 0], [0, 1], [1, 1]]), token)
 
 
@@ -232,18 +241,10 @@ def test_wants_all_layers_of_one_text(tmp_path, gpt2_tokenizer):
     with pytest.raises(MicrotomeError, match="2 texts"):
         token_ids(read_dataset(tokens))
     with (
-        open_layer(final[0]) as section,
+        open_layer(final) as section,
         pytest.raises(MicrotomeError, match="2 texts"),
     ):
         next_tokens(section, None, 21)
-
-
-def figure_script(name):
-    path = ROOT / "scripts" / "figures" / STUDY / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def ticks(axis):
@@ -251,7 +252,7 @@ def ticks(axis):
 
 
 def test_token_profile_figure(states):
-    figure = figure_script("token_profile").draw(token_profile(states, 8))
+    figure = product("hidden_states", "figures", "token_profile")(token_profile(states, 8))
     left, right = figure.axes
     token = states["text"].values[8].replace(" ", "␣")
     assert left.get_title() == f'Hidden state activations for token "{token}"'
@@ -268,7 +269,7 @@ def test_token_profile_figure(states):
 
 def test_similarity_figures(states):
     similarity = layer_similarity(states, 4)
-    figure = figure_script("layer_similarity").draw(similarity, limits=(0.2, 1))
+    figure = product("hidden_states", "figures", "layer_similarity")(similarity, limits=(0.2, 1))
     *panels, _ = figure.axes
     texts = [text.replace(" ", "␣") for text in similarity["text"].values]
     assert [axes.get_title() for axes in panels] == [f'CS matrix for "{text}"' for text in texts]
@@ -276,7 +277,7 @@ def test_similarity_figures(states):
     assert panels[3].images[0].get_clim() == (0.2, 1)
     np.testing.assert_array_equal(panels[3].images[0].get_array(), similarity["cosine"].values[3])
     similarity = token_similarity(states, 4)
-    figure = figure_script("token_similarity").draw(similarity, limits=(0, 1))
+    figure = product("hidden_states", "figures", "token_similarity")(similarity, limits=(0, 1))
     *panels, _ = figure.axes
     assert panels[3].get_title() == f"CS matrix for {states['hidden'].values[-1]}"
     labels = [text.replace(" ", "␣") for text in states["text"].values]
@@ -285,18 +286,20 @@ def test_similarity_figures(states):
 
 def test_similarity_profile_figure(states):
     profile = similarity_profile(states, 1)
-    (axes,) = figure_script("similarity_profile").draw(profile).axes
+    (axes,) = product("hidden_states", "figures", "similarity_profile")(profile).axes
     assert axes.get_title() == "Laminar profile of inter-token cosine similarities"
     for line, cosines in zip(axes.lines, profile["cosine"].values, strict=True):
         np.testing.assert_array_equal(line.get_ydata(), cosines)
-    again = figure_script("similarity_profile").draw(profile).axes[0]
+    again = product("hidden_states", "figures", "similarity_profile")(profile).axes[0]
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), again.lines[0].get_xdata())
 
 
 @pytest.mark.parametrize(("n_layers", "step"), [(12, 1), (30, 2), (48, 3)])
 def test_scaling_figure(n_layers, step):
     predicted = np.log(np.random.default_rng(0).dirichlet(np.ones(5), n_layers + 1))
-    (axes,) = figure_script("scaling").draw(scaling(predicted, 2)).axes
+    (axes,) = product("hidden_states", "figures", "scaling")(
+        target_log_probability(predicted, 2)
+    ).axes
     assert axes.get_title() == "Impact of global hidden-state scaling on log-softmax"
     assert ticks(axes.xaxis) == [f"L{i}" for i in range(0, n_layers, step)]
     hexagons, line = axes.lines
@@ -305,48 +308,26 @@ def test_scaling_figure(n_layers, step):
     assert axes.texts[0].get_text() == f"Clean: {predicted[0, 2]:.2f}"
 
 
-def run_script(kind, name, folder, *, input, options):
-    extensions = {"statistics": ("h5",), "figures": ("svg", "png"), "tables": ("csv", "txt")}[kind]
-    output = Files({extension: str(folder / f"{name}.{extension}") for extension in extensions})
-    job = SimpleNamespace(
-        input=Files(input),
-        output=output,
-        log=[str(folder / f"{name}.log")],
-        threads=torch.get_num_threads(),
-        params=SimpleNamespace(options=options, style={"theme": "light", "dpi": 40}),
-    )
-    path = ROOT / "scripts" / kind / STUDY / f"{name}.py"
-    runpy.run_path(str(path), init_globals={"snakemake": job}, run_name="__main__")
-
-
-def test_scripts_make_the_same_bytes_twice(tmp_path, gpt2_tokenizer):
+def test_the_study_is_the_same_in_every_run(tmp_path, gpt2_tokenizer):
     model = random_model(tmp_path, "gpt2", gpt2_tokenizer)
-    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    study = config["studies"][STUDY]
     inputs = {}
     for stimuli in ("penguins", "metamorphosis"):
         layers, final, tokens = extract(model, stimuli, tmp_path / stimuli)
-        inputs[stimuli] = {"layers": layers, "final": final, "tokens": tokens, "checkpoint": model}
-    reserved = {"sites", "layers", "stimuli", "tokens", "checkpoint", "reads"}
-
-    def options_of(entry):
-        return {key: value for key, value in entry.items() if key not in reserved}
-
+        files = {"layers": layers, "final": [final], "tokens": tokens, "checkpoint": model}
+        inputs[stimuli] = files
     for run in ("first", "second"):
         folder = tmp_path / run
         folder.mkdir()
-        for name, entry in study["statistics"].items():
-            given = inputs[entry.get("stimuli", "penguins")]
-            run_script("statistics", name, folder, input=given, options=options_of(entry))
-        for kind in ("figures", "tables"):
-            for name, entry in study[kind].items():
-                given = {read: str(folder / f"{read}.h5") for read in entry["reads"]}
-                run_script(kind, name, folder, input=given, options=options_of(entry))
-    made = sorted(
-        file.name for file in (tmp_path / "first").iterdir() if file.suffix not in (".log", ".lock")
-    )
-    assert len(made) == 6 + 2 * 5 + 2
-    for name in made:
+        made = statistics("hidden_states", folder, inputs)
+        for name, entry in study("hidden_states")["figures"].items():
+            with style("light"):
+                figure = product("hidden_states", "figures", name)(made[name], **entry)
+                save(figure, folder / f"{name}.svg", folder / f"{name}.png", dpi=40)
+        table = product("hidden_states", "tables", "next_tokens")(made["next_tokens"])
+        write_table(table, folder / "next_tokens.csv", folder / "next_tokens.txt")
+    names = sorted(file.name for file in (tmp_path / "first").iterdir())
+    assert len(names) == 6 + 2 * 5 + 2
+    for name in names:
         first, second = (tmp_path / run / name for run in ("first", "second"))
         assert first.read_bytes() == second.read_bytes(), name
 
@@ -361,9 +342,8 @@ def test_next_tokens_table(gpt2_tokenizer, tmp_path):
         },
         {"rank": np.arange(1, 9)},
     )
-    write_dataset(tokens, tmp_path / "statistic.h5")
-    given = {"next_tokens": str(tmp_path / "statistic.h5")}
-    run_script("tables", "next_tokens", tmp_path, input=given, options={})
+    table = product("hidden_states", "tables", "next_tokens")(tokens)
+    write_table(table, tmp_path / "next_tokens.csv", tmp_path / "next_tokens.txt")
     head, first, second = (tmp_path / "next_tokens.txt").read_text(encoding="utf-8").splitlines()
     assert head == "Top 8 possible next words:"
     assert first == ",   ".join(json.dumps(text, ensure_ascii=False) for text in texts[:7])

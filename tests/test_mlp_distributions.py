@@ -1,37 +1,32 @@
-"""The study mlp_distributions: its scripts, run as the workflow runs them, against full forwards
+"""The study mlp_distributions, computed as the workflow does, against full forwards
 of Hugging Face's models, hooked by hand, and against torch, scipy and scikit-learn.
 """
 
-import importlib.util
-import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import xarray as xr
-import yaml
-from conftest import Files, blocks, build, describe
+from conftest import blocks, build, describe
 from scipy import stats
 from sklearn.manifold import TSNE, trustworthiness
+from studied import layer_files, product, statistics, study
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from microtome.figures.labels import stage_labels
 from microtome.model.fetch import fetch
 from microtome.model.sources import Folder
-from microtome.statistics.nonlinearity import gelu_demonstration, linear_separation_demonstration
-from microtome.store.datasets import read_dataset
-from microtome.store.layers import write_layers
-from microtome.sweep.sweep import batched, sweep
+from microtome.statistics.dimensionality import linear_separation_demonstration
+from microtome.statistics.distributions import gelu_demonstration
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).parents[1]
-STUDY = "mlp_distributions"
 SITES = ["ln2_out", "pre", "post", "mlp_out"]
 TEXT = "Would you prefer a strawberry-flavored peanut or a peanut-flavored strawberry?"
-CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["studies"][STUDY]
+CONFIG = study("mlp_distributions")
 #: For each model: the layer looked at, the modules W1 and W2, and the names of the four stages.
 MODELS = {
     "gpt2": (2, ["c_fc", "c_proj"], ["Input", "Expansion", "GELU", "Projection"]),
@@ -42,27 +37,6 @@ MODELS = {
         ["Input", "Gate (before SiLU)", "SiLU(gate) × up", "Projection"],
     ),
 }
-
-
-def run_script(path, inputs, outputs, folder, options, sites=()):
-    """Run one of the study's scripts with what Snakemake would hand it."""
-    stand_in = SimpleNamespace(
-        input=Files(inputs),
-        output=Files(outputs),
-        log=[folder / "log"],
-        params=SimpleNamespace(options=options, sites=list(sites)),
-        threads=1,
-    )
-    runpy.run_path(str(ROOT / "scripts" / path), {"snakemake": stand_in}, "__main__")
-
-
-def figure_script(name):
-    """A figure's script as a module."""
-    path = ROOT / "scripts" / "figures" / STUDY / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"figure_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -100,32 +74,17 @@ def case(request, tmp_path_factory, gpt2_tokenizer):
         model(ids)
 
     table = token_table(read_stimuli(ROOT / "stimuli" / "strawberry.yaml"), checkpoint)
-    layers = range(len(seen))
-    paths = {i: folder / f"layer-{i:02d}.h5" for i in layers}
-    sections = sweep(checkpoint, batched(table, 1), SITES, layers)
-    write_layers(sections, table.coords, paths, {})
-
-    made = {}
-    for statistic, entry in CONFIG["statistics"].items():
-        options = {k: v for k, v in entry.items() if k not in ("sites", "layers", "checkpoint")}
-        if "layer" in options:
-            options["layer"] = layer
-        wanted = [layer] if isinstance(entry.get("layers"), list) else layers
-        inputs = {
-            "checkpoint": str(checkpoint),
-            "manifest": str(describe(checkpoint)),
-            "layers": [str(paths[i]) for i in wanted],
-        }
-        output = folder / f"{statistic}.h5"
-        script = f"statistics/{STUDY}/{statistic}.py"
-        run_script(script, inputs, {"h5": output}, folder, options, entry.get("sites", ()))
-        made[statistic] = read_dataset(output)
+    inputs = {
+        "layers": layer_files(folder, checkpoint, table, SITES, range(len(seen))),
+        "checkpoint": checkpoint,
+        "manifest": describe(checkpoint),
+    }
+    made = statistics("mlp_distributions", folder, {"strawberry": inputs}, layer=layer)
     return SimpleNamespace(
         name=name,
         layer=layer,
         modules=modules,
         stages=stages,
-        folder=folder,
         mlps=[block.mlp for block in blocks(model)],
         seen=seen,
         ids=ids[0],
@@ -171,18 +130,10 @@ def projections(case):
 
 
 def test_the_table_of_weight_counts(case):
-    csv, txt = case.folder / "counts.csv", case.folder / "counts.txt"
-    run_script(
-        f"tables/{STUDY}/weight_counts.py",
-        {"weight_counts": case.folder / "weight_counts.h5"},
-        {"csv": csv, "txt": txt},
-        case.folder,
-        {},
-    )
-    table = pd.read_csv(csv)
-    assert list(table.columns) == ["tensor", "size", "count", "percent"]
-    assert list(table["count"]) == case.made["weight_counts"]["count"].values.tolist()
-    lines = txt.read_text(encoding="utf-8").splitlines()
+    table = product("mlp_distributions", "tables", "weight_counts")(case.made["weight_counts"])
+    assert list(table.frame.columns) == ["tensor", "size", "count", "percent"]
+    assert list(table.frame["count"]) == case.made["weight_counts"]["count"].values.tolist()
+    lines = table.text.splitlines()
     if case.name == "smollm2":
         assert lines[0].split() == ["Type", "|", "Size", "|", "Count", "|", "%", "total"]
         assert lines[2].split("|")[1:] == [" 576 x 1536 ", " 884,736 ", "  33.333"]
@@ -223,7 +174,7 @@ def test_weight_histograms(case):
 def test_activation_histograms(case):
     entry = CONFIG["statistics"]["activation_histograms"]
     found = case.made["activation_histograms"]
-    assert list(found["stage"].values) == case.stages
+    assert stage_labels(found) == case.stages
     assert found.attrs["layer"] == case.layer
     for site in SITES:
         values = case.seen[case.layer][site]
@@ -246,7 +197,7 @@ def test_activation_profile_leaves_the_first_token_out(case):
     entry = CONFIG["statistics"]["activation_profile"]
     found = case.made["activation_profile"]
     assert found.attrs["limit"] == entry["limit"]
-    assert list(found["stage"].values) == case.stages
+    assert stage_labels(found) == case.stages
     for layer, activations in enumerate(case.seen):
         for site in SITES:
             values = activations[site][1:]
@@ -278,7 +229,9 @@ def test_the_figures_show_the_statistics(case):
     made, figures = case.made, CONFIG["figures"]
     names = projections(case)
 
-    figure = figure_script("weight_histograms").draw(made["weight_histograms"], layer=case.layer)
+    figure = product("mlp_distributions", "figures", "weight_histograms")(
+        made["weight_histograms"], layer=case.layer
+    )
     (axes,) = figure.axes
     assert len(axes.lines) == len(names)
     density = made["weight_histograms"]["density"].sel(layer=case.layer, matrix="W2")
@@ -289,7 +242,9 @@ def test_the_figures_show_the_statistics(case):
     assert labels == (gated if len(names) == 3 else [r"\mathbf{W_1}", r"\mathbf{W_2}"])
 
     limits = figures["weight_profile"]["limits"]
-    figure = figure_script("weight_profile").draw(made["weight_histograms"], limits=limits)
+    figure = product("mlp_distributions", "figures", "weight_profile")(
+        made["weight_histograms"], limits=limits
+    )
     plain = ["W1 (expansion)", "W2 (contraction)"]
     expected = ["W1 (gate)", "W1 (up)", "W2 (contraction)"] if len(names) == 3 else plain
     assert [axes.get_title() for axes in figure.axes[:-1]] == expected
@@ -301,14 +256,18 @@ def test_the_figures_show_the_statistics(case):
     assert tuple(image.get_extent()) == (-0.8, 0.8, -0.5, len(case.mlps) - 0.5)
 
     limits = figures["weight_product"]["limits"]
-    figure = figure_script("weight_product").draw(made["weight_product"], limits=limits)
+    figure = product("mlp_distributions", "figures", "weight_product")(
+        made["weight_product"], limits=limits
+    )
     assert figure.axes[0].get_title() == f"|{names[0]} · W2|², layer {case.layer}"
     assert figure.axes[0].images[0].get_clim() == tuple(limits)
     np.testing.assert_array_equal(
         figure.axes[0].images[0].get_array(), made["weight_product"]["squared"]
     )
 
-    figure = figure_script("activation_histograms").draw(made["activation_histograms"])
+    figure = product("mlp_distributions", "figures", "activation_histograms")(
+        made["activation_histograms"]
+    )
     (axes,) = figure.axes
     for text, site, stage in zip(axes.get_legend().get_texts(), SITES, case.stages, strict=True):
         values = case.seen[case.layer][site]
@@ -320,7 +279,7 @@ def test_the_figures_show_the_statistics(case):
 
     for name, ylabel in (("token_histograms", "Token position"), ("activation_profile", "Layer")):
         limits = figures[name]["limits"]
-        figure = figure_script(name).draw(made[name], limits=limits)
+        figure = product("mlp_distributions", "figures", name)(made[name], limits=limits)
         *panels, _ = figure.axes
         assert [axes.get_title() for axes in panels] == [
             f"{letter}) {stage}" for letter, stage in zip("ABCD", case.stages, strict=True)
@@ -338,7 +297,7 @@ def test_the_figures_show_the_statistics(case):
 
 def test_the_figure_of_tsne_labels_every_token(case):
     points = case.made["tsne"]
-    figure = figure_script("tsne").draw(points)
+    figure = product("mlp_distributions", "figures", "tsne")(points)
     first, second, scatter = figure.axes[:3]
     for axes, site in ((first, "ln2_out"), (second, "mlp_out")):
         shown = axes.collections[0].get_offsets()
@@ -358,7 +317,7 @@ def test_gelu():
     expected = torch.nn.functional.gelu(raw)
     np.testing.assert_allclose(sample["gelu"], expected, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(sample["squared_difference"], (raw - expected) ** 2, atol=1e-12)
-    figure = figure_script("gelu").draw(sample)
+    figure = product("mlp_distributions", "figures", "gelu")(sample)
     axes, bar = figure.axes
     assert axes.collections[0].get_clim() == (0, 10)
     assert axes.get_title() == "Impact of GELU nonlinear activation"
@@ -384,7 +343,7 @@ def test_the_rings_noise_is_seeded_and_of_the_size_asked_for():
         assert noise.values.std() == pytest.approx(0.1, rel=0.05)
     assert not linear_separation_demonstration(5000, 0.1, 2).equals(rings)
     np.testing.assert_allclose(rings["radius"] ** 2, rings["x"] ** 2 + rings["y"] ** 2)
-    flat, lifted = figure_script("linear_separation").draw(rings).axes
+    flat, lifted = product("mlp_distributions", "figures", "linear_separation")(rings).axes
     assert flat.get_title() == "A) Non-linearly separable in 2D"
     assert lifted.get_title() == "B) Linearly separable in 3D"
     assert lifted.get_zlabel() == "Radius"

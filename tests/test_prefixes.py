@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS
-from hooked import columns, hooked, load, sites_of, swept
+from hooked import columns, hooked, load, sites_of, swept, taps_at
 from torch import nn
 from transformers import AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
+from microtome.sweep.batches import batched
 from microtome.sweep.prefixes import Prefixes, PrefixSharing
-from microtome.sweep.sweep import batched, sweep
+from microtome.sweep.sweep import sweep
 from microtome.texts.stimuli import read_stimuli
 
 #: Ten texts of six tokens with the first five in common, one of them twice.
@@ -79,7 +80,8 @@ def test_smollm2_reading_the_study_of_categories(smollm2, rows):
 
 def test_texts_that_share_little_are_computed_whole(checkpoints, rows):
     texts = [np.arange(1 + i, 7 + i) for i in range(10)]
-    for _ in sweep(checkpoints["llama"], batched(columns(texts), 10), ["q"], [3]):
+    taps = taps_at(checkpoints["llama"])
+    for _ in sweep(checkpoints["llama"], batched(columns(texts), 10), ["q"], [3], taps=taps):
         pass
     assert max(rows) == 60
     assert not {n for n in rows if 1 < n < 60}

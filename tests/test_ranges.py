@@ -6,16 +6,27 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from workflows import Clone
+from workflows import Clone, held, wait_until
 
 from microtome.store.datasets import open_layer, read_dataset
 
 KEY = ("sweep", "layers_per_job")
+
+
+CODE = """
+import xarray as xr
+
+from microtome.options import Layer, Site
+
+
+def squares(section: xr.Dataset, ln_final: xr.DataArray, *, site: Site, layer: Layer) -> xr.Dataset:
+    values = {"entering": section[site] ** 2, "leaving": ln_final**2}
+    return xr.Dataset({name: value.mean("d_model") for name, value in values.items()})
+"""
 
 
 def clone_for(folder: Path, model: Path) -> Clone:
@@ -25,22 +36,26 @@ def clone_for(folder: Path, model: Path) -> Clone:
     """
     clone = Clone(folder, model)
     clone.config["sweep"] |= {"dtype": "bfloat16", "store_dtype": "bfloat16"}
-    clone.config["stimuli"]["words"] = {"file": "stimuli/words.yaml", "tokens": "last"}
-    del clone.config["studies"]["mlp_distributions"]
-    study = clone.config["studies"]["category_selectivity"]
-    study["statistics"]["cosine_similarities"]["layers"] = [1]
-    profile = {"sites": ["resid_pre", "ln_final"], "layers": [1], "first_token": 1}
-    study = {"models": ["tiny"], "stimuli": "words", "figures": {}}
-    study["statistics"] = {"similarity_profile": profile}
-    clone.change("studies", "hidden_states", to=study)
+    clone.config["stimuli"] = {"words": {"tokens": "last"}}
+    (folder / "studies" / "ends").mkdir()
+    (folder / "studies" / "ends" / "statistics.py").write_text(CODE, encoding="utf-8")
+    squares = {"squares": {"site": "resid_pre", "layer": 1}}
+    clone.save_study("ends", {"stimuli": "words", "statistics": squares})
+    clone.config["studies"] = {
+        name: {"models": ["tiny"]} for name in ("category_selectivity", "ends")
+    }
+    clone.change("studies", "category_selectivity", "statistics", to={"cosine_similarities": ONLY})
     return clone
+
+
+ONLY = {"layers": [1]}
 
 
 def rules(clone: Clone, *arguments: str) -> list[str]:
     """The sweep's jobs in a run of all activations, by their rules and in order."""
     done = clone.snakemake("activations", *arguments)
     assert done.returncode == 0, done.stderr
-    return re.findall(r"rule (activations_\S+):", done.stdout + done.stderr, re.MULTILINE)
+    return re.findall(r"rule (activations__\S+):", done.stdout + done.stderr, re.MULTILINE)
 
 
 def kept(clone: Clone) -> dict[str, bytes]:
@@ -92,25 +107,24 @@ def test_a_killed_run_goes_on_at_the_last_finished_job(cut, tmp_path):
     clone = cut.copy(tmp_path / "killed")
     for kind in ("activations", "logs"):
         shutil.rmtree(clone.product(kind))
-    main = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "activations"],
-        cwd=clone.folder,
-        env=clone.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    while not clone.product("logs/activations/tiny/words-01.log").exists():
-        assert main.poll() is None
-        time.sleep(0.01)
-    os.killpg(main.pid, signal.SIGKILL)  # Snakemake and the second job, which has just begun
+    with held(clone.product("logs/activations/tiny/words-01.log")) as waits:
+        main = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", "activations"],
+            cwd=clone.folder,
+            env=clone.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_until(waits, main)
+        os.killpg(main.pid, signal.SIGKILL)  # Snakemake and the second job, which has just begun
     main.wait()
     first = clone.product("activations/tiny/words/resid-01.h5")
     made = first.stat().st_mtime_ns
     assert not clone.product("activations/tiny/words/final.h5").exists()
     again = rules(clone)
-    assert again[-1] == "activations_tiny_words-02"
-    assert "activations_tiny_words-00" not in again
+    assert again[-1] == "activations__tiny__words-02"
+    assert "activations__tiny__words-00" not in again
     assert first.stat().st_mtime_ns == made
     assert clone.contents() == cut.contents()
     assert clone.verify() == []
@@ -126,14 +140,14 @@ def test_other_jobs_make_the_layers_anew_and_nothing_behind_them(whole, cut, tmp
     """Who changes the key has the sweep once more, with the same bytes, by stages no more."""
     clone = whole.copy(tmp_path / "many")
     clone.change(*KEY, to=2)
-    both = ["activations_tiny_words-00", "activations_tiny_words-02"]
+    both = ["activations__tiny__words-00", "activations__tiny__words-02"]
     assert rules(clone, "--dry-run") == both
     assert rules(clone) == both
     assert clone.planned() == set()
     assert kept(clone) == whole.contents()
     clone = cut.copy(tmp_path / "one")
     clone.change(*KEY, to=3)
-    assert rules(clone, "--dry-run") == ["activations_tiny_words"]
+    assert rules(clone, "--dry-run") == ["activations__tiny__words"]
 
 
 def test_files_between_jobs_that_an_earlier_run_left_are_not_taken_for_new(cut, tmp_path):
@@ -141,7 +155,7 @@ def test_files_between_jobs_that_an_earlier_run_left_are_not_taken_for_new(cut, 
     clone = cut.copy(tmp_path / "edited")
     clone.change(*KEY, to=3)
     clone.replace("stimuli/words.yaml", "asteroid", "galaxy")
-    assert rules(clone) == ["activations_tiny_words"]
+    assert rules(clone) == ["activations__tiny__words"]
     clone.change(*KEY, to=1)
     assert len(rules(clone, "--dry-run")) == 3
 
@@ -160,7 +174,7 @@ def test_the_last_job_alone_is_run_from_the_file_before_it(cut, tmp_path):
     clone = cut.copy(tmp_path / "edited")
     final = clone.product("activations/tiny/words/final.h5")
     final.unlink()
-    assert rules(clone) == ["activations_tiny_words-02"]
+    assert rules(clone) == ["activations__tiny__words-02"]
     assert clone.contents() == cut.contents()
     resid = clone.product("activations/tiny/words/resid-02.h5")
     resid.write_bytes(resid.read_bytes()[:-1])
@@ -169,7 +183,8 @@ def test_the_last_job_alone_is_run_from_the_file_before_it(cut, tmp_path):
     assert done.returncode != 0
     assert "words/resid-02.h5: changed or damaged since it was made; delete " in done.stderr
     assert clone.verify() == [
-        "results/activations/tiny/words/resid-02.h5: changed or damaged since it was made"
+        "results/activations/tiny/words/resid-02.h5: changed or damaged since it was made; "
+        "make it again: snakemake --force results/activations/tiny/words/resid-02.h5"
     ]
 
 
@@ -182,8 +197,10 @@ def test_the_plan_counts_what_is_handed_on(whole, tmp_path):
         assert done.returncode == 0, done.stderr
         rows += [line.split() for line in done.stdout.splitlines() if line.startswith("tiny")]
     assert len(rows) == 2
-    # resid_pre, q, k and v; the final norm; what is handed on twice. 24 numbers of 2 bytes each.
+    # 24 numbers of 2 bytes each, of the last token of six texts: resid_pre, q, k, v and the final
+    # norm. What is handed on, twice, is of all tokens.
     assert rows[0][:6] == rows[1][:6] == ["tiny", "words", rows[0][2], "1", str(4 * 48), "B"]
     n_tokens = int(rows[0][2])
-    for row, n_bytes in zip(rows, (5 * 48, 7 * 48), strict=True):
-        assert float(row[6]) == pytest.approx(n_tokens * n_bytes / 1000, rel=5e-3)
+    for row, handed_on in zip(rows, (0, 2), strict=True):
+        n_bytes = 48 * (6 * 5 + n_tokens * handed_on)
+        assert float(row[6]) == pytest.approx(n_bytes / 1000, rel=5e-3)

@@ -37,7 +37,6 @@ def test_a_failing_test_leaves_no_daemon_no_job_and_no_configuration(tmp_path):
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         check=False,
-        timeout=120,
     )
     assert ended.returncode == pytest.ExitCode.TESTS_FAILED
     daemons = (tmp_path / "daemons").read_text()

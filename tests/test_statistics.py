@@ -7,10 +7,11 @@ from scipy import stats
 
 from microtome.errors import MicrotomeError
 from microtome.statistics.correlation import correlations, paired_values, site_pairs
+from microtome.statistics.dimensionality import tsne
 from microtome.statistics.distributions import histograms, site_histograms, token_histograms
-from microtome.statistics.embedding import tsne
-from microtome.statistics.layers import at_position, by_layer, distinct, from_position
+from microtome.statistics.layers import stack_layers
 from microtome.statistics.permutation import mantel_test, selectivity_test
+from microtome.statistics.positions import at_position, distinct, from_position
 from microtome.statistics.selectivity import selectivity, similarity_distributions
 from microtome.statistics.similarity import (
     cosine_similarities,
@@ -19,7 +20,6 @@ from microtome.statistics.similarity import (
     representational_similarity,
     word_pairs,
 )
-from microtome.store.layers import Section, write_layers
 
 WORDS = ["sun", "moon", "pear", "lime", "fig"]
 CATEGORY = ["space", "space", "fruit", "fruit", "fruit"]
@@ -189,20 +189,12 @@ def test_fisher_z_demonstration_is_seeded():
     assert sample["count"].sum("bin").values.tolist() == [1000, 1000]
 
 
-def test_by_layer_reads_one_file_after_another(tmp_path):
-    paths = []
-    for layer in (1, 4, 12):
-        data = section(layer)
-        paths.append(tmp_path / f"layer-{layer:02d}.h5")
-        values = {site: data[site].values for site in "qkv"}
-        rows = np.arange(data.sizes["token"])
-        write_layers(
-            [Section(layer, rows, values)],
-            data.drop_vars(["q", "k", "v"]).coords,
-            {layer: paths[-1]},
-            {},
-        )
-    profile = by_layer(paths, lambda s: correlations(at_position(s, -1), ["q", "k"]))
+def test_layers_are_stacked_along_a_dimension_of_their_own():
+    def results():
+        for layer in (1, 4, 12):
+            yield layer, correlations(at_position(section(layer), -1), ["q", "k"])
+
+    profile = stack_layers(results(), 3)
     assert list(profile["layer"].values) == [1, 4, 12]
     expected = correlations(at_position(section(4), -1), ["q", "k"])["r"]
     np.testing.assert_allclose(profile["r"].sel(layer=4), expected)
@@ -293,12 +285,12 @@ def test_from_position():
 
 def test_histograms_of_several_texts_take_a_position_together():
     data = two_texts()
-    found = token_histograms(data, {"a": "A", "b": "B"}, 11, 2.0)
+    found = token_histograms(data, ["a", "b"], 11, 2.0)
     assert list(found["n"].sel(site="a").values) == [14, 14, 14, 7, 7]
     values = data["b"].values[[1, 4]]
     density, _ = np.histogram(values, np.linspace(-2, 2, 11), density=True)
     np.testing.assert_allclose(found["density"].sel(site="b", position=1), density)
-    whole = site_histograms(data, {"a": "A"}, 11, 2.0)
+    whole = site_histograms(data, ["a"], 11, 2.0)
     assert whole["beyond"].item() == pytest.approx((abs(data["a"].values) > 2).mean())
 
 

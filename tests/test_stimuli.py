@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from microtome.errors import MicrotomeError
+from microtome.store.datasets import read_dataset, write_dataset
 from microtome.texts.rows import row_columns, sequences
 from microtome.texts.stimuli import Stimulus, read_stimuli
 from microtome.texts.tokens import token_table
@@ -94,6 +95,25 @@ def test_bad_stimulus_files_are_refused_in_one_line(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+class Counted(str):
+    """A word that counts how often it is compared with another."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_reading_words_takes_time_in_proportion_to_their_number(monkeypatch):
+    words = [Counted(f"w{number}") for number in range(2000)]
+    content = {"source": "x", "template": "{word}", "words": {"a": words, "b": words}}
+    monkeypatch.setattr("microtome.texts.stimuli.read_yaml", lambda path: content)
+    assert len(read_stimuli(Path("many.yaml"))) == 4000
+    assert Counted.compared < 10 * 4000
+
+
 def test_a_missing_stimulus_file_is_named(tmp_path):
     with pytest.raises(MicrotomeError, match=r"none\.yaml: no such file"):
         read_stimuli(tmp_path / "none.yaml")
@@ -137,8 +157,30 @@ def test_a_set_may_keep_some_of_its_tokens(gpt2, tokens, rows):
         assert list(kept["sequence"]) == [0, 1]
     else:
         chosen = np.array(rows) >= 0
-        for name, values in kept.items():
-            assert list(values) == list(whole[name].values[chosen])
+        for name in whole.coords:
+            assert list(kept[name]) == list(whole[name].values[chosen])
+    assert list(kept["length"]) == [{0: 3, 1: 2}[number] for number in kept["sequence"]]
+    assert kept.keys() - set(whole.coords) == {"length"}
+
+
+@pytest.mark.parametrize("tokens", ["last", "mean", [0], [1, -1]])
+def test_kept_tokens_tell_where_the_word_of_their_text_was(letters, tokens):
+    stimuli = [  # read letter by letter, after a token for the beginning
+        Stimulus("an ox.", "ox", "animal", (3, 5)),
+        Stimulus("an owl.", "owl", "animal", (3, 6)),
+        Stimulus("pan", "pan", "pot", (0, 3)),
+        Stimulus("of", "", "none", (0, 0)),
+    ]
+    kept = row_columns(token_table(stimuli, letters, tokens).coords)
+    where = {0: (7, 4, 6), 1: (8, 4, 7), 2: (4, 1, 4), 3: (3, -1, -1)}
+    columns = zip(kept["length"], kept["word_start"], kept["word_end"], strict=True)
+    assert list(columns) == [where[number] for number in kept["sequence"]]
+    assert {kept[name].dtype for name in ("length", "word_start", "word_end")} == {np.dtype("i4")}
+
+
+def test_where_all_tokens_are_kept_no_column_is_added(letters):
+    table = token_table([Stimulus("an ox", "ox", "animal", (3, 5))], letters)
+    assert row_columns(table.coords).keys() == set(table.coords)
 
 
 def test_a_text_too_short_for_a_position_is_named(gpt2):
@@ -180,6 +222,16 @@ def test_a_text_longer_than_the_context_is_named_by_its_file(tmp_path, letters):
     file.write_text(f"source: x\ntexts: [a, {'ab' * 32}]\n", encoding="utf-8")
     with pytest.raises(MicrotomeError, match=r"long\.yaml: texts: entry 2: 'ababab.*; shorten the"):
         token_table(read_stimuli(file), letters)
+
+
+def test_a_token_with_a_nul_can_be_stored(tmp_path):
+    build(tmp_path, "llama")
+    vocabulary = {"\0": 0, "a": 1, "?": 2}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="\0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path)
+    write_dataset(token_table([Stimulus("abc")], tmp_path), tmp_path / "tokens.h5")
+    assert list(read_dataset(tmp_path / "tokens.h5")["text"].values) == ["a", "␀", "␀"]
 
 
 def test_the_tokenizer_of_another_model_is_refused(gpt2_tokenizer, tmp_path):

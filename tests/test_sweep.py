@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, SIZES, build
-from hooked import GATED, columns, hooked, load, sites_of, swept
+from hooked import GATED, columns, hooked, load, sites_of, swept, taps_at
 from torch.nn.functional import gelu, silu
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -13,7 +13,8 @@ from microtome.model.fetch import fetch
 from microtome.model.mapped import MappedModel
 from microtome.model.sources import Folder
 from microtome.store.layers import read_section, write_layers
-from microtome.sweep.sweep import batched, sweep
+from microtome.sweep.batches import batched
+from microtome.sweep.sweep import sweep
 
 #: Texts of unequal length, down to a single token; three share a length.
 LENGTHS = [7, 1, 12, 7, 5, 7, 2]
@@ -203,7 +204,10 @@ def test_only_the_rows_that_are_asked_for_are_kept(checkpoints, name, tokens):
     expected = hooked_all(load(checkpoints[name]), name)
     batches = batched(columns(SEQUENCES, ROWS[tokens]), 2)
     found = {}
-    for section in sweep(checkpoints[name], batches, sites_of(name), [0, 3], ["logits"]):
+    for section in sweep(
+        *(checkpoints[name], batches, sites_of(name), [0, 3], ["logits"]),
+        taps=taps_at(checkpoints[name]),
+    ):
         for site, values in section.values.items():
             assert len(values) == len(section.rows)
             for row, value in zip(section.rows, values, strict=True):
@@ -224,7 +228,8 @@ def test_other_dtypes_equal_the_hooked_forward_in_that_dtype(checkpoints, name, 
     expected = hooked(model.eval(), name, ids)
     batches = batched(columns(list(ids)), 8)
     for section in sweep(
-        checkpoints[name], batches, sites_of(name), range(4), ["ln_final", "logits"], dtype
+        *(checkpoints[name], batches, sites_of(name), range(4), ["ln_final", "logits"], dtype),
+        taps=taps_at(checkpoints[name]),
     ):
         for site, values in section.values.items():
             assert values.dtype == np.float32
@@ -235,8 +240,9 @@ def test_other_dtypes_equal_the_hooked_forward_in_that_dtype(checkpoints, name, 
 
 def test_a_gpu_that_is_not_there_is_said(checkpoints, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    batches = batched(columns(SEQUENCES), 2)
     with pytest.raises(MicrotomeError, match="cuda, but torch finds no GPU here"):
-        next(sweep(checkpoints["gpt2"], batched(columns(SEQUENCES), 2), ["q"], [0], device="cuda"))
+        next(sweep(checkpoints["gpt2"], batches, ["q"], [0], device="cuda", taps={}))
 
 
 def in_parts(checkpoint, folder, n_blocks, dtype, sites, layers, final_sites=()):
@@ -245,7 +251,7 @@ def in_parts(checkpoint, folder, n_blocks, dtype, sites, layers, final_sites=())
     Returns (layer, site, row of the token table): array.
     """
     table = columns(SEQUENCES)
-    arrays, entering = {}, None
+    arrays, resid_in = {}, None
     for start in range(0, 4, n_blocks):
         stop = start + n_blocks
         last = stop >= 4
@@ -254,9 +260,10 @@ def in_parts(checkpoint, folder, n_blocks, dtype, sites, layers, final_sites=())
             *(checkpoint, batched(table, 2), sites),
             [layer for layer in layers if start <= layer < stop],
             *(final_sites if last else (), dtype),
-            entering=entering,
+            taps=taps_at(checkpoint),
+            resid_in=resid_in,
             stop=None if last else stop,
-            leaving=None
+            resid_out=None
             if last
             else lambda left, to=file, at=stop: write_layers(left, table, {at: to}, {}, dtype),
         )
@@ -264,7 +271,7 @@ def in_parts(checkpoint, folder, n_blocks, dtype, sites, layers, final_sites=())
             for site, values in section.values.items():
                 for row, value in zip(section.rows, values, strict=True):
                     arrays[section.layer, site, row] = value
-        entering = None if last else read_section(file)
+        resid_in = None if last else read_section(file)
     return arrays
 
 
@@ -273,7 +280,9 @@ def in_parts(checkpoint, folder, n_blocks, dtype, sites, layers, final_sites=())
 def test_a_sweep_in_parts_has_the_same_values(checkpoints, tmp_path, name, dtype):
     asked = sites_of(name), [0, 1, 2, 3], ["ln_final", "logits"]
     expected = {}
-    for section in sweep(checkpoints[name], batched(columns(SEQUENCES), 2), *asked, dtype):
+    taps = taps_at(checkpoints[name])
+    batches = batched(columns(SEQUENCES), 2)
+    for section in sweep(checkpoints[name], batches, *asked, dtype, taps=taps):
         for site, values in section.values.items():
             for row, value in zip(section.rows, values, strict=True):
                 expected[section.layer, site, row] = value
@@ -290,8 +299,8 @@ def test_a_part_without_wanted_layers_hands_on_as_well(checkpoints, tmp_path):
     assert found.keys() == {(*key, row) for key in expected for row in range(sum(LENGTHS))}
     for (layer, site, row), value in found.items():
         np.testing.assert_array_equal(value, expected[layer, site][row])
-    entering = read_section(tmp_path / "resid-03.h5")
-    np.testing.assert_array_equal(entering.values["resid_pre"], expected[3, "resid_pre"])
+    resid_in = read_section(tmp_path / "resid-03.h5")
+    np.testing.assert_array_equal(resid_in.values["resid_pre"], expected[3, "resid_pre"])
 
 
 def test_a_part_runs_only_its_own_blocks(checkpoints, tmp_path, monkeypatch):
@@ -338,5 +347,6 @@ def test_a_model_that_takes_more_of_its_blocks_is_refused(tmp_path):
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("zaya", **sizes))
     model.save_pretrained(tmp_path / "origin")
     fetch(Folder(tmp_path / "origin"), tmp_path / "checkpoint")
+    batches = batched(columns(SEQUENCES), 2)
     with pytest.raises(MicrotomeError, match="zaya: the model takes more of its blocks than a"):
-        next(sweep(tmp_path / "checkpoint", batched(columns(SEQUENCES), 2), ["resid_post"], [3]))
+        next(sweep(tmp_path / "checkpoint", batches, ["resid_post"], [3], taps={}))

@@ -7,18 +7,26 @@ import sys
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from conftest import CONFIGS, blocks, build, describe
+from hooked import taps_at
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from microtome.errors import MicrotomeError
+from microtome.figures.labels import site_definition
+from microtome.model.architectures import plain_taps
 from microtome.model.stored import StoredMLP
+
+
+def stored(folder):
+    return StoredMLP(folder, describe(folder), taps_at(folder))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_weights_do_what_their_modules_do(checkpoints, name):
     """Whichever way a weight is stored: inputs times it, plus the bias, is the module's output."""
-    mlp = StoredMLP(checkpoints[name], describe(checkpoints[name]))
+    mlp = stored(checkpoints[name])
     modules = {
         "gpt2": ["c_fc", "c_proj"],
         "gpt_neo": ["c_fc", "c_proj"],
@@ -51,18 +59,22 @@ def test_weights_do_what_their_modules_do(checkpoints, name):
     ],
 )
 def test_what_pre_and_post_are_is_said_of_the_model_at_hand(checkpoints, name, pre, post):
-    mlp = StoredMLP(checkpoints[name], describe(checkpoints[name]))
-    assert mlp.definition("pre") == f"pre = {pre}"
-    assert mlp.definition("post") == f"post = {post}"
-    assert mlp.definition("resid_mid") == "resid_mid"
+    mlp = stored(checkpoints[name])
+
+    def definition(site):
+        return site_definition(xr.Dataset(attrs={"site": site} | mlp.attributes(site)))
+
+    assert definition("pre") == f"pre = {pre}"
+    assert definition("post") == f"post = {post}"
+    assert definition("resid_mid") == "resid_mid"
     up = "pre_linear = output of up_proj, which SiLU(gate) is multiplied with"
-    assert (mlp.definition("pre_linear") == up) == (name == "llama")
+    assert (definition("pre_linear") == up) == (name == "llama")
 
 
 @pytest.mark.parametrize(("name", "width"), [("gpt2", "n_inner"), ("llama", "intermediate_size")])
 def test_square_weights_are_read_the_architectures_way(tmp_path, name, width):
     folder = build(tmp_path / "square", name, **{width: 24})
-    mlp = StoredMLP(folder, describe(folder))
+    mlp = stored(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     first = blocks(model)[1].mlp.c_fc if name == "gpt2" else blocks(model)[1].mlp.gate_proj
     expected = first.weight if name == "gpt2" else first.weight.T
@@ -73,7 +85,7 @@ def test_square_weights_are_read_the_architectures_way(tmp_path, name, width):
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_short_floats_are_read_exactly(tmp_path, name, dtype):
     folder = build(tmp_path / "short", name, dtype)
-    mlp = StoredMLP(folder, describe(folder))
+    mlp = stored(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     last = blocks(model)[2].mlp.c_proj if name == "gpt2" else blocks(model)[2].mlp.down_proj
     expected = (last.weight if name == "gpt2" else last.weight.T).detach().float()
@@ -85,9 +97,9 @@ def test_short_floats_are_read_exactly(tmp_path, name, dtype):
 def test_a_checkpoint_without_the_models_prefix(tmp_path):
     """As the hub has GPT-2."""
     folder = build(tmp_path / "plain", "gpt2")
-    expected = StoredMLP(folder, describe(folder)).weight("W1", 3).copy()
+    expected = stored(folder).weight("W1", 3).copy()
     rename(folder, lambda key: key.removeprefix("transformer."))
-    np.testing.assert_array_equal(StoredMLP(folder, describe(folder)).weight("W1", 3), expected)
+    np.testing.assert_array_equal(stored(folder).weight("W1", 3), expected)
 
 
 def rename(folder, change, values=lambda tensor: tensor):
@@ -110,7 +122,7 @@ def test_weights_that_cannot_be_read_are_an_error(tmp_path, change, values, mess
     file = describe(folder)
     rename(folder, change, values)
     with pytest.raises(MicrotomeError, match=message):
-        StoredMLP(folder, file).weight("W1", 2)
+        StoredMLP(folder, file, taps_at(folder)).weight("W1", 2)
 
 
 def test_an_unknown_architecture_is_an_error(tmp_path):
@@ -119,15 +131,18 @@ def test_an_unknown_architecture_is_an_error(tmp_path):
     found = json.loads(file.read_text(encoding="utf-8")) | {"architecture": "mamba"}
     file.write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(MicrotomeError, match="'mamba' is not known"):
-        StoredMLP(folder, file)
+        StoredMLP(folder, file, {})
 
 
 def test_weights_are_read_without_torch(tmp_path):
-    folder = build(tmp_path / "tiny", "gpt2")
+    folder = build(tmp_path / "checkpoint", "gpt2")
+    manifest = describe(folder)
     code = (
-        "import sys; from microtome.statistics.mlp_weights import weight_product; "
+        "import sys; from microtome.statistics.similarity import weight_product; "
         "from microtome.model.stored import StoredMLP; "
-        f"weight_product(StoredMLP({str(folder)!r}, {str(describe(folder))!r}), 1); "
+        "from microtome.model.taps import from_plain; "
+        f"taps = from_plain({plain_taps(manifest, ['pre', 'post'])!r}); "
+        f"weight_product(StoredMLP({str(folder)!r}, {str(manifest)!r}, taps), 1); "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

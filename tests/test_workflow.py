@@ -34,14 +34,15 @@ def model(tmp_path_factory, gpt2_tokenizer):
 def write_config(folder, model, **changes):
     """Write mine.yaml: one study on the tiny model, at layer 2, and coarse figures."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    study = config["studies"][STUDY]
-    study["models"] = ["tiny"]
     config["style"]["dpi"] = 50
-    for kind, name in (("figures", "cosine_matrices"), ("figures", "rsa_scatter")):
-        study[kind][name]["layer"] = 2
-    study["statistics"]["similarity_distributions"]["layer"] = 2
-    study["statistics"]["qkv_points"]["layers"] = [2]
-    config["studies"] = {STUDY: study}
+    at_layer = {"layer": 2}
+    config["studies"] = {
+        STUDY: {
+            "models": ["tiny"],
+            "statistics": {"qkv_points": at_layer, "similarity_distributions": at_layer},
+            "figures": {"cosine_matrices": at_layer, "rsa_scatter": at_layer},
+        }
+    }
     config["models"] = {"tiny": {"source": str(model), "n_layers": 4} | changes}
     file = folder / "mine.yaml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -58,8 +59,8 @@ def run(tmp_path_factory, model):
 
 
 def test_every_figure_is_made(run):
-    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    for name in config["studies"][STUDY]["figures"]:
+    study = yaml.safe_load((ROOT / "studies" / STUDY / "study.yaml").read_text(encoding="utf-8"))
+    for name in study["figures"]:
         place = "." if name == "fisher_z" else "tiny"
         figure = run / "results" / "figures" / STUDY / place / name
         assert figure.with_suffix(".svg").read_text(encoding="utf-8").startswith("<?xml")

@@ -1,11 +1,15 @@
 """The workflow as tests drive it: a copy of the repository with a small config of its own."""
 
 import copy
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -14,7 +18,10 @@ from forked import shared
 from microtome.store.checksums import KINDS, RESULTS
 
 ROOT = Path(__file__).parents[1]
-CODE = ("Snakefile", "config.schema.yaml", "rules", "scripts", "microtome", "profiles", "report")
+CODE = (
+    *("Snakefile", "config.schema.yaml", "rules", "scripts", "studies", "microtome", "profiles"),
+    "report",
+)
 
 WORDS = {
     "source": "made up",
@@ -24,39 +31,9 @@ WORDS = {
 TEXTS = {"source": "made up", "texts": ["A thin section of a language model, one of many."]}
 CONFIG = {
     "models": {"tiny": {"n_layers": 3}},
-    "stimuli": {"words": "stimuli/words.yaml", "texts": "stimuli/texts.yaml"},
     "studies": {
-        "category_selectivity": {
-            "models": ["tiny"],
-            "stimuli": "words",
-            "statistics": {
-                "cosine_similarities": {"sites": ["q", "k", "v"], "layers": [0, 1], "token": -1},
-                "rsa": {"reads": ["cosine_similarities"]},
-            },
-            "figures": {
-                "cosine_matrices": {
-                    "reads": ["cosine_similarities"],
-                    "layer": 1,
-                    "limits": [0.0, 1.0],
-                },
-                "rsa_profile": {"reads": ["rsa"]},
-            },
-        },
-        "mlp_distributions": {
-            "models": ["tiny"],
-            "stimuli": "texts",
-            "statistics": {
-                "gelu": {"n": 51, "limit": 4.0},
-                "tsne": {
-                    "sites": ["ln2_out", "mlp_out"],
-                    "layers": [1],
-                    "perplexity": 2,
-                    "seed": 0,
-                    "first_token": 1,
-                },
-            },
-            "figures": {"gelu": {"reads": ["gelu"]}, "tsne": {"reads": ["tsne"]}},
-        },
+        "category_selectivity": {"models": ["tiny"]},
+        "mlp_distributions": {"models": ["tiny"]},
     },
     "sweep": {
         "batch_size": 4,
@@ -66,6 +43,36 @@ CONFIG = {
         "store_dtype": "float32",
     },
     "style": {"theme": "light", "dpi": 50},
+}
+#: Some products of two of the repository's studies: what their study.yaml says here.
+STUDIES = {
+    "category_selectivity": {
+        "stimuli": "words",
+        "statistics": {
+            "cosine_similarities": {"sites": ["q", "k", "v"], "word_token": -1, "layers": [0, 1]},
+            "rsa": {},
+        },
+        "figures": {
+            "cosine_matrices": {"layer": 1, "limits": [0.0, 1.0]},
+            "rsa_profile": {},
+        },
+    },
+    "mlp_distributions": {
+        "stimuli": "texts",
+        "statistics": {
+            "gelu": {"n": 51, "limit": 4.0},
+            "weight_counts": {"layer": 1},
+            "tsne": {
+                "sites": ["ln2_out", "mlp_out"],
+                "layer": 1,
+                "perplexity": 2,
+                "seed": 0,
+                "first_token": 1,
+            },
+        },
+        "figures": {"gelu": {}, "tsne": {}},
+        "tables": {"weight_counts": {}},
+    },
 }
 
 
@@ -109,6 +116,12 @@ class Clone:
                 )
             else:
                 shutil.copyfile(ROOT / name, place)
+        for name, products in STUDIES.items():
+            self.save_study(name, products)
+
+    def save_study(self, name: str, products: dict) -> None:
+        """Write a study.yaml: which of a study's products there are."""
+        self.save({"source": "made up"} | products, f"studies/{name}/study.yaml")
 
     def save(self, content: dict, name: str = "config.yaml") -> None:
         """Write a config or a stimulus file."""
@@ -116,10 +129,10 @@ class Clone:
         (self.folder / name).write_text(text, encoding="utf-8")
 
     def change(self, *path: str, to: object) -> None:
-        """Set a key of the config."""
+        """Set a key of the config, where an option of a study's product wins over study.yaml."""
         entry = self.config
         for key in path[:-1]:
-            entry = entry[key]
+            entry = entry.setdefault(key, {})
         entry[path[-1]] = to
         self.save(self.config)
 
@@ -172,6 +185,29 @@ class Clone:
             for file in sorted((self.folder / RESULTS / kind).rglob("*"))
             if file.is_file() and not file.name.startswith(".")
         }
+
+
+@contextmanager
+def held(log: Path) -> Iterator[Callable[[], bool]]:
+    """Keep a job from going on, by the lock that it takes beside its log.
+
+    Yields:
+        Whether the job has come so far that it waits.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        file = f":{os.fstat(lock.fileno()).st_ino} "
+        yield lambda: any(
+            "-> " in line and file in line for line in Path("/proc/locks").read_text().splitlines()
+        )
+
+
+def wait_until(reached: Callable[[], bool], main: subprocess.Popen) -> None:
+    """Wait for a run to reach a point, however long that takes."""
+    while not reached():
+        assert main.poll() is None, "the run has ended before"
+        time.sleep(0.02)
 
 
 def jobs(done: subprocess.CompletedProcess) -> set[str]:

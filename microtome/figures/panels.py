@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -11,28 +12,87 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from microtome.figures.style import DEPTH, FILLS, LINES, ink
+from microtome.figures.labels import stage_labels
+from microtome.figures.style import DEPTH, FILLS, LINES, MARKERS, ink
+from microtome.figures.text import visible
+
+
+class Look(NamedTuple):
+    """How one of several series is drawn: the colour of its line, its marker, its fill colour."""
+
+    colour: str
+    marker: str
+    fill: tuple[float, float, float]
+
+
+def looks(n: int) -> list[Look]:
+    """Distinct looks for n series."""
+    return [
+        Look(LINES[i % len(LINES)], MARKERS[i % len(MARKERS)], FILLS[i % len(FILLS)])
+        for i in range(n)
+    ]
+
+
+def panel_grid(
+    n: int, row: tuple[float, float], *, layout: str, columns: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """Lay out a figure of n panels of equal size, row after row.
+
+    Args:
+        n: how many panels.
+        row: width and height of a full row in inches; fewer panels make the figure narrower.
+        layout: layout engine of the figure, tight or constrained.
+        columns: number of panels in a full row.
+
+    Returns:
+        The figure and its panels, in the order of reading.
+    """
+    n_columns, n_rows = min(n, columns), -(-n // columns)
+    width, height = row
+    figure = Figure(figsize=(width * n_columns / columns, height * n_rows), layout=layout)
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).flatten().tolist()
+    for empty in panels[n:]:
+        empty.remove()
+    return figure, panels[:n]
+
+
+def colour_bar_ends(values: np.ndarray, limits: tuple[float, float]) -> str:
+    """The ends of a colour bar that get an arrow, because values lie beyond them.
+
+    Args:
+        values: all that is drawn on the colour scale, of any shape.
+        limits: the values at the ends of the scale.
+
+    Returns:
+        neither, min, max or both, for matplotlib's `extend`.
+    """
+    # A difference that cannot be seen gets no arrow: cosines of equal vectors may be 1 + 2e-16.
+    unseen = 1e-6 * (limits[1] - limits[0])
+    below, above = (values < limits[0] - unseen).any(), (values > limits[1] + unseen).any()
+    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get(
+        (bool(below), bool(above)), "neither"
+    )
 
 
 def laminar_profile(
     axes: Axes, layers: Sequence[int], series: Mapping[str, np.ndarray], ylabel: str
 ) -> None:
-    """Draw up to three series over the layers, each a line with its own colour and marker.
+    """Draw series over the layers, each a line with its own colour and marker.
 
     Args:
         axes: where.
         layers: the layers, (layer,).
-        series: label: values, (layer,).
-        ylabel: what the values are.
+        series: values by label, (layer,) each.
+        ylabel: label of the values.
     """
-    for (label, values), (colour, marker), fill in zip(series.items(), LINES, FILLS, strict=False):
+    for (label, values), look in zip(series.items(), looks(len(series)), strict=True):
         axes.plot(
             layers,
             values,
-            color=colour,
-            marker=marker,
+            color=look.colour,
+            marker=look.marker,
             markersize=min(8, 300 / len(layers)),
-            markerfacecolor=(*fill, 0.7),
+            markerfacecolor=(*look.fill, 0.7),
             label=label,
         )
     axes.set(xlabel="Transformer layer", ylabel=ylabel)
@@ -44,7 +104,7 @@ def laminar_profile(
 def dots(
     axes: Axes, x: np.ndarray, y: np.ndarray, fill: tuple[float, float, float], **labels: str
 ) -> None:
-    """Draw many points as small outlined dots; in an SVG they are one image."""
+    """Draw many points as small outlined dots; in an SVG, more than 2,000 are one image."""
     axes.plot(
         x,
         y,
@@ -59,25 +119,44 @@ def dots(
     axes.set(**labels)
 
 
-def depth_colours(n: int) -> np.ndarray:
-    """A colour for each of n depths, the first not quite as dark as the colour map's; (n, 4)."""
-    return mpl.colormaps[DEPTH](np.arange(1, n + 1) / n)
+def depth_colours(n: int, *, first: int = 1) -> np.ndarray:
+    """A colour for each of n depths, (n, 4).
+
+    Args:
+        n: how many depths.
+        first: 0 to begin with the first colour of the map, 1 to end with the last.
+    """
+    return mpl.colormaps[DEPTH]((np.arange(n) + first) / n)
 
 
-def strips(axes: Axes, columns: np.ndarray) -> None:
-    """Draw columns of jittered dots at 0, 1, …, coloured by depth; in an SVG, many are an image.
+def strips(
+    axes: Axes,
+    columns: np.ndarray,
+    *,
+    colours: np.ndarray | None = None,
+    marker: str = "o",
+    size: float | None = None,
+    jitter: float = 0.05,
+) -> None:
+    """Draw columns of jittered markers at 0, 1, …; in an SVG, more than 2,000 are one image.
 
     Args:
         axes: where.
         columns: values, (column, value).
+        colours: RGBA of the columns, (column, 4); by default those of `depth_colours`.
+        marker: marker, as matplotlib names it.
+        size: size of the markers in points; by default, smaller the more columns there are.
+        jitter: standard deviation of the horizontal jitter; columns are 1 apart.
     """
+    if colours is None:
+        colours = depth_colours(len(columns))
     random = np.random.default_rng(0)  # the jitter is layout: alike in every run
-    for x, (values, colour) in enumerate(zip(columns, depth_colours(len(columns)), strict=True)):
+    for x, (values, colour) in enumerate(zip(columns, colours, strict=True)):
         axes.plot(
-            random.normal(x, 0.05, len(values)),
+            random.normal(x, jitter, len(values)),
             values,
-            "o",
-            markersize=min(8, 300 / len(columns)),
+            marker,
+            markersize=size or min(8, 300 / len(columns)),
             markeredgewidth=0.3,
             markeredgecolor=ink(),
             markerfacecolor=colour,
@@ -87,21 +166,36 @@ def strips(axes: Axes, columns: np.ndarray) -> None:
     axes.margins(x=0.02)
 
 
-def sparse_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
-    """Label the places 0, 1, … of an axis, or only each second, third, …, so that all fit.
+def histogram_line(
+    axes: Axes, left_edges: np.ndarray, heights: np.ndarray, **look: str | float | np.ndarray
+) -> None:
+    """Draw a histogram as a line over the left edges of its bins.
 
     Args:
-        axis: which one.
+        axes: where.
+        left_edges: left edges of the bins, (bin,).
+        heights: heights of the bins, (bin,). Bins that pad a row are NaN and not drawn.
+        look: properties of the line, as matplotlib names them.
+    """
+    bins = np.isfinite(heights)
+    axes.plot(left_edges[bins], heights[bins], **look)
+
+
+def sparse_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
+    """Label the places 0, 1, … of an axis, or every second, third, … of them, so that all fit.
+
+    Args:
+        axis: the axis.
         labels: the label of each place.
-        most: how many labels there is room for.
+        most: the most labels that there is room for.
     """
     places = range(0, len(labels), -(-len(labels) // most))
     axis.set_ticks(places, [labels[place] for place in places])
 
 
 def token_label(text: str) -> str:
-    """A token's text as a label that shows its spaces and line breaks."""
-    return text.replace(" ", "␣").replace("\n", "↵").replace("$", r"\$")
+    """A token's text as a label that shows its spaces, line breaks and control characters."""
+    return visible(text).replace(" ", "␣").replace("$", r"\$")
 
 
 def histogram_images(
@@ -115,17 +209,17 @@ def histogram_images(
     xlabel: str,
     ylabel: str,
 ) -> None:
-    """Fill a figure with images of histograms, one per row, that share a colour bar.
+    """Fill a figure with images whose rows are histograms, on one colour scale.
 
     Args:
         figure: where, with constrained layout.
         titles: a title for each panel.
         histograms: `density` between ±`limit` and `beyond`, the share outside.
-        rows: the dimension that the rows of an image are along.
-        panels: the dimension that the images are along.
+        rows: dimension of the rows of an image.
+        panels: dimension of the images.
         limits: the densities at the ends of the colour scale.
-        xlabel: what the values are.
-        ylabel: what the rows are.
+        xlabel: label of the values.
+        ylabel: label of the rows.
     """
     limit, places = histograms.attrs["limit"], histograms[rows].values
     density = histograms["density"].transpose(panels, rows, "value").values
@@ -149,7 +243,7 @@ def histogram_images(
     row[0].yaxis.set_major_formatter(
         lambda place, _: str(places[int(place)]) if 0 <= place < len(places) else ""
     )
-    extend = "max" if density.max() > limits[1] else "neither"
+    extend = colour_bar_ends(density, limits)
     figure.colorbar(image, ax=row, pad=0.01, extend=extend, label="Density")
 
 
@@ -161,16 +255,17 @@ def stage_images(
     limits: tuple[float, float],
     ylabel: str,
 ) -> None:
-    """Fill a figure with images of the histograms of an MLP's stages, a lettered panel for each.
+    """Fill a figure with images of the histograms of the stages of an MLP, in lettered panels.
 
     Args:
         figure: where, with constrained layout.
-        histograms: as in `histogram_images`, along `site`, with the coordinate `stage`.
-        rows: the dimension that the rows of an image are along.
+        histograms: as in `histogram_images`, along `site`, with the attributes that
+            `microtome.figures.labels.stage_labels` reads.
+        rows: dimension of the rows of an image.
         limits: the densities at the ends of the colour scale.
-        ylabel: what the rows are.
+        ylabel: label of the rows.
     """
-    stages = histograms["stage"].values
+    stages = stage_labels(histograms)
     histogram_images(
         figure,
         [f"{letter}) {stage}" for letter, stage in zip(ascii_uppercase, stages, strict=False)],
@@ -201,6 +296,6 @@ def cosine_matrices(
     for axes, title, matrix in zip(row, titles, matrices, strict=True):
         image = axes.imshow(matrix, cmap="plasma", vmin=limits[0], vmax=limits[1], origin="lower")
         axes.set_title(title)
-    extend = "min" if matrices.min() < limits[0] else "neither"
+    extend = colour_bar_ends(matrices, limits)
     figure.colorbar(image, ax=row[-1], label="Cosine similarity", pad=0.02, extend=extend)
     return row

@@ -1,14 +1,17 @@
 """The look of every figure, and how a figure becomes files that depend on nothing else."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 
 import manimgx_fonts
 import matplotlib as mpl
 import noto_cjk_sans_otc
+import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
 
@@ -37,17 +40,29 @@ _DARK = {
     "lines.color": "#DDE2F4",
 }
 
-#: The font of all that is written. It comes with matplotlib.
+#: The font of all text. It comes with matplotlib.
 FONT = "DejaVu Sans"
-#: Packages that are nothing but fonts, Google's Noto: with them, a text in any script is drawn on
-#: every machine, whatever fonts that has.
+#: Packages that contain Google's Noto fonts: text in any script is drawn alike on every machine,
+#: whatever fonts it has.
 _MORE_FONTS = (manimgx_fonts, noto_cjk_sans_otc)
 
-#: Fill colours of the three things a figure compares, in order: red, green, blue.
-FILLS = ((0.9, 0.7, 0.7), (0.7, 0.9, 0.7), (0.7, 0.7, 0.9))
-#: Line colours and markers that go with them.
-LINES = (("r", "s"), ("g", "o"), ("b", "^"))
-#: Colour map of depth: from the first layer to the last.
+#: The characters that XML cannot hold. Matplotlib repeats every text in a comment, as it is.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+#: Fill colours of the series of a figure, in order: red, green, blue, then mixtures of these.
+FILLS = (
+    (0.9, 0.7, 0.7),
+    (0.7, 0.9, 0.7),
+    (0.7, 0.7, 0.9),
+    (0.9, 0.7, 0.9),
+    (0.7, 0.9, 0.9),
+    (0.9, 0.9, 0.7),
+)
+#: Line colours that match the fills.
+LINES = "rgbmcy"
+#: Markers of the lines, one more than colours, so that 42 pairs of both are distinct.
+MARKERS = "so^DvPX"
+#: Colour map from the first layer to the last.
 DEPTH = "plasma"
 
 
@@ -57,17 +72,27 @@ def style(theme: str, texts: Iterable[str] = ()) -> Iterator[None]:
 
     Args:
         theme: light or dark.
-        texts: what the figure writes that may be in any script: tokens.
+        texts: texts in the figure that may be in any script, such as tokens.
     """
     fonts = {"font.family": fonts_for("".join(texts))}
     with mpl.rc_context(_COMMON | fonts | (_DARK if theme == "dark" else {})):
         yield
 
 
-def fonts_for(text: str) -> list[str]:
-    """The fonts that a text needs, in the order that they are asked for a glyph.
+def token_texts(statistics: Iterable[xr.Dataset]) -> list[str]:
+    """The tokens that statistics are about, which may be in any script."""
+    return [
+        str(text)
+        for data in statistics
+        if "text" in data.coords
+        for text in data["text"].values.flat
+    ]
 
-    No more than it needs: each makes drawing slower, whether or not it has a glyph.
+
+def fonts_for(text: str) -> list[str]:
+    """The fonts that a text needs, in the order in which a glyph is looked up in them.
+
+    There is no font that it does not need, as each makes drawing slower.
     """
     needed = [FONT]
     missing = set(text) - glyphs(FONT)
@@ -86,7 +111,7 @@ def glyphs(font: str) -> frozenset[str]:
 
 @cache
 def _more_fonts() -> list[str]:
-    """Make more fonts known to matplotlib; their names."""
+    """Register more fonts with matplotlib and return their names."""
     known = len(fontManager.ttflist)
     for package in _MORE_FONTS:
         for file in sorted(files(package).iterdir(), key=lambda file: file.name):
@@ -96,12 +121,12 @@ def _more_fonts() -> list[str]:
 
 
 def ink() -> str:
-    """The colour of text and outlines in the theme at hand."""
+    """The colour of text and outlines in the current theme."""
     return mpl.rcParams["text.color"]
 
 
 def save(figure: Figure, svg: str | Path, png: str | Path, *, dpi: int) -> None:
-    """Write a figure as SVG and PNG, byte for byte the same whenever it looks the same.
+    """Write a figure as SVG and PNG; the same figure always gives the same bytes.
 
     Args:
         figure: the figure; its layout is final.
@@ -111,7 +136,9 @@ def save(figure: Figure, svg: str | Path, png: str | Path, *, dpi: int) -> None:
     """
     with replacing(png) as unfinished:
         figure.savefig(unfinished, format="png", dpi=dpi)
-    figure.set_layout_engine("none")  # as laid out for the PNG: to do it again takes as long
+    figure.set_layout_engine("none")  # keep the layout made for the PNG: making it is slow
     # Rasterised parts (large scatters) of the SVG follow the resolution of the PNG.
+    drawn = StringIO()
+    figure.savefig(drawn, format="svg", dpi=dpi, metadata={"Date": None})
     with replacing(svg) as unfinished:
-        figure.savefig(unfinished, format="svg", dpi=dpi, metadata={"Date": None})
+        unfinished.write_text(_NO_XML.sub("\ufffd", drawn.getvalue()), encoding="utf-8")

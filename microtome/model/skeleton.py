@@ -1,9 +1,9 @@
 """A checkpoint's model without its weights, and which tensor of the checkpoint each one is."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from microtome.errors import MicrotomeError, in_short
+from microtome.model.checkpoint import TensorIndex
 
 if TYPE_CHECKING:
     import torch
@@ -14,8 +14,8 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
     """The model of a config with every parameter on the meta device and every buffer real.
 
     Args:
-        config: of a causal language model.
-        dtype: of its parameters; float32 without.
+        config: the config of a causal language model.
+        dtype: the dtype of its parameters, float32 by default.
 
     Raises:
         MicrotomeError: values from which no model can be built.
@@ -26,7 +26,7 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
     from transformers.initialization import no_init_weights
 
     try:
-        # Without the drawing of numbers that no parameter takes: it was seven eighths of the time.
+        # Random initial values would not be kept; drawing them took seven eighths of the time.
         with no_init_weights(), init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(
                 config, dtype=dtype or torch.float32, trust_remote_code=False
@@ -39,9 +39,7 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
     return model.eval()
 
 
-def resolve(
-    model: "PreTrainedModel", index: dict[str, tuple[Path, dict[str, Any]]]
-) -> dict[str, str]:
+def resolve(model: "PreTrainedModel", index: TensorIndex) -> dict[str, str]:
     """Match a model's tensors with a checkpoint's, which may lack or add the base prefix.
 
     Args:

@@ -58,7 +58,7 @@ def parse_source(uri: str, *, allow_unpinned: bool = False) -> Source:
         allow_unpinned: take a branch or tag name for an `hf://` revision, or none (`main`).
 
     Raises:
-        MicrotomeError: no such form, or a revision that is no commit.
+        MicrotomeError: the URI has none of the four forms, or its revision is not a commit.
     """
     scheme, separator, rest = uri.partition("://")
     if uri and not separator:

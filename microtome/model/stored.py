@@ -6,21 +6,21 @@ what is read of it is loaded.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from microtome.errors import MicrotomeError
-from microtome.model.architectures import ARCHITECTURES
 from microtome.model.checkpoint import tensor_index
+from microtome.model.taps import Tap
 
 #: How safetensors' floats are mapped. numpy has no bfloat16, the upper half of a float32.
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 #: Architectures whose projections are stored (in, out); all others store (out, in).
 _INPUT_FIRST = ("gpt2",)
-#: Activation functions by the names that configs give them; GELU's approximations by tanh, which
-#: differ from it by less than 0.001, go by its name.
+#: Activation functions by the names that configs give them. GELU's approximations by tanh differ
+#: from it by less than 0.001 and are called GELU too.
 _ACTIVATIONS = {
     "gelu": "GELU",
     "gelu_new": "GELU",
@@ -42,12 +42,15 @@ class StoredMLP:
         projections: the weight matrices by name: W1 and W2; W1 (gate), W1 (up) and W2 if gated.
     """
 
-    def __init__(self, checkpoint: str | Path, manifest: str | Path) -> None:
+    def __init__(
+        self, checkpoint: str | Path, manifest: str | Path, taps: Mapping[str, Tap]
+    ) -> None:
         """Find out what the MLPs are made of.
 
         Args:
             checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
             manifest: the file that holds what `microtome.model.fetch.manifest` says of it.
+            taps: where `pre`, `post` and, if the MLP is gated, `pre_linear` lie.
 
         Raises:
             MicrotomeError: an architecture that is not known, or a damaged checkpoint.
@@ -57,12 +60,10 @@ class StoredMLP:
         self.n_layers = found["n_layers"]
         self._widths = found["d_model"], found["d_mlp"]
         self._architecture = found["architecture"]
-        taps = ARCHITECTURES.get(self._architecture)
-        if taps is None:
+        if not {"pre", "post"} <= taps.keys():
             raise MicrotomeError(
                 f"{checkpoint}: the MLP of the architecture {self._architecture!r} is not known; "
-                f"known: {', '.join(ARCHITECTURES)} (others go into "
-                "microtome/model/architectures.py)"
+                "take another model, or add it to microtome/model/architectures.py"
             )
         self.gated = "pre_linear" in taps
         first = {"W1 (gate)": "pre", "W1 (up)": "pre_linear"} if self.gated else {"W1": "pre"}
@@ -112,33 +113,21 @@ class StoredMLP:
         key = self._key(projection, "bias", layer)
         return None if key is None else self._read(key)
 
-    def stages(self, sites: Sequence[str]) -> dict[str, str]:
-        """What is computed at sites that an MLP passes; another site goes by its own name."""
-        between = {"pre": "Expansion", "post": self.activation}
-        if self.gated:
-            between = {
-                "pre": f"Gate (before {self.activation})",
-                "pre_linear": "Up",
-                "post": f"{self.activation}(gate) × up",
-            }
-        known = {"ln2_out": "Input", **between, "mlp_out": "Projection"}
-        return {site: known.get(site, site) for site in sites}
+    def attributes(self, site: str | None = None) -> dict[str, str | int]:
+        """The facts that figures word their labels from, as attributes of a dataset.
 
-    def definition(self, site: str) -> str:
-        """What `pre`, `pre_linear` or `post` is in this model; another site is its own name.
+        Args:
+            site: a site, where the dataset is of a single one.
 
-        `pre = output of gate_proj, before SiLU`, say: the same name is something else where an
-        MLP is not gated, so figures that show these sites say so.
+        Returns:
+            `activation_function` and `gated`, 0 or 1. For `pre`, `pre_linear` and `post` also
+            `module`, the path in its block of the module that the site is read from, and `side`,
+            input or output: the same name is something else where an MLP is not gated.
         """
-        meaning = {
-            "pre": f"before {self.activation}",
-            "pre_linear": f"which {self.activation}(gate) is multiplied with",
-            "post": f"{self.activation}(gate) × up" if self.gated else f"after {self.activation}",
-        }
-        if site not in meaning or site not in self._taps:
-            return site
-        tap = self._taps[site]
-        return f"{site} = {tap.side} of {tap.path.rpartition('.')[2]}, {meaning[site]}"
+        facts = {"activation_function": self.activation, "gated": int(self.gated)}
+        if site in ("pre", "pre_linear", "post") and site in self._taps:
+            facts |= {"module": self._taps[site].path, "side": self._taps[site].side}
+        return facts
 
     def _key(self, projection: str, kind: str, layer: int) -> str | None:
         """The checkpoint's name of a tensor, with or without the base model's prefix."""

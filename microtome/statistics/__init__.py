@@ -1,1 +1,1 @@
-"""Statistics: functions from labelled datasets to labelled datasets, one module per idea."""
+"""Statistics: functions from labelled datasets to labelled datasets, a module per method."""

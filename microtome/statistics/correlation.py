@@ -1,4 +1,4 @@
-"""How alike the activations of two sites are, element by element.
+"""Correlation of the activations of two sites, element by element.
 
 Source: Mike X Cohen, "50 ML projects to understand LLMs", project 38, part 2.
 """
@@ -9,9 +9,20 @@ from itertools import combinations
 import numpy as np
 import xarray as xr
 
+from microtome.errors import MicrotomeError
+from microtome.statistics.distributions import is_constant
+
 
 def site_pairs(sites: Sequence[str]) -> list[str]:
-    """Names of the pairs of sites, in their order: `q-k`, `q-v`, `k-v`."""
+    """Names of the pairs of sites, in their order: `q-k`, `q-v`, `k-v`.
+
+    Raises:
+        MicrotomeError: fewer than two sites make no pair.
+    """
+    if len(sites) < 2:
+        raise MicrotomeError(
+            f"sites {list(sites)}: pairs want two or more; name another under `sites`"
+        )
     return [f"{a}-{b}" for a, b in combinations(sites, 2)]
 
 
@@ -22,33 +33,63 @@ def paired_values(section: xr.Dataset, sites: Sequence[str]) -> xr.Dataset:
     so that those stand beside several query heads.
 
     Args:
-        section: variables (`sequence`, heads, `d_head`), the sites among them.
+        section: variables (`sequence`, …), the sites among them, with one row per text.
         sites: the sites to pair.
 
     Returns:
         For each pair `a-b` of sites a variable of that name, (`axis`, `value_a-b`), with the
         first site's values on axis 0.
+
+    Raises:
+        MicrotomeError: fewer than two sites, or sites whose values cannot be paired.
     """
     pairs = {}
-    for a, b in combinations(sites, 2):
-        first, second = (section[site].values.astype(np.float64) for site in (a, b))
-        heads = max(first.shape[1], second.shape[1])
-        both = [x.repeat(heads // x.shape[1], axis=1).ravel() for x in (first, second)]
-        pairs[f"{a}-{b}"] = (("axis", f"value_{a}-{b}"), np.stack(both))
+    for pair, both in zip(site_pairs(sites), combinations(sites, 2), strict=True):
+        first, second = _equal_heads(*(section[site].values.astype(np.float64) for site in both))
+        if first.shape != second.shape:
+            shapes = " and ".join(f"{site} {section[site].shape[1:]}" for site in both)
+            raise MicrotomeError(
+                f"sites {shapes}: values of unequal shape cannot be paired; name sites of one "
+                "shape under `sites`"
+            )
+        pairs[pair] = (("axis", f"value_{pair}"), np.stack([first.ravel(), second.ravel()]))
     return xr.Dataset(pairs)
 
 
 def correlations(section: xr.Dataset, sites: Sequence[str]) -> xr.Dataset:
-    """Pearson's r of each two sites over all sequences, heads and dimensions.
+    """Pearson's r of each two sites over all texts, heads and dimensions.
 
     Args:
         section: as in `paired_values`.
         sites: the sites to pair.
 
     Returns:
-        `r`, (`pair`,).
+        `r`, (`pair`,); NaN where all values of a site are equal.
+
+    Raises:
+        MicrotomeError: as in `paired_values`.
     """
     values = paired_values(section, sites)
     pairs = site_pairs(sites)
-    r = [np.corrcoef(values[pair].values)[0, 1] for pair in pairs]
+    r = [correlation_matrix(values[pair].values)[0, 1] for pair in pairs]
     return xr.Dataset({"r": ("pair", r)}, {"pair": pairs})
+
+
+def correlation_matrix(rows: np.ndarray) -> np.ndarray:
+    """Pearson's r of each two rows, (row, value) to (row, row); NaN with a constant row."""
+    undefined = is_constant(rows)
+    if undefined.all():
+        return np.full((len(rows), len(rows)), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        matrix = np.corrcoef(rows)
+    matrix[undefined] = matrix[:, undefined] = np.nan
+    return matrix
+
+
+def _equal_heads(first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
+    """Two sites with as many heads, (row, head, d): each of the fewer ones is repeated."""
+    if not first.ndim == second.ndim == 3:
+        return [first, second]
+    heads = max(first.shape[1], second.shape[1])
+    repeats = [heads // x.shape[1] for x in (first, second)]
+    return [x.repeat(n, axis=1) for x, n in zip((first, second), repeats, strict=True)]

@@ -1,94 +1,72 @@
-"""Sections in, rows of a laminar profile out."""
+"""Layer by layer: one section at a time, and the hidden states of all."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
-from microtome.store.datasets import open_layer
+from microtome.statistics.positions import require_one_text
 
 
-def by_layer(
-    paths: Sequence[str | Path], statistic: Callable[[xr.Dataset], xr.Dataset]
-) -> xr.Dataset:
-    """Apply a statistic to one layer file after another, one in memory at a time.
+def stack_layers(results: Iterable[tuple[int, xr.Dataset]], n: int) -> xr.Dataset:
+    """Stack the datasets of n layers, each forgotten once it is copied.
+
+    `xarray.concat` does the same, but holds all of them beside the stack.
 
     Args:
-        paths: layer files.
-        statistic: takes the dataset of one layer (see `microtome.store.datasets.open_layer`).
+        results: layers, and a dataset for each.
+        n: how many layers.
 
     Returns:
-        The statistic of every layer, along a new first dimension `layer`.
+        The variables along a new first dimension `layer`; other coordinates and attributes are
+        those of the first layer's dataset.
+
+    Raises:
+        ValueError: datasets whose variables differ in name, dimensions, size or dtype.
     """
-    rows = []
-    for path in paths:
-        with open_layer(path) as section:
-            rows.append(statistic(section).expand_dims(layer=[int(section.attrs["layer"])]))
-    return xr.concat(rows, dim="layer", coords="minimal", compat="override", join="exact")
+    layers: list[int] = []
+    for layer, found in results:
+        kinds = {name: (v.dims, v.shape, v.dtype) for name, v in found.items()}
+        if not layers:
+            expected, attributes = kinds, found.attrs
+            variables = {
+                name: (("layer", *v.dims), np.empty((n, *v.shape), v.dtype), v.attrs)
+                for name, v in found.items()
+            }
+            coordinates = {name: v.variable.load() for name, v in found.coords.items()}
+        if kinds != expected:
+            raise ValueError(f"layer {layer} has {kinds}, and layer {layers[0]} {expected}")
+        for name, (_, stack, _) in variables.items():
+            stack[len(layers)] = found[name].values
+        layers.append(layer)
+        del found  # before the next one is computed
+    return xr.Dataset(variables, {"layer": layers, **coordinates}, attributes)
 
 
-def at_position(section: xr.Dataset, position: int) -> xr.Dataset:
-    """Keep one token of each sequence.
+def stack_hidden_states(resid_pre: xr.DataArray, ln_final: xr.DataArray) -> xr.DataArray:
+    """Stack the hidden states of one text as transformers' `output_hidden_states` gives them.
+
+    They are what enters the first block, what each block but the last returns, and the final
+    norm's output: the last block's own output is not among them.
 
     Args:
-        section: activations with token coordinates.
-        position: its position in the sequence, from the start or, if negative, from the end.
+        resid_pre: what enters each block, (`layer`, `token`, `d_model`), all layers.
+        ln_final: the final norm's output, (`token`, `d_model`), with token coordinates.
 
     Returns:
-        The same variables with the dimension `sequence` in the place of `token`.
+        (`hidden`, `token`, `d_model`), float32, with `hidden` Emb, L0, L1, … and the token
+        coordinates.
 
     Raises:
-        MicrotomeError: a sequence that is too short.
+        MicrotomeError: a layer is left out, or there is more than one text.
     """
-    number = section["sequence"].values
-    starts = np.flatnonzero(np.diff(number, prepend=-1))
-    lengths = np.diff(starts, append=len(number))
-    for i, length in enumerate(lengths):
-        if not -length <= position < length:
-            raise MicrotomeError(
-                f"token {position}: sequence {i} has {length} tokens; correct the `token` option"
-            )
-    rows = starts + (position if position >= 0 else lengths + position)
-    return section.isel(token=rows).swap_dims(token="sequence")
-
-
-def from_position(section: xr.Dataset, position: int) -> xr.Dataset:
-    """Leave out the first tokens of each sequence, as those that attention sinks into.
-
-    Args:
-        section: activations with token coordinates.
-        position: the position of the first token to keep, from the start of its sequence.
-
-    Raises:
-        MicrotomeError: no sequence is that long.
-    """
-    kept = section["position"].values >= position
-    if not kept.any():
-        raise MicrotomeError(
-            f"token {position}: the longest sequence has {section['position'].values.max() + 1} "
-            "tokens; correct the `first_token` option"
-        )
-    return section.isel(token=kept)
-
-
-def distinct(section: xr.Dataset, position: int) -> xr.Dataset:
-    """Keep one token of each sequence, once per distinct context.
-
-    A causal model computes the same activation wherever a token and all before it are the same,
-    so sequences that begin alike give one row, not many equal ones.
-
-    Args:
-        section: activations with token coordinates.
-        position: as in `at_position`.
-    """
-    chosen = at_position(section, position)
-    number, place = section["sequence"].values, section["position"].values
-    ids = section["token_id"].values
-    contexts = [
-        ids[(number == sequence) & (place <= last)].tobytes()
-        for sequence, last in zip(chosen["sequence"].values, chosen["position"].values, strict=True)
-    ]
-    first = [i for i, context in enumerate(contexts) if context not in contexts[:i]]
-    return chosen.isel(sequence=first)
+    layers = resid_pre["layer"].values.tolist()
+    if layers != list(range(len(layers))):
+        raise MicrotomeError(f"layers {layers}: hidden states want `layers: all`")
+    require_one_text(ln_final)
+    return xr.DataArray(
+        np.concatenate([resid_pre.values, ln_final.values[None]]),
+        {**ln_final.coords, "hidden": ["Emb", *(f"L{layer}" for layer in layers)]},
+        ("hidden", *ln_final.dims),
+    )

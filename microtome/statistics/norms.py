@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
-from microtome.statistics.layers import from_position
-from microtome.statistics.similarity import padded
+from microtome.statistics.distributions import freedman_diaconis
+from microtome.statistics.positions import from_position
 
 
 def log_norms(section: xr.Dataset, site: str) -> xr.Dataset:
@@ -22,7 +22,7 @@ def log_norms(section: xr.Dataset, site: str) -> xr.Dataset:
         `log_norm`, (`token`,), float64, with the token coordinates.
 
     Raises:
-        MicrotomeError: an activation that is zero throughout.
+        MicrotomeError: an activation is zero in every dimension.
     """
     values = section[site].load().astype(np.float64)
     norm = np.sqrt((values**2).sum(values.dims[1:])).drop_attrs()
@@ -39,18 +39,19 @@ def norm_histograms(norms: xr.Dataset, first_token: int) -> xr.Dataset:
 
     Args:
         norms: `log_norm`, (`layer`, `token`), with the token coordinates.
-        first_token: the position of the first token to count; attention sinks into token 0.
+        first_token: the position of the first token to count. Token 0 is often an attention sink.
 
     Returns:
-        `count` over `left_edge`, (`layer`, `bin`), with Freedman-Diaconis bins, padded with NaN.
+        `count` over `left_edge`, (`layer`, `bin`), with Freedman-Diaconis bins, padded with NaN;
+        attribute `first_token`.
+
+    Raises:
+        MicrotomeError: no token is left, or rows are means and have no position.
     """
     rows = from_position(norms, first_token)["log_norm"].values
-    histograms = [np.histogram(row, bins="fd") for row in rows]
+    counts, left_edges = freedman_diaconis(rows)
     return xr.Dataset(
-        {
-            "count": (("layer", "bin"), padded([count for count, _ in histograms])),
-            "left_edge": (("layer", "bin"), padded([edges[:-1] for _, edges in histograms])),
-        },
+        {"count": (("layer", "bin"), counts), "left_edge": (("layer", "bin"), left_edges)},
         {"layer": norms["layer"].values},
         {"first_token": first_token},
     )

@@ -1,4 +1,4 @@
-"""Least squares: does a token's norm follow from those of the two tokens before it?
+"""Regression: a token's norm predicted from those of the two tokens before it.
 
 Source: Mike X Cohen, "Least squares part 4: modeling GPT activations".
 """
@@ -10,37 +10,45 @@ from statsmodels.iolib.summary import Summary
 from statsmodels.stats.diagnostic import acorr_ljungbox
 
 from microtome.errors import MicrotomeError
+from microtome.statistics.distributions import is_constant
+from microtome.statistics.positions import require_all_tokens
 
 TERMS = ("const", "t-1", "t-2")
 LAGS = TERMS[1:]
-#: Fewest rows for which statsmodels' tests of the residuals are defined and not mere noise.
+#: With fewer rows, statsmodels' tests of the residuals are undefined or mere noise.
 FEWEST_ROWS = 20
 
 
 def regression(norms: xr.Dataset, first_token: int) -> xr.Dataset:
     """Ordinary least squares of y[t] = b0 + b1 y[t-1] + b2 y[t-2] + error, over tokens t.
 
-    Standard errors and p-values come twice: as the notebook has them, for independent errors of
-    one variance, and after Newey and West (`…_hac`), which hold for errors that are neither; both
-    p-values are from the t distribution. Several texts are one series of rows, none of which
-    looks back into another text.
+    Standard errors and p-values are given twice: as in the notebook, for independent errors of
+    equal variance, and after Newey and West (`…_hac`), which allow for autocorrelation and unequal
+    variance. Both p-values are from the t distribution. The tokens of several texts are pooled; a
+    token's predecessors are always from its own text.
 
     Args:
         norms: `log_norm`, (`token`,), with the token coordinates.
-        first_token: position in its text of the first t, 2 or more.
+        first_token: position of the first t in its text, 2 or more.
 
     Returns:
         `beta`, `std_error`, `t`, `p`, `std_error_hac`, `p_hac` and `beta_numpy` (the same betas
-        from numpy's own least squares), (`term`,); `r_squared`; `ljung_box` and `p_ljung_box`,
-        the test that the residuals have no autocorrelation left, less two degrees of freedom for
-        the two lags. Attributes: `n` rows, `maxlags` of Newey and West, floor(4 (n/100)^(2/9)),
-        `ljung_box_lags`, and `summary`, statsmodels' own, without the date and time.
+        from numpy's least squares), (`term`,); `r_squared`; `ljung_box` and `p_ljung_box`, the
+        test for autocorrelation of the residuals, with two degrees of freedom less for the two
+        lags. Attributes: `n` rows, `maxlags` of Newey and West, floor(4 (n/100)^(2/9)),
+        `ljung_box_lags`, and `summary`, the one of statsmodels without date and time.
 
     Raises:
-        MicrotomeError: a text too short, or a first token without two before it.
+        MicrotomeError: a text is too short or lacks tokens; the first token has no two before it;
+            the norms are all equal.
     """
     y, design = _lagged(norms, first_token)
     n = len(y)
+    if is_constant(y):
+        raise MicrotomeError(
+            "the log norms of all tokens are equal, which leaves nothing to predict; give the "
+            "study other `stimuli`"
+        )
     model = sm.OLS(y, design)
     fit = model.fit()
     maxlags = int(4 * (n / 100) ** (2 / 9))
@@ -74,16 +82,19 @@ def regression(norms: xr.Dataset, first_token: int) -> xr.Dataset:
 
 
 def autoregression(norms: xr.Dataset, first_token: int, alpha: float) -> xr.Dataset:
-    """The regression of every layer.
+    """Fit the regression at every layer.
 
     Args:
         norms: `log_norm`, (`layer`, `token`), with the token coordinates.
         first_token: as in `regression`.
-        alpha: the level below which a p-value is significant; for each beta on its own.
+        alpha: the level of significance, for each beta on its own.
 
     Returns:
-        As `regression`, with a first dimension `layer` and without the constant; besides,
-        `significant` and `significant_hac`, (`layer`, `term`), 0 or 1.
+        As `regression`, with a first dimension `layer` and without the constant; also
+        `significant` and `significant_hac`, (`layer`, `term`), 0 or 1; attribute `alpha`.
+
+    Raises:
+        MicrotomeError: as in `regression`.
     """
     layers = [
         regression(norms.sel(layer=layer), first_token).sel(term=list(LAGS))
@@ -98,11 +109,12 @@ def autoregression(norms: xr.Dataset, first_token: int, alpha: float) -> xr.Data
 
 
 def _lagged(norms: xr.Dataset, first_token: int) -> tuple[np.ndarray, np.ndarray]:
-    """y, (row,), and the design matrix, (row, term)."""
+    """The predicted values, (row,), and the design matrix, (row, term)."""
     if first_token < len(LAGS):
         raise MicrotomeError(
             f"first_token: token {first_token} has no two tokens before it; take 2 or more"
         )
+    require_all_tokens(norms, "the regression on the two tokens before")
     rows = np.flatnonzero(norms["position"].values >= first_token)
     if len(rows) < FEWEST_ROWS:
         raise MicrotomeError(
@@ -114,7 +126,7 @@ def _lagged(norms: xr.Dataset, first_token: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _undated(summary: Summary) -> str:
-    """The text of a summary without the date and time, so that a product depends on neither."""
+    """The text of a summary without date and time, on which a product must not depend."""
     table = summary.tables[0]
     left = [row[:2] for row in table if row[0].data.strip() not in ("Date:", "Time:")]
     for row, cells in zip(table, left, strict=False):

@@ -1,33 +1,34 @@
-"""Checksums of products, by which the next job knows that they are still whole.
+"""Checksums of products, which tell whether a product is still as it was made.
 
-When a job ends well, the SHA-256 of each of its outputs goes into `results/checksums/`, in the
-form of `sha256sum`; before a job reads an input from `results/`, it compares.
+When a job has ended well, the SHA-256 of each output is written to `results/checksums/`, in the
+format of `sha256sum`. Before a job reads an input from `results/`, it compares the two.
 """
 
 import hashlib
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from microtome.errors import MicrotomeError
 from microtome.store.files import replacing
 
-#: Where products lie, below the working directory, and their checksums.
+#: The folders of products and of their checksums, below the working directory.
 RESULTS, CHECKSUMS = Path("results"), Path("results/checksums")
-#: The folders of `results/` that hold products; logs, benchmarks and reports are none.
+#: The folders of `results/` that hold products; the others hold logs, benchmarks and reports.
 KINDS = ("models", "tokens", "activations", "statistics", "figures", "tables")
 
 
 def record(path: str | Path, known: Mapping[str, str] | None = None) -> None:
-    """Note the SHA-256 of a product, or of every file in a folder that is one.
+    """Record the SHA-256 of a product, or of every file in a product that is a folder.
 
-    A folder's files (a checkpoint's, as large as a model) are not read again if they are noted and
-    of the same size and time.
+    A folder is a checkpoint, as large as a model. Its files are not read again if they are on
+    record with the same size and time.
 
     Args:
         path: the product.
-        known: SHA-256 of files of a folder that have just been read, by name; these are noted in
-            any case.
+        known: SHA-256 of files in a folder that have just been read, by name; these are recorded
+            in any case.
     """
     path, known = Path(path), known or {}
     for file in files_of(path) if _is_product(path) else []:
@@ -42,13 +43,21 @@ def record(path: str | Path, known: Mapping[str, str] | None = None) -> None:
             )
 
 
-def verify(path: str | Path) -> None:
-    """Compare a product with what was recorded when it was made; other files pass.
+def forget(path: str | Path) -> None:
+    """Remove the record of a product whose job has failed; Snakemake removes the product."""
+    path = Path(path)
+    if _is_product(path):
+        _checksum_file(path).unlink(missing_ok=True)
+        shutil.rmtree(_checksum_file(path).with_name(path.name), ignore_errors=True)
 
-    A folder (a checkpoint, as large as a model) is read again only where size or time changed.
+
+def verify(path: str | Path) -> None:
+    """Check that a product is as it was recorded. A file that is not a product passes.
+
+    In a folder, only files whose size or time has changed are read.
 
     Raises:
-        MicrotomeError: it differs, or nothing is on record.
+        MicrotomeError: the product differs, is missing, or has no checksum on record.
     """
     path = Path(path)
     for file in files_of(path) if _is_product(path) else []:
@@ -63,7 +72,7 @@ def _is_product(path: str | Path) -> bool:
 
 
 def fault(file: Path) -> str | None:
-    """What is wrong with a product, or None."""
+    """What is wrong with a product's file, or None."""
     try:
         recorded = _checksum_file(file).read_text(encoding="utf-8").splitlines()[-1].split()[0]
     except (FileNotFoundError, IndexError):
@@ -76,7 +85,7 @@ def fault(file: Path) -> str | None:
 
 
 def _untouched(file: Path) -> bool:
-    return file.exists() and _noted(file) == _size_and_time(file)
+    return file.exists() and _recorded_size_and_time(file) == _size_and_time(file)
 
 
 def _size_and_time(file: Path) -> list[int]:
@@ -84,8 +93,8 @@ def _size_and_time(file: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _noted(file: Path) -> list[int] | None:
-    """The size and time that a product had when its checksum was recorded."""
+def _recorded_size_and_time(file: Path) -> list[int] | None:
+    """The size and time that a file had when its checksum was recorded."""
     try:
         first = _checksum_file(file).read_text(encoding="utf-8").splitlines()[0]
     except (FileNotFoundError, IndexError):
@@ -94,21 +103,21 @@ def _noted(file: Path) -> list[int] | None:
 
 
 def size_and_time(file: Path, link: Path) -> list[int]:
-    """A file's size in bytes and its time in ns, by which a change is known.
+    """A file's size in bytes and its time in ns, which change when the file does.
 
     Args:
         file: the file.
-        link: a product's file that may be a link to it. Where only its time differs from what is on
-            record, and not its content, the time on record is returned.
+        link: a product's file that may be a link to it. If the file's time differs from the record
+            but its content does not, the time on record is returned.
     """
-    now, noted = _size_and_time(file), _noted(link)
-    if noted is None or now[0] != noted[0] or not link.exists() or not link.samefile(file):
+    now, recorded = _size_and_time(file), _recorded_size_and_time(link)
+    if recorded is None or now[0] != recorded[0] or not link.exists() or not link.samefile(file):
         return now
-    return noted if now == noted or fault(link) is None else now
+    return recorded if now == recorded or fault(link) is None else now
 
 
 def files_of(path: Path) -> list[Path]:
-    """A product itself, or the files of a folder, less those that Snakemake marks folders with."""
+    """A product's files: itself, or all in a folder but the hidden ones, which are Snakemake's."""
     if not path.is_dir():
         return [path]
     return sorted(f for f in path.rglob("*") if not f.is_dir() and not f.name.startswith("."))
@@ -116,6 +125,18 @@ def files_of(path: Path) -> list[Path]:
 
 def _checksum_file(file: Path) -> Path:
     return CHECKSUMS / file.relative_to(RESULTS).with_name(f"{file.name}.sha256")
+
+
+def recorded_files() -> list[Path]:
+    """The files with a checksum on record, also those that are missing."""
+    records = (file for kind in KINDS for file in (CHECKSUMS / kind).rglob("*.sha256"))
+    return [RESULTS / file.relative_to(CHECKSUMS).with_suffix("") for file in records]
+
+
+def product_of(file: Path) -> Path:
+    """The rule's output that a file belongs to: the file itself, or a model's checkpoint folder."""
+    in_checkpoint = file.parts[1:4:2] == ("models", "checkpoint")
+    return Path(*file.parts[:4]) if in_checkpoint else file
 
 
 def sha256(file: Path) -> str:

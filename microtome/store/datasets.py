@@ -1,7 +1,7 @@
-"""The store: labelled datasets in HDF5, each layer's activations among them.
+"""Labelled datasets in HDF5: token tables, activations of a layer, statistics.
 
-Every file opens as it stands with `xarray.open_dataset(path, engine="h5netcdf")`. Nothing in a
-file depends on the time or the place of its making.
+Every file can be opened with `xarray.open_dataset(path, engine="h5netcdf")`. Its bytes do not
+depend on when or where it was made.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from microtome.store.files import replacing
 
 
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
-    """Write a labelled dataset (a token table, a statistic) as a product."""
+    """Write a labelled dataset, such as a token table or a statistic."""
     plain = dataset.copy()
     for variable in plain.variables.values():
         variable.encoding = {}
@@ -24,7 +24,7 @@ def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
 
 
 def read_dataset(path: str | Path) -> xr.Dataset:
-    """Read a product of `write_dataset` into memory.
+    """Read what `write_dataset` wrote into memory.
 
     Raises:
         MicrotomeError: the file is missing or damaged.
@@ -38,11 +38,11 @@ def open_layer(path: str | Path) -> Iterator[xr.Dataset]:
     """Open one layer's activations; values are read when they are used.
 
     Yields:
-        A dataset with one variable per site, (`token`, …) as in `DIMENSIONS`, float32, the
-        token coordinates, and the attribute `layer`.
+        A dataset with one variable per site, (`token`, …) with the dimensions of
+        `microtome.sites.DIMENSIONS`, float32, with the token coordinates and the attribute `layer`.
 
     Raises:
-        MicrotomeError: the file is missing or damaged, at opening or at reading.
+        MicrotomeError: the file is missing or damaged; also raised where values are read.
     """
     with _readable(Path(path)), xr.open_dataset(path, engine="h5netcdf") as section:
         yield section
@@ -53,8 +53,9 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise MicrotomeError(f"{path}: missing; run the workflow again to make it") from None
+        raise MicrotomeError(f"{path}: missing; make it: snakemake {path}") from None
     except OSError as error:
+        found = str(error).splitlines()[0]
         raise MicrotomeError(
-            f"{path}: damaged ({str(error).splitlines()[0]}); delete it and run again"
+            f"{path}: damaged ({found}); make it again: snakemake --force {path}"
         ) from None

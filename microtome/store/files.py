@@ -1,7 +1,7 @@
-"""Files that are whole whenever they exist, and what the system says when it refuses one.
+"""Atomic writing of files, and messages for when the system refuses to write.
 
-A file is written under a temporary name, flushed to disk and renamed: what carries its final
-name is whole.
+A file is written under a temporary name, flushed to disk and renamed, so that a file with its final
+name is complete.
 """
 
 import errno
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: What the system says when a disk refuses a write, and what helps.
+#: Messages for errors of writing that a user can mend, by error number.
 REFUSALS = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is used up; free some space and run again",
@@ -22,7 +22,12 @@ REFUSALS = {
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; flush and rename it when the block ends well."""
+    """Write a file atomically.
+
+    Yields:
+        A temporary path beside `path` to write to. It is flushed and renamed when the block ends,
+        and removed if the block raises.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.partial")

@@ -1,11 +1,11 @@
-"""Layer files: what the sweep reads of a model, written as it comes, one HDF5 file per layer.
+"""Layer files: the activations that a sweep reads, one HDF5 file per layer.
 
 Kept apart from `microtome.store.datasets`, which reads them: the sweep starts a second earlier
-without xarray. Chunks carry Fletcher-32 checksums, so that a damaged one cannot be read.
+without xarray. The values of a site lie in one piece, row after row, neither compressed nor with
+checksums of their own: `microtome.store.checksums` compares the whole file before a job reads it.
 """
 
 import io
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,20 +24,17 @@ from microtome.errors import MicrotomeError
 from microtome.sites import DIMENSIONS
 from microtome.store.files import replacing
 
-#: Bytes per chunk aimed at: whole rows, so that one token or one sequence is a short read.
-CHUNK_BYTES = 1 << 20
-
 
 def _bfloat16() -> h5py.Datatype:
-    """The upper half of a float32, as a type of HDF5's; h5py and xarray read it as float32."""
+    """Define bfloat16, the upper half of a float32, for HDF5; h5py reads it as float32."""
     kind = h5py.h5t.IEEE_F32LE.copy()
-    kind.set_fields(15, 7, 8, 0, 7)  # the sign's bit; exponent and mantissa, where and how long
+    kind.set_fields(15, 7, 8, 0, 7)  # bit of the sign; first bit and size of exponent and mantissa
     kind.set_size(2)
     return h5py.Datatype(kind)
 
 
 _BFLOAT16 = _bfloat16()
-#: What values are stored in, as numpy handles them.
+#: The dtypes of the store, as numpy has them; bfloat16 as its bits.
 _DTYPES = {
     "float32": np.dtype("<f4"),
     "float16": np.dtype("<f2"),
@@ -52,14 +49,14 @@ def read_columns(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def layer_of(path: str | Path) -> int | None:
-    """The layer that a name such as `layer-06.h5` or `resid-06.h5` has; None for `final.h5`."""
+    """The layer in a file name such as `layer-06.h5` or `resid-06.h5`; None for `final.h5`."""
     stem = Path(path).stem
     return None if stem == "final" else int(stem.rpartition("-")[2])
 
 
 @dataclass(frozen=True)
 class Section:
-    """What one batch shows of one layer.
+    """The activations of one batch in one layer.
 
     Attributes:
         layer: the block's index, or None after the last block.
@@ -73,7 +70,7 @@ class Section:
 
 
 def read_section(path: str | Path) -> Section:
-    """All that a layer file holds, in float32."""
+    """Read all activations of a layer file, as float32."""
     with h5py.File(path) as file:
         values = {s: file[s][...].astype(np.float32, copy=False) for s in file if s in DIMENSIONS}
         return Section(layer_of(path), np.arange(len(file["token"])), values)
@@ -90,10 +87,11 @@ def write_layers(
 
     Args:
         sections: layer by layer, as the sweep yields them.
-        columns: what the rows are, by name, (token,) each; repeated in every file.
+        columns: the token coordinates of the rows by name, (token,) each; every file has them.
         paths: the file of each layer.
-        attributes: attributes of every file; `layer` is added, `final` after the last block.
-        dtype: what values are stored in: float32, bfloat16 or float16.
+        attributes: attributes of every file. To these is added `layer`: a number, or `final` after
+            the last block.
+        dtype: the dtype of the stored values: float32, bfloat16 or float16.
 
     Raises:
         MicrotomeError: a value is NaN or infinite, or beyond the range of float16.
@@ -123,7 +121,7 @@ def write_layers(
 
 
 def _write_section(file: h5py.File, section: Section, place: str, dtype: str) -> None:
-    """Write a section's values into a layer file; `place` is what an error names."""
+    """Write a section's values into a layer file; errors begin with `place`."""
     for site, values in section.values.items():
         if not np.isfinite(values).all():
             raise MicrotomeError(
@@ -146,10 +144,10 @@ def write_layers_beside(
     attributes: Mapping[str, str],
     dtype: str = "float32",
 ) -> None:
-    """Do as `write_layers` in a thread of its own, while this one computes the sections.
+    """Do as `write_layers`, in a second thread, while this one computes the sections.
 
-    One section is written while the next is computed, so that memory does not grow with their
-    number, however slow the disk is.
+    One section is written while the next is computed. No third one waits, so that memory does not
+    grow if the disk is slow.
     """
     handed: SimpleQueue[Section | None] = SimpleQueue()
     taken = Semaphore(0)
@@ -182,7 +180,7 @@ def write_layers_beside(
 
 
 class _Interrupted(Exception):
-    """Ends the writer when the sections end with an error."""
+    """Raised in the writer if computing the sections failed."""
 
 
 def _blank(
@@ -191,13 +189,15 @@ def _blank(
     shapes: Mapping[str, tuple[int, ...]],
     dtype: str,
 ) -> bytes:
-    """A layer file without values, made once: naming dimensions takes longer than the values.
+    """Make a layer file without values, of which every layer's file begins as a copy.
+
+    Naming the dimensions takes longer than writing the values.
 
     Args:
-        columns: what the rows are.
+        columns: the token coordinates of the rows by name, (token,) each.
         attributes: attributes of the file.
-        shapes: of each site, the shape of one row's values.
-        dtype: what values are stored in.
+        shapes: the shape of one row's values at each site.
+        dtype: the dtype of the stored values.
     """
     image = io.BytesIO()
     with h5netcdf.File(image, "w") as file:
@@ -218,24 +218,15 @@ def _blank(
 
 
 def _create_site(file: h5py.File, site: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
-    n_rows = len(file["token"])
-    # Chunks of one size, since the last one takes a full one's room too.
-    most = max(1, CHUNK_BYTES // (_DTYPES[dtype].itemsize * math.prod(shape)))
-    rows = math.ceil(n_rows / math.ceil(n_rows / most))
-    dataset = file.create_dataset(
-        site,
-        (n_rows, *shape),
-        _BFLOAT16 if dtype == "bfloat16" else _DTYPES[dtype],
-        chunks=(rows, *shape),
-        fletcher32=True,
-    )
+    stored = _BFLOAT16 if dtype == "bfloat16" else _DTYPES[dtype]
+    dataset = file.create_dataset(site, (len(file["token"]), *shape), stored)
     for axis, dimension in enumerate(("token", *DIMENSIONS[site])):
         dataset.dims[axis].attach_scale(file[dimension])
     return dataset
 
 
 def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Round float32 to the dtype of the store; bfloat16 as its bits, numpy has none."""
+    """Round float32 to the dtype of the store; bfloat16, which numpy lacks, as its bits."""
     if dtype != "bfloat16":
         with np.errstate(over="ignore"):
             return values.astype(_DTYPES[dtype], copy=False)
@@ -245,7 +236,7 @@ def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
 
 def _write_rows(dataset: h5py.Dataset, rows: np.ndarray, values: np.ndarray) -> None:
     """Write consecutive rows at once: HDF5 is slow with scattered ones."""
-    # As the type of the file, so that HDF5 has nothing to convert.
+    # Written as the file's own type, so that HDF5 does not convert.
     kind = dataset.id.get_type()
     gaps = np.flatnonzero(np.diff(rows) != 1) + 1
     for run, part in zip(np.split(rows, gaps), np.split(values, gaps), strict=True):

@@ -1,9 +1,9 @@
-"""What running a model costs: memory, bytes on disk and time, from shapes alone.
+"""What a job costs: memory, bytes on disk and time, from shapes alone.
 
 The same numbers answer a user who asks before anything runs (`snakemake plan`) and a scheduler
-that wants to know what a job needs. They follow what the sweep holds at once: the weights of two
-blocks (one runs, the next is read into the page cache), the hidden states of all tokens, one batch
-inside a block, the section it makes, and the one that is written.
+that wants to know what a job needs. A sweep holds at once: the weights of two blocks (one runs, the
+next is read into the page cache), the hidden states of all tokens, one batch inside a block, the
+section that comes of it, and the section that is being written.
 """
 
 import math
@@ -16,26 +16,33 @@ from typing import Any
 
 from microtome.sites import DIMENSIONS
 
-#: Bytes per value, by the names of configs and by those of safetensors.
+#: Bytes per number, by the names that configs use and by those of safetensors.
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 #: Resident before any weight is read: Python with torch and transformers. Measured: 410 MiB.
 IMPORTS = 420 << 20
+#: The same of a statistic that reads no checkpoint: xarray, SciPy, scikit-learn. Measured: 198 MiB.
+ANALYSIS = 250 << 20
 #: Beside the script in a cluster job: the two Snakemake processes that start it, 142 MiB each.
 SNAKEMAKE = 300 << 20
 #: What allocators, thread pools and the kernel's reading ahead add to what the shapes say.
 MARGIN = 1.25
+#: How often a statistic holds its inputs: as read, as float64 or sorted, and in between.
+COPIES = 3
+#: Rows of scores per token beside one for each head: the masks of eager attention, one for layers
+#: that look at all tokens and one for those with a sliding window.
+EAGER_MASKS = 2
 #: Architectures that keep a causal mask of (n_context, n_context) bytes in every block.
 MASKS = ("codegen", "gpt_neo", "gptj")
 #: The kernel maps this much around each row that is looked up in an embedding table.
 AROUND = 64 << 10
 #: Sections at once: in the making, being written.
 SECTIONS = 2
-#: Speeds to reckon with, below what two cores and one local disk were seen to do: floating-point
-#: operations per second and thread, bytes per second read and written.
+#: Speeds, chosen below what two cores and one local disk were seen to do: floating-point
+#: operations per second and thread, bytes per second read and bytes per second written.
 COMPUTE, READ, WRITE = 15e9, 500e6, 200e6
 #: Seconds until a job's first block runs.
 START = 15
-#: How much longer than expected a job may take, and the least it asks for, in minutes.
+#: A scheduler is asked for so many times the expected duration, and for so many minutes at least.
 PATIENCE, SHORTEST = 3, 10
 
 
@@ -45,7 +52,7 @@ class Model:
 
     Attributes:
         sizes: its dimensions, as `microtome.model.checkpoint.sizes` names them.
-        block: numbers in the largest block.
+        block: how many numbers the largest block has.
         stored: bytes per number in the checkpoint.
         masks: bytes of the causal masks that the architecture keeps, one per block.
     """
@@ -57,7 +64,7 @@ class Model:
 
     @property
     def head(self) -> int:
-        """Numbers in the head, (d_vocab, d_model), whether or not it is tied."""
+        """How many numbers the head has, (d_vocab, d_model), whether or not it is tied."""
         return self.sizes["d_vocab"] * self.sizes["d_model"]
 
 
@@ -67,7 +74,7 @@ class Cost:
 
     Attributes:
         memory: bytes resident at the peak.
-        disk: bytes of the activation files, and of hidden states for the next job.
+        disk: bytes of its files; a sweep's are activations, and hidden states for the next job.
         seconds: expected duration.
     """
 
@@ -76,7 +83,7 @@ class Cost:
     seconds: float
 
     def mem_mb(self, attempt: int = 1) -> int:
-        """Memory to ask a scheduler for, in MiB, which is what Slurm takes a megabyte for."""
+        """Memory to ask a scheduler for, in MiB, which Slurm calls megabytes."""
         return attempt * math.ceil((self.memory + SNAKEMAKE) / (1 << 20))
 
     def runtime(self, attempt: int = 1) -> int:
@@ -85,7 +92,7 @@ class Cost:
 
 
 def model(manifest: Mapping[str, Any]) -> Model:
-    """The shape of a model from what `microtome.model.fetch.manifest` says of it."""
+    """Read a model's shape off the manifest that `microtome.model.fetch.manifest` makes."""
     blocks: Counter[int] = Counter()
     stored = 0
     for name, tensor in manifest["tensors"].items():
@@ -102,7 +109,7 @@ def model(manifest: Mapping[str, Any]) -> Model:
 
 
 def bytes_per_token(sizes: Mapping[str, int], site: str, dtype: str = "float32") -> int:
-    """What one token of one layer takes at a site on disk, in bytes."""
+    """Bytes on disk of one token of one layer at a site."""
     return BYTES[dtype] * math.prod(sizes[dimension] for dimension in DIMENSIONS[site])
 
 
@@ -121,7 +128,7 @@ def sweep(
     dtype: str = "float32",
     store_dtype: str = "float32",
 ) -> Cost:
-    """What a sweep costs, or a part of one.
+    """Cost of a sweep, or of a part of one.
 
     Args:
         model: the model's shape.
@@ -129,13 +136,13 @@ def sweep(
         sites: sites of blocks that are kept.
         layers: the layers they are kept from.
         final_sites: sites after the last block that are kept.
-        start: the first block that is run; the hidden states that enter it are read.
-        stop: the block at which another part goes on, for which hidden states are written.
+        start: the first block that runs; unless it is 0, what enters it is read from a file.
+        stop: the block that the next part starts at; what enters it is written to a file.
         batch_size: texts per batch, at most.
         threads: threads that compute.
-        rows: rows of each activation array; None keeps every token.
-        dtype: what is computed in.
-        store_dtype: what is written.
+        rows: rows of each activation array; None if every token is kept.
+        dtype: the numbers that are computed with.
+        store_dtype: the numbers that are written.
     """
     end = stop or (model.sizes["n_layers"] if final_sites else max(layers) + 1)
     n_tokens = sum(lengths)
@@ -160,7 +167,7 @@ def sweep(
 
 
 def branches(model: Model, length: int, *, threads: int) -> Cost:
-    """What running one text costs with a branch of its own after every block.
+    """Cost of running one text with a branch of its own after every block.
 
     Args:
         model: the model's shape.
@@ -177,9 +184,50 @@ def branches(model: Model, length: int, *, threads: int) -> Cost:
     )
 
 
+def statistic(read: int, *, block: int = 0, matrices: int = 0, n_layers: int = 0) -> Cost:
+    """Cost of a statistic that does not run the model.
+
+    Args:
+        read: bytes of its inputs that it holds at once.
+        block: where it reads the checkpoint, how many numbers a block has.
+        matrices: where it compares each two words, bytes of one layer's matrices.
+        n_layers: the layers that it compares words in.
+    """
+    # Weights of one layer in float64; matrices of all layers, and twice those of the layer at work.
+    held = COPIES * read + 8 * block + (n_layers + 2) * matrices
+    disk = n_layers * matrices
+    imports = IMPORTS if block else ANALYSIS
+    return Cost(imports + MARGIN * held, disk, START + read / READ + disk / WRITE)
+
+
+def word_matrices(n_words: int, n_sites: int) -> int:
+    """Bytes of (`site`, `word`, `other`) in float64, such as the cosine similarities of words."""
+    return 8 * n_sites * n_words**2
+
+
 def lengths(tokens: str | Path) -> list[int]:
-    """Tokens of each text of a token table."""
+    """Tokens of each text of a token table or of a layer file."""
     return list(Counter(_column(tokens, "sequence")).values())
+
+
+def words(tokens: str | Path) -> int:
+    """How many words a token table or a layer file has; 0 if its stimuli are texts."""
+    return len(lengths(tokens)) if _column(tokens, "in_word") else 0
+
+
+def kept(lengths: Sequence[int], tokens: str | Sequence[int]) -> int:
+    """How many rows activation arrays have.
+
+    Args:
+        lengths: tokens of each text.
+        tokens: what the stimulus set keeps: `all`, `last`, `mean`, or positions, negative from the
+            end.
+    """
+    if tokens == "all":
+        return sum(lengths)
+    if tokens in ("last", "mean"):
+        return len(lengths)
+    return sum(len({position % length for position in tokens}) for length in lengths)
 
 
 def rows(tokens: str | Path) -> int:
@@ -189,7 +237,7 @@ def rows(tokens: str | Path) -> int:
 
 
 def _column(tokens: str | Path, name: str) -> list[int]:
-    import h5py  # here, because a run that finds nothing to do has no use for it
+    import h5py  # here, because a run that finds nothing to do does without it
 
     # Opened by Python, whose error names the file that Snakemake is to wait for; HDF5's does not.
     with Path(tokens).open("rb") as stream, h5py.File(stream) as table:
@@ -197,7 +245,7 @@ def _column(tokens: str | Path, name: str) -> list[int]:
 
 
 def largest_batch(lengths: Sequence[int], batch_size: int) -> tuple[int, int]:
-    """Tokens of the largest batch, and of the longest text; a batch has texts of one length."""
+    """Tokens of the largest batch, and of the longest text; texts of a batch are equally long."""
     texts = Counter(lengths)
     return max(n * min(count, batch_size) for n, count in texts.items()), max(texts)
 
@@ -205,7 +253,7 @@ def largest_batch(lengths: Sequence[int], batch_size: int) -> tuple[int, int]:
 def _memory(
     model: Model, n_tokens: int, batch: int, longest: int, with_logits: int, dtype: str
 ) -> float:
-    """Bytes resident at the peak, without what is kept for the writer.
+    """Bytes resident at the peak, without the sections.
 
     Args:
         model: the model's shape.
@@ -213,16 +261,17 @@ def _memory(
         batch: tokens that are inside a block at once.
         longest: tokens of the longest text.
         with_logits: tokens whose logits are computed at once.
-        dtype: what is computed in.
+        dtype: the numbers that are computed with.
     """
     sizes, number = model.sizes, BYTES[dtype]
     blocks = 2 * model.block * number
     if model.stored != number:
         blocks += model.block * model.stored  # mapped while it is converted
     # Inside a block: the residual stream, its norm and what is added to it; the heads' queries,
-    # keys, values and results; three widths of an MLP; one row of scores per head and token.
+    # keys, values and results; three widths of an MLP; a row of scores per token for every head
+    # and every mask.
     width = 4 * sizes["d_model"] + 6 * sizes["n_heads"] * sizes["d_head"] + 3 * sizes["d_mlp"]
-    inside = batch * (width + sizes["n_heads"] * longest) * 4
+    inside = batch * (width + (sizes["n_heads"] + EAGER_MASKS) * longest) * 4
     hidden = 2 * n_tokens * sizes["d_model"] * number
     looked_up = min(sizes["d_vocab"] * sizes["d_model"] * model.stored, n_tokens * AROUND)
     held = (
@@ -242,7 +291,7 @@ def _head(model: Model, with_logits: int, number: int) -> int:
 def _seconds(
     model: Model, lengths: Sequence[int], n_blocks: int, with_logits: int, threads: int
 ) -> float:
-    """Seconds to read the weights and compute, with two operations per weight and token."""
+    """Seconds to read the weights and to compute: two operations per weight and token."""
     heads = model.sizes["n_heads"] * model.sizes["d_head"]
     attention = sum(4 * heads * length**2 for length in lengths)
     operations = n_blocks * (2 * model.block * sum(lengths) + attention)

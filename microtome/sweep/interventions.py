@@ -1,9 +1,9 @@
 """Interventions that ride the sweep: change what one block returns, and read the prediction.
 
-The model is run block by block as in `microtome.sweep.sweep`, each block's weights read once. The
-text begins as one row; after every block a changed copy of its unchanged row joins as a branch.
-Half as many passes through blocks as one forward per intervention needs: a branch has no part in
-the blocks before it.
+The model is run block by block as in `microtome.sweep.sweep`, and each block's weights are read
+once. The text begins as one row. After every block, a changed copy of the unchanged row joins the
+batch as a branch. Since a branch is not run through the blocks before its own, this takes half as
+many passes through blocks as one forward for each intervention.
 """
 
 from pathlib import Path
@@ -36,11 +36,11 @@ def scaled_blocks(checkpoint: Path, ids: np.ndarray, factor: float) -> np.ndarra
     text = torch.from_numpy(ids).long()[None]
     hidden, _ = model.record(text, 1)
     for layer in range(model.sizes["n_layers"]):
-        # Recorded anew for the rows there are by now: an argument may count them (ALiBi's
-        # biases are one per row and head), and nothing is computed but the embeddings.
+        # Recorded again for the present number of rows, which an argument may depend on (ALiBi has
+        # a bias for each row and head). Nothing but the embeddings is computed for it.
         _, calls = model.record(text.expand(len(hidden), -1), layer + 1)
         hidden = model.run_block(layer, model.block_weights(layer), hidden, calls[layer])
         hidden = torch.cat([hidden, factor * hidden[:1]])
-    # What follows the blocks treats each position on its own, so it is given the last one only.
+    # What follows the blocks treats each position on its own, so the last one is enough.
     _, logits = model.finish(text[:, -1:].expand(len(hidden), -1), hidden[:, -1:])
     return logits[:, -1].log_softmax(dim=-1).numpy()

@@ -1,11 +1,13 @@
 """Prefixes that texts of a batch share, computed once.
 
-A causal model gives a token the same values after the same tokens, in whatever text they stand. In
-34 times "The next word is {word}", 38 of 170 tokens differ in what they follow, and the linear
-layers, which are nearly all of the work and treat each token on its own, need no more than those.
+A causal model gives a token the same values after the same tokens, in whatever text they stand.
+34 texts "The next word is {word}" have 170 tokens, but only 38 of them differ in themselves or in
+what precedes them. The linear layers are nearly all of the work and treat each token on its own, so
+they need to compute only those 38.
 
-Nothing is taken on trust: equal tokens have to arrive at a layer with equal values, and the first
-layer of each shape computes all tokens and some, and only if the bits agree are some enough.
+Both assumptions are tested as the model runs. Tokens after the same tokens have to arrive at a
+layer with equal values. And the first layer of each shape computes all tokens as well as the
+distinct ones. Only if their bits agree, later layers of that shape compute the distinct ones alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,12 +28,12 @@ class Prefixes:
 
     Attributes:
         shape: (batch, position).
-        first: of each distinct one, the place of its first occurrence, (n,).
-        which: for each token, which of them it is, (batch × position,).
+        first: where each distinct token occurs first in the flattened batch, (n,).
+        which: the number of each token among the distinct ones, (batch × position,).
     """
 
     def __init__(self, ids: np.ndarray) -> None:
-        """Find them.
+        """Find the distinct tokens.
 
         Args:
             ids: token ids, (batch, position).
@@ -52,20 +54,21 @@ class Prefixes:
 
     @property
     def worthwhile(self) -> bool:
-        """Whether there are few enough."""
+        """Whether sharing saves more than its copies and comparisons cost."""
         return len(self.first) <= WORTHWHILE * len(self.which)
 
 
 class PrefixSharing:
-    """Has a module's linear layers compute what the texts of a batch share once.
+    """Makes a module's linear layers compute the prefixes that texts share once.
 
-    The result is that of all tokens, bit for bit.
+    The results are bit for bit those of computing all tokens.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        """Take over the linear layers beneath a module; without prefixes they are as they were."""
+        """Wrap the linear layers of a module; without prefixes they do what they did before."""
         self._now: Prefixes | None = None
-        # Of each kind and shape of layer, and number of rows: whether some have the bits of all.
+        # Whether distinct rows have the same bits alone as among all rows, by the kind and shape
+        # of the layer and both numbers of rows.
         self._exact: dict[tuple[object, ...], bool] = {}
         for layer in module.modules():
             if type(layer) in (nn.Linear, Conv1D):
@@ -73,7 +76,7 @@ class PrefixSharing:
 
     @contextmanager
     def of(self, prefixes: Prefixes | None) -> Iterator[None]:
-        """Until the end of the context, the module runs a batch with these prefixes."""
+        """Share these prefixes until the context ends; None shares nothing."""
         self._now = prefixes if prefixes and prefixes.worthwhile else None
         try:
             yield

@@ -6,110 +6,32 @@ its weights, run every batch through it, drop them. The values are those of a fu
 the same batch, bit for bit: the same modules run the same operations on the same numbers, once for
 the prefixes that texts share (`microtome.sweep.prefixes`).
 
-A sweep may be made in parts, ranges of blocks one after another: what leaves the last block of one
-enters the first of the next.
+A sweep may be made in parts, ranges of blocks one after another: the residual stream that leaves
+the last block of one part enters the first block of the next.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from microtome.errors import MicrotomeError
-from microtome.model.architectures import Tap, taps
-from microtome.model.mapped import Call, MappedModel, give_back
-from microtome.sites import DIMENSIONS
+from microtome.model.calls import Call, SharedTensors
+from microtome.model.mapped import MappedModel
+from microtome.model.memory import trim_heap
+from microtome.model.taps import Tap, check_sites
 from microtome.store.layers import Section
-from microtome.sweep.prefixes import Prefixes
-from microtome.texts.rows import sequences
+from microtome.sweep.batches import Batch, RowSelection, batched
+from microtome.sweep.prefixes import Prefixes, PrefixSharing
+from microtome.sweep.reading import reading, shaped
 
-#: After so many bytes of activations the system gets back what is free; that takes 10 ms.
-GIVE_BACK = 1 << 27
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sequences of one length.
-
-    Attributes:
-        rows: for each of their tokens, the row of the activation arrays that it goes into, or -1
-            for none; tokens of one row are averaged. (batch, position).
-        tokens: for each of their tokens, its row of the token table, (batch, position).
-        ids: their token ids, (batch, position).
-    """
-
-    rows: np.ndarray
-    tokens: np.ndarray
-    ids: np.ndarray
-
-
-class _Kept:
-    """What is kept of a batch's tokens: all, some, or means over neighbours.
-
-    Attributes:
-        rows: the rows of the activation arrays that are made, ascending, (n,).
-    """
-
-    def __init__(self, rows: np.ndarray) -> None:
-        flat = rows.ravel()
-        chosen = np.flatnonzero(flat >= 0)
-        self.rows, counts = np.unique(flat[chosen], return_counts=True)
-        self._chosen = None if len(chosen) == flat.size else torch.from_numpy(chosen)
-        self._counts = None if counts.max(initial=1) == 1 else torch.from_numpy(counts)
-
-    def __call__(self, value: Tensor) -> Tensor:
-        """Cut (batch, position, width) down to (n, width)."""
-        value = value.flatten(0, 1)
-        if self._chosen is not None:
-            value = value[self._chosen]
-        if self._counts is not None:
-            value = torch.segment_reduce(value.float(), "mean", lengths=self._counts, axis=0)
-        return value
-
-
-@dataclass
-class _Passage:
-    """A batch on its way through the model."""
-
-    kept: _Kept
-    ids: Tensor  # (batch, position)
-    hidden: Tensor  # entering the next block, (batch, position, d_model)
-    calls: list[Call]  # of every block
-    prefixes: Prefixes
-
-
-class _Enough(Exception):
-    """Leaves the deepest block when its last site has been read."""
-
-
-def batched(columns: Mapping[str, ArrayLike], batch_size: int) -> list[Batch]:
-    """Group the sequences of a token table into batches of one length each: none is padded.
-
-    Args:
-        columns: the token table's columns by name, (token,) each; without `row`, every token has
-            a row of its own.
-        batch_size: sequences per batch, at most.
-    """
-    ids = sequences(columns)
-    everything = {"sequence": columns["sequence"], "row": np.arange(len(columns["token_id"]))}
-    tokens = sequences(everything, "row")
-    rows = sequences(columns, "row") if "row" in columns else tokens
-    lengths = np.array([len(sequence) for sequence in ids])
-    batches = []
-    for length in np.unique(lengths):
-        members = np.flatnonzero(lengths == length)
-        for chosen in np.split(members, range(batch_size, len(members), batch_size)):
-            batches.append(
-                Batch(*(np.stack([of[i] for i in chosen]) for of in (rows, tokens, ids)))
-            )
-    return batches
+#: Bytes of activations after which free memory goes back to the system; that takes 10 ms.
+TRIM_AFTER = 1 << 27
 
 
 def sweep_table(
@@ -119,13 +41,14 @@ def sweep_table(
     layers: Sequence[int],
     final_sites: Sequence[str] = (),
     *,
+    taps: Mapping[str, Tap],
     batch_size: int,
     dtype: str,
     device: str,
     log: TextIO,
-    entering: Section | None = None,
+    resid_in: Section | None = None,
     stop: int | None = None,
-    leaving: Callable[[Iterator[Section]], None] | None = None,
+    resid_out: Callable[[Iterator[Section]], None] | None = None,
 ) -> Iterator[Section]:
     """Run a token table's sequences through a model as `sweep` does, with a progress bar.
 
@@ -135,30 +58,43 @@ def sweep_table(
         sites: sites of blocks.
         layers: indices of blocks.
         final_sites: sites after the last block.
+        taps: as in `sweep`.
         batch_size: sequences per batch, at most.
         dtype: as in `sweep`.
         device: as in `sweep`.
         log: where the bar goes.
-        entering: as in `sweep`.
+        resid_in: as in `sweep`.
         stop: as in `sweep`.
-        leaving: as in `sweep`.
+        resid_out: as in `sweep`.
     """
     batches = batched(columns, batch_size)
     sections = sweep(
         *(checkpoint, batches, sites, layers, final_sites, dtype, device),
-        entering=entering,
+        taps=taps,
+        resid_in=resid_in,
         stop=stop,
-        leaving=leaving,
+        resid_out=resid_out,
     )
     total = (len(layers) + bool(final_sites)) * len(batches)
     with tqdm(total=total, unit="batch", desc="layers × batches", file=log) as bar:
 
-        def passing(section: Section) -> Section:
+        def counted(section: Section) -> Section:
             bar.update()
             return section
 
         # Over the sections themselves tqdm would hold each while the next one is computed.
-        yield from map(passing, sections)
+        yield from map(counted, sections)
+
+
+@dataclass
+class _BatchState:
+    """A batch between two blocks."""
+
+    selection: RowSelection
+    ids: Tensor  # (batch, position)
+    hidden: Tensor  # entering the next block, (batch, position, d_model)
+    calls: list[Call]  # of every block
+    prefixes: Prefixes | None
 
 
 @torch.no_grad()
@@ -171,9 +107,10 @@ def sweep(
     dtype: str = "float32",
     device: str = "cpu",
     *,
-    entering: Section | None = None,
+    taps: Mapping[str, Tap],
+    resid_in: Section | None = None,
     stop: int | None = None,
-    leaving: Callable[[Iterator[Section]], None] | None = None,
+    resid_out: Callable[[Iterator[Section]], None] | None = None,
 ) -> Iterator[Section]:
     """Run batches through a model and yield the activations at some sites of some layers.
 
@@ -188,11 +125,11 @@ def sweep(
         final_sites: names of `microtome.sites.FINAL_SITES`.
         dtype: what is computed in: float32, bfloat16 or float16.
         device: where: cpu, cuda, or auto for a GPU if there is one.
-        entering: in the place of embeddings, `resid_pre` of all tokens at the first block that is
-            run, as an earlier part of the sweep gave it to `leaving`.
-        stop: the block at which another part goes on, and this one ends.
-        leaving: is given `resid_pre` of all tokens at that block, batch by batch, when the rest
-            is done.
+        taps: where the sites lie inside a block, as `microtome.model.architectures.taps_of` tells.
+        resid_in: `resid_pre` of all tokens at the first block that is run, which an earlier part
+            of the sweep gave to its `resid_out`; without it the sweep begins with the embeddings.
+        stop: the block that a later part begins at, where this one ends.
+        resid_out: receives `resid_pre` of all tokens at that block, batch by batch, after all else.
 
     Yields:
         Layer by layer in ascending order, and batch by batch within a layer, the rows of the
@@ -201,7 +138,7 @@ def sweep(
 
     Raises:
         MicrotomeError: an unknown site or layer, weights that do not fit the config, no GPU; a
-            part that ends where blocks hand on more than the hidden state.
+            part that ends where blocks pass on more than the hidden state.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise MicrotomeError(
@@ -210,131 +147,107 @@ def sweep(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = MappedModel(checkpoint, dtype, device)
-    tapped = taps(model.config, sites)
+    check_sites(sites, taps, model.config.model_type)
     n_layers = model.sizes["n_layers"]
     for layer in layers:
         if not 0 <= layer < n_layers:
             raise MicrotomeError(f"layer {layer}: the model has layers 0 to {n_layers - 1}")
     if stop is None:
         stop = n_layers if final_sites else max(layers) + 1
-    blocks = range(0 if entering is None else entering.layer, stop)
-    passages = []
-    for batch in batches:
-        ids = torch.from_numpy(batch.ids).long()
-        hidden, calls = model.record(ids, n_layers if leaving else stop)
-        if entering is not None:
-            values = torch.from_numpy(entering.values["resid_pre"][batch.tokens])
-            hidden = values.to(hidden.device, getattr(torch, dtype))
-        passages.append(_Passage(_Kept(batch.rows), ids, hidden, calls, Prefixes(batch.ids)))
-    entering = None  # as large as all hidden states
+    blocks = range(0 if resid_in is None else resid_in.layer, stop)
+    shared = SharedTensors()
+    states = _start(model, batches, n_layers if resid_out else stop, resid_in, shared)
+    resid_in = None  # as large as all hidden states
+    sharing = PrefixSharing(model.blocks)
     n_bytes = 0
-    to_come = [call.state() for call in passages[0].calls[stop:]]
+    later = [call.versions() for call in states[0].calls[stop:]]
     for layer, weights in model.weights_of_blocks(blocks):
         read = sites if layer in layers else ()
-        inside = {site: tapped[site] for site in read if site in tapped}
-        leave = layer == blocks[-1] and "resid_post" not in sites and not (final_sites or leaving)
-        for passage in passages:
+        inside = {site: taps[site] for site in read if site in taps}
+        leave = layer == blocks[-1] and "resid_post" not in sites and not (final_sites or resid_out)
+        for state in states:
             values: dict[str, Tensor] = {}
             if "resid_pre" in read:
-                values["resid_pre"] = passage.kept(passage.hidden)
+                values["resid_pre"] = state.selection(state.hidden)
             with (
-                suppress(_Enough),
-                _reading(model.blocks[layer], inside, passage.kept, values, leave),
+                reading(model.blocks[layer], inside, state.selection, values, leave=leave),
+                sharing.of(state.prefixes),
             ):
-                passage.hidden = model.run_block(
-                    layer, weights, passage.hidden, passage.calls[layer], passage.prefixes
-                )
+                state.hidden = model.run_block(layer, weights, state.hidden, state.calls[layer])
             if "resid_post" in read:
-                values["resid_post"] = passage.kept(passage.hidden)
+                values["resid_post"] = state.selection(state.hidden)
             if read:
                 # Bound to no name here, which would hold it while the next one is computed.
                 yield Section(
                     layer,
-                    passage.kept.rows,
-                    {s: _shaped(s, values[s], tapped.get(s), model.sizes) for s in read},
+                    state.selection.rows,
+                    {s: shaped(s, values[s], taps.get(s), model.sizes) for s in read},
                 )
                 n_bytes += sum(value.nbytes for value in values.values())
-                if n_bytes > GIVE_BACK:
-                    give_back()
+                if n_bytes > TRIM_AFTER:
+                    trim_heap()
                     n_bytes = 0
-        if [call.state() for call in passages[0].calls[stop:]] != to_come:
-            raise _hand_on_more(model, stop)
-    for passage in passages if final_sites else []:
-        normed, logits = model.finish(passage.ids, passage.hidden)
-        values = {"ln_final": passage.kept(normed), "logits": passage.kept(logits)}
-        shaped = {s: _shaped(s, values[s], None, model.sizes) for s in final_sites}
-        yield Section(None, passage.kept.rows, shaped)
-    if leaving:
-        if passages[0].hidden.dtype != getattr(torch, dtype):
-            raise _hand_on_more(model, stop)
-        leaving(
-            Section(stop, batch.tokens.ravel(), {"resid_pre": _all_tokens(passage, model)})
-            for batch, passage in zip(batches, passages, strict=True)
+        if shared.changed():
+            raise MicrotomeError(
+                f"{model.config.model_type}: its blocks change their masks or positions, which "
+                "batches share; take another model"
+            )
+        if [call.versions() for call in states[0].calls[stop:]] != later:
+            raise _no_part_begins_at(stop, model)
+    for state in states if final_sites else []:
+        normed, logits = model.finish(state.ids, state.hidden)
+        values = {"ln_final": state.selection(normed), "logits": state.selection(logits)}
+        arrays = {s: shaped(s, values[s], None, model.sizes) for s in final_sites}
+        yield Section(None, state.selection.rows, arrays)
+    if resid_out:
+        if states[0].hidden.dtype != model.dtype:
+            raise _no_part_begins_at(stop, model)
+        resid_out(
+            Section(
+                stop,
+                batch.tokens.ravel(),
+                {"resid_pre": shaped("resid_pre", state.hidden.flatten(0, 1), None, model.sizes)},
+            )
+            for batch, state in zip(batches, states, strict=True)
         )
 
 
-def _all_tokens(passage: _Passage, model: MappedModel) -> np.ndarray:
-    """What enters the next block, (token, d_model), in float32."""
-    return _shaped("resid_pre", passage.hidden.flatten(0, 1), None, model.sizes)
+def _start(
+    model: MappedModel,
+    batches: Sequence[Batch],
+    n_blocks: int,
+    resid_in: Section | None,
+    shared: SharedTensors,
+) -> list[_BatchState]:
+    """The batches before the first block that is run.
+
+    Args:
+        model: the model.
+        batches: in any order.
+        n_blocks: how many blocks' calls are noted, from the model's first.
+        resid_in: as in `sweep`.
+        shared: keeps what the calls of all batches have in common.
+    """
+    states = {}
+    longest_first = sorted(range(len(batches)), key=lambda i: -batches[i].ids.shape[1])
+    for number in longest_first:
+        batch = batches[number]
+        ids = torch.from_numpy(batch.ids).long()
+        hidden, calls = model.record(ids, n_blocks)
+        if resid_in is not None:
+            values = torch.from_numpy(resid_in.values["resid_pre"][batch.tokens])
+            hidden = values.to(model.device, model.dtype)
+        # Not on a GPU, where every comparison would wait for what runs there.
+        prefixes = Prefixes(batch.ids) if model.device.type == "cpu" else None
+        states[number] = _BatchState(
+            RowSelection(batch.rows), ids, hidden, shared.of(calls), prefixes
+        )
+    return [states[number] for number in range(len(batches))]
 
 
-def _hand_on_more(model: MappedModel, block: int) -> MicrotomeError:
+def _no_part_begins_at(block: int, model: MappedModel) -> MicrotomeError:
     return MicrotomeError(
-        f"{model.config.model_type}: its blocks hand on more than a hidden state in the dtype of "
+        f"{model.config.model_type}: its blocks pass on more than a hidden state in the dtype of "
         f"computation, so that no job can begin at block {block}; take `layers_per_job` out of "
         "the config's `sweep`"
     )
-
-
-@contextmanager
-def _reading(
-    block: nn.Module, wanted: Mapping[str, Tap], kept: _Kept, values: dict[str, Tensor], leave: bool
-) -> Iterator[None]:
-    """Note tensors in `values` while a block runs; with `leave`, stop it after the last one."""
-
-    def note(site: str, value: Any) -> None:
-        values[site] = kept(value[0] if isinstance(value, tuple) else value)
-        if leave and wanted.keys() <= values.keys():
-            raise _Enough
-
-    with ExitStack() as hooks:
-        for site, tap in wanted.items():
-            try:
-                module = block.get_submodule(tap.path)
-            except AttributeError:
-                raise MicrotomeError(
-                    f"site {site!r}: {type(block).__name__} has no module {tap.path!r}; "
-                    "correct its entry in microtome/model/architectures.py"
-                ) from None
-            if tap.side == "output":
-                hook = module.register_forward_hook(
-                    lambda module, args, output, site=site: note(site, output)
-                )
-            else:
-                hook = module.register_forward_pre_hook(
-                    lambda module, args, site=site: note(site, args)
-                )
-            hooks.callback(hook.remove)
-        yield
-
-
-def _shaped(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) -> np.ndarray:
-    """Cut a site's part out of (n, width) and give it the site's dimensions, in float32."""
-    if tap is not None and tap.part is not None:
-        value = _part(value, tap, sizes)
-    shape = [sizes[dimension] for dimension in DIMENSIONS[site]]
-    try:
-        return value.reshape(-1, *shape).to("cpu", torch.float32).numpy()
-    except RuntimeError:
-        raise MicrotomeError(
-            f"site {site!r}: shape {tuple(value.shape)} where tokens × "
-            f"{' × '.join(map(str, shape))} was expected; correct microtome/model/architectures.py"
-        ) from None
-
-
-def _part(value: Tensor, tap: Tap, sizes: Mapping[str, int]) -> Tensor:
-    n_heads, n_kv_heads, d_head = sizes["n_heads"], sizes["n_kv_heads"], sizes["d_head"]
-    which = "qkv".index(tap.part)
-    if tap.fused == "heads":
-        return value.unflatten(-1, (n_heads, 3, d_head))[..., which, :]
-    return value.split([d_head * n for n in (n_heads, n_kv_heads, n_kv_heads)], dim=-1)[which]

@@ -1,1 +1,1 @@
-"""Texts: YAML as people write it, stimulus files, token tables."""
+"""Texts: YAML files, stimulus files, token tables, and what studies require of them."""

@@ -7,26 +7,29 @@ from numpy.typing import ArrayLike
 
 
 def sequences(columns: Mapping[str, ArrayLike], name: str = "token_id") -> list[np.ndarray]:
-    """A column of a token table cut into sequences, in order, (position,) each.
+    """Cut a column of a token table into its sequences, in order, (position,) each.
 
     Args:
         columns: the token table's columns by name, (token,) each.
-        name: the column to cut.
+        name: the column that is cut.
     """
     starts = np.flatnonzero(np.diff(np.asarray(columns["sequence"]), prepend=-1))
     return np.split(np.asarray(columns[name]), starts[1:])
 
 
 def row_columns(columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
-    """What the rows of activation arrays are: a token each, or the mean of a sequence's tokens.
+    """Describe the rows of activation arrays: each is a token, or the mean of a text's tokens.
 
     Args:
         columns: the token table's columns by name, (token,) each; without `row`, every token has
-            its own.
+            a row of its own, and the columns are returned as they are.
 
     Returns:
-        The columns but `row`, (row,) each. A mean has the labels of its sequence, token -1 and
-        position -1.
+        The columns but `row`, (row,) each. A mean has the labels of its text, token -1 and
+        position -1. Where only some tokens have a row, three columns more tell of the text that a
+        row comes from: `length`, its number of tokens, and, for a word in a template, `word_start`
+        and `word_end`, the position of the word's first token and one past its last (both -1 if
+        no token belongs to the word).
     """
     columns = {name: np.asarray(values) for name, values in columns.items()}
     if "row" not in columns:
@@ -34,9 +37,31 @@ def row_columns(columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     rows = columns.pop("row")
     kept = np.flatnonzero(rows >= 0)
     _, first, count = np.unique(rows[kept], return_index=True, return_counts=True)
+    columns = columns | _of_texts(columns)
     columns = {name: values[kept[first]] for name, values in columns.items()}
     for name in ("token_id", "position"):
         columns[name] = np.where(count > 1, np.int32(-1), columns[name])
     means = np.array([f"mean of {n} tokens" for n in count], dtype=object)
     columns["text"] = np.where(count > 1, means, columns["text"])
     return columns
+
+
+def _of_texts(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What some of a text's tokens cannot tell: its length, and where its word stands.
+
+    Args:
+        columns: the columns of the whole token table, (token,) each.
+
+    Returns:
+        `length` and, where there is `in_word`, `word_start` and `word_end`, (token,) each, int32.
+    """
+    _, text, lengths = np.unique(columns["sequence"], return_inverse=True, return_counts=True)
+    found = {"length": lengths}
+    if "in_word" in columns:
+        inside = np.flatnonzero(columns["in_word"])
+        positions = columns["position"][inside]
+        found["word_start"], found["word_end"] = np.full((2, len(lengths)), -1)
+        # Of several values for one text, the last one assigned stays.
+        found["word_start"][text[inside][::-1]] = positions[::-1]
+        found["word_end"][text[inside]] = positions + 1
+    return {name: values[text].astype(np.int32) for name, values in found.items()}

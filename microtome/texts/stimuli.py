@@ -1,7 +1,11 @@
-"""Stimulus files: texts, or a template over labelled words, quoted exactly with their source.
+"""Stimulus files: texts, or a template that is filled with labelled words, and their source.
+
+They come in two forms. Texts:
 
 source: where the stimuli are quoted from
 texts: [a text, another text]
+
+Or words, each of which takes the place of `{word}`:
 
 source: where the stimuli are quoted from
 template: "The next word is {word}"
@@ -12,8 +16,6 @@ words:
 
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import yaml
 
 from microtome.errors import MicrotomeError, nearest
 from microtome.texts.documents import read_yaml
@@ -30,7 +32,7 @@ class Stimulus:
         word: the word that the template was filled with, or None.
         category: the label of that word, or None.
         span: start and end of the word in the text, in characters, or None.
-        origin: the file and the place in it, for messages; empty if it comes from none.
+        origin: the file and the place in it, for messages; empty if it is from no file.
     """
 
     text: str
@@ -44,12 +46,11 @@ def read_stimuli(path: Path) -> list[Stimulus]:
     """Read a stimulus file, in the order of the file.
 
     Raises:
-        MicrotomeError: not YAML or not UTF-8, an unknown key, a template without `{word}`, an
-            empty text or one that cannot be stored, a word twice in a category, a category of
+        MicrotomeError: a file that is not YAML or not UTF-8, an unknown key, a template without
+            `{word}`, an empty text, a text with NUL, a word twice in a category, or a category of
             one word.
     """
-    # BaseLoader reads every scalar as text: `no`, `on` and `1984` are words.
-    content = read_yaml(path, yaml.BaseLoader)
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise MicrotomeError(f"{path}: wants `source:` with `texts:`, or `template:` and `words:`")
     for key in content:
@@ -87,13 +88,15 @@ def _filled(path: Path, template: object, words: object) -> list[Stimulus]:
         _check_text(path, "words: a label", category, "give every category a name")
         if not isinstance(members, list) or len(members) < 2:
             raise MicrotomeError(f"{path}: words: {category}: wants a list of two or more words")
-        for number, word in enumerate(members):
-            place = f"words: {category}: entry {number + 1}"
+        seen: set[str] = set()
+        for number, word in enumerate(members, start=1):
+            place = f"words: {category}: entry {number}"
             _check_text(path, place, word, "write a word or take the entry out")
-            if word in members[:number]:
+            if word in seen:
                 raise MicrotomeError(
                     f"{path}: words: {category}: {word!r} stands there twice; take one out"
                 )
+            seen.add(word)
             text = template.replace(PLACE, word)
             span = (start, start + len(word))
             stimuli.append(Stimulus(text, word, category, span, f"{path}: {place}"))
@@ -103,7 +106,7 @@ def _filled(path: Path, template: object, words: object) -> list[Stimulus]:
 def _check_text(path: Path, place: str, text: object, remedy: str) -> None:
     if not isinstance(text, str) or not text.strip():
         raise MicrotomeError(f"{path}: {place} is empty or no text; {remedy}")
-    # YAML can spell what neither UTF-8 nor HDF5 can hold: half a character, and NUL.
-    unfit = next((c for c in text if c == "\0" or "\ud800" <= c <= "\udfff"), None)
-    if unfit:
-        raise MicrotomeError(f"{path}: {place} has the character {unfit!r}, which is no text")
+    if "\0" in text:  # YAML can spell it, HDF5 cannot hold it
+        raise MicrotomeError(
+            f"{path}: {place} has the character '\\x00', which is no text; {remedy}"
+        )

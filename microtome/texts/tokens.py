@@ -1,12 +1,13 @@
 """Token tables: the rows of every activation array.
 
-Row i of the table is row i of every activation array of the same model and stimulus set:
-sequences one after another in the order of the stimulus file, no padding. Where a set asks for
-some of its tokens only, the column `row` says which row of the arrays a token goes into.
+Row i of the table is row i of every activation array of the same model and stimulus set: the texts
+one after another, in the order of the stimulus file, without padding. Where a set keeps only some
+of its tokens, the column `row` says which row of the arrays a token goes into.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -14,37 +15,25 @@ import xarray as xr
 from microtome.errors import MicrotomeError, in_short
 from microtome.texts.stimuli import Stimulus
 
-#: Token coordinates every table has; stimuli from a template add `word`, `category`, `in_word`.
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+#: Token coordinates of every table; words in a template add `word`, `category` and `in_word`.
 COLUMNS = ("sequence", "position", "token_id", "text")
 
 _REMEDY = "put the model's own tokenizer.json and tokenizer_config.json beside its weights"
 
 
-def token_table(
-    stimuli: Sequence[Stimulus], checkpoint: Path, tokens: str | Sequence[int] = "all"
-) -> xr.Dataset:
-    """Tokenise stimuli as the model's own tokenizer does, special tokens included.
+def load_tokenizer(checkpoint: Path) -> "PreTrainedTokenizerBase":
+    """Load a model's own tokenizer.
 
     Args:
-        stimuli: the texts, in order.
-        checkpoint: the checkpoint folder that holds the tokenizer.
-        tokens: whose activations are kept of each text: `all`, `last`, the `mean` over all, or
-            positions, from the end if negative.
-
-    Returns:
-        A dataset of coordinates along `token`: `sequence` (number of the text), `position`
-        (in its text), `token_id`, `text` (the token decoded on its own), and for words in a
-        template `word`, `category` and `in_word` (whether the token overlaps the word, which
-        may be several tokens long). Unless all tokens are kept, also `row`: the row of the
-        activation arrays, or -1; tokens of one row are averaged.
+        checkpoint: the checkpoint folder.
 
     Raises:
-        MicrotomeError: a checkpoint without a tokenizer, or with that of another model; a text
-            longer than the model's context, or too short for a position.
+        MicrotomeError: none, one that is damaged, or one that is not fast (without tokenizer.json).
     """
     from transformers import AutoTokenizer
-
-    from microtome.model.checkpoint import read_config, sizes
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -55,7 +44,58 @@ def token_table(
             f"{checkpoint}: transformers cannot load the tokenizer ({in_short(error)}); {_REMEDY}"
         ) from error
     if not tokenizer.is_fast:
-        raise MicrotomeError(f"{checkpoint}: the tokenizer has no tokenizer.json (a fast one)")
+        raise MicrotomeError(
+            f"{checkpoint}: the tokenizer has no tokenizer.json (a fast one); {_REMEDY}"
+        )
+    return tokenizer
+
+
+def token_text(tokenizer: "PreTrainedTokenizerBase", token_id: int) -> str:
+    """Decode a token on its own; NUL becomes ␀, since texts in HDF5 end at a NUL."""
+    return tokenizer.decode([token_id]).replace("\0", "␀")
+
+
+def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
+    """The id of a target token.
+
+    Raises:
+        MicrotomeError: a text that is not one token of this model.
+    """
+    ids = tokenizer.encode(target, add_special_tokens=False)
+    if len(ids) != 1:
+        pieces = " + ".join(repr(token_text(tokenizer, token)) for token in ids)
+        raise MicrotomeError(
+            f"target {target!r} is {len(ids)} tokens of this model ({pieces or 'none'}); correct "
+            "the `target` option to a text that is one token"
+        )
+    return ids[0]
+
+
+def token_table(
+    stimuli: Sequence[Stimulus], checkpoint: Path, tokens: str | Sequence[int] = "all"
+) -> xr.Dataset:
+    """Tokenise stimuli as the model's own tokenizer does, special tokens included.
+
+    Args:
+        stimuli: the texts, in order.
+        checkpoint: the checkpoint folder that holds the tokenizer.
+        tokens: the tokens of each text that activations are kept of: `all`, `last`, the `mean`
+            over all, or positions, negative from the end.
+
+    Returns:
+        A dataset of coordinates along `token`: `sequence` (number of the text), `position`
+        (of the token in its text), `token_id`, `text` (the token decoded on its own), and for
+        words in a template `word`, `category` and `in_word` (1 if the token overlaps the word,
+        which may be several tokens long). Unless all tokens are kept, also `row`: the row of the
+        activation arrays that the token goes into, or -1; tokens of one row are averaged.
+
+    Raises:
+        MicrotomeError: a checkpoint without a tokenizer, or with that of another model; a text
+            longer than the model's context, or too short for a position.
+    """
+    from microtome.model.checkpoint import read_config, sizes
+
+    tokenizer = load_tokenizer(checkpoint)
     model = sizes(read_config(checkpoint))
     labelled = stimuli[0].word is not None
     columns: dict[str, list] = {name: [] for name in COLUMNS}
@@ -86,7 +126,7 @@ def token_table(
         columns["sequence"] += [number] * len(ids)
         columns["position"] += range(len(ids))
         columns["token_id"] += ids
-        columns["text"] += [tokenizer.decode([token]) for token in ids]
+        columns["text"] += [token_text(tokenizer, token) for token in ids]
         if labelled:
             first, last = stimulus.span
             columns["word"] += [stimulus.word] * len(ids)
@@ -98,7 +138,7 @@ def token_table(
 
 
 def _rows(tokens: str | Sequence[int], length: int, text: str) -> list[int]:
-    """For each token of a text, the number of the row it goes into, or -1."""
+    """The row that each token of a text goes into, counted within the text, or -1."""
     if tokens == "mean":
         return [0] * length
     wanted = [-1] if tokens == "last" else tokens
@@ -113,7 +153,7 @@ def _rows(tokens: str | Sequence[int], length: int, text: str) -> list[int]:
 
 
 def column(values: Sequence) -> np.ndarray:
-    """A token column in the dtype it is stored in: int32, int8 for flags, or text."""
+    """Convert a token column to its stored dtype: int32, int8 for flags, or text."""
     array = np.asarray(values)
     match array.dtype.kind:
         case "b":

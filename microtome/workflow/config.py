@@ -1,114 +1,376 @@
-"""The config, turned into what each product is made from.
+"""The config and the studies it names, turned into what each product is made from.
 
-A study is a set of statistics, figures and tables over some models and stimulus sets. A
-statistic reads activations (`sites`, `layers`), the token table (`tokens: true`), the checkpoint
-itself (`checkpoint: true`) or other statistics (`reads`); figures and tables read statistics.
-Any further key of a product is an option of its script, which has to know it.
+A study is a folder `studies/<study>/`, of the working directory or of the workflow. Its study.yaml
+lists statistics, figures and tables; what the config says of the study is laid over it. Each of
+them is a function of the same name in statistics.py, figures.py or tables.py (`use:` names another
+one).
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from microtome.sites import FINAL_SITES, SITES
+from microtome.texts.documents import read_yaml
+from microtome.workflow.functions import REQUIRED, Function, read_function
 
 Config = Mapping[str, Any]
+
+KINDS = ("statistics", "figures", "tables")
+#: Inputs of statistics that are no statistics themselves, as `microtome.workflow.inputs` provides
+#: them; besides, each site by its own name, with its activations stacked over all layers.
+INPUTS = ("section", "stream", "tokens", "stored", "tokenizer", "checkpoint")
+#: Keys of a product that are no options of its function.
+KEYS = ("use", "reads", "stimuli", "layers")
+
+
+#: Types of options that only the tokens of a text can tell to be right, and what each is a wish of.
+_JUDGED = {
+    "Position": "position",
+    "FirstPosition": "first_token",
+    "WordPosition": "word_token",
+    "Target": "target",
+}
 
 
 @dataclass(frozen=True)
 class Product:
-    """A statistic, a figure or a table, as the config asks for it.
+    """A statistic, a figure or a table.
 
     Attributes:
+        kind: `statistics`, `figures` or `tables`.
         study: the study it belongs to.
         name: its own name.
-        script: the name of its script.
-        stimuli: the stimulus set it is about.
-        sites: sites of blocks whose activations it reads.
-        layers: the layers it reads them from; None is every layer of the model.
-        final_sites: sites after the last block that it reads.
-        tokens: whether it reads the token table.
-        checkpoint: whether it reads the checkpoint: weights, or the model to run.
-        swept: whether its script sweeps the model itself, so that no activations are stored.
-        reads: the statistics it reads.
-        options: what remains, passed to the script.
-        of_model: whether it depends on a model at all.
+        function: the function that makes it.
+        stimuli: the stimulus set it is about; None if it reads no texts.
+        layers: the layers it reads; None is every layer of the model.
+        options: the options that it is given.
+        reads: the statistics it reads, by the parameter that each is given to.
     """
 
+    kind: str
     study: str
     name: str
-    script: str
-    stimuli: str
-    sites: tuple[str, ...]
+    function: Function
+    stimuli: str | None
     layers: tuple[int, ...] | None
-    final_sites: tuple[str, ...]
-    tokens: bool
-    checkpoint: bool
-    swept: bool
-    reads: tuple[str, ...]
     options: dict[str, Any]
-    of_model: bool
+    reads: "dict[str, Product]"
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The keys that lead to it in the config."""
+        return ("studies", self.study, self.kind, self.name)
+
+    def option(self, name: str) -> Any:
+        """The value of an option, its default if it is not given, or None."""
+        known = self.function.options.get(name)
+        default = None if known is None or known.default is REQUIRED else known.default
+        return self.options.get(name, default)
+
+    @cached_property
+    def inputs(self) -> frozenset[str]:
+        """Its inputs that are no statistics."""
+        return frozenset(self.function.inputs) - set(self.reads)
+
+    @property
+    def providers(self) -> frozenset[str]:
+        """The functions of `microtome.workflow.inputs` that make its inputs."""
+        named = self.inputs & set(INPUTS)
+        each = "section" in named and "layer" not in self.function.options
+        others = {"by_layer": each, "stacked": bool(self.inputs - named)}
+        return named.union(name for name, wanted in others.items() if wanted)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether it is made in a sweep of its own, so that no activations are stored."""
+        return "stream" in self.inputs
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether its job runs the model."""
+        return bool(self.inputs & {"stream", "checkpoint"})
+
+    @cached_property
+    def chosen_sites(self) -> list[str]:
+        """The sites that its `section` or `stream` holds, in the order of the config."""
+        if not self.inputs & {"section", "stream"}:
+            return []
+        one = self.option("site")
+        return [one] if one else list(self.option("sites") or ())
+
+    @cached_property
+    def sites(self) -> list[str]:
+        """The sites of blocks whose activations it reads."""
+        asked = {*self.chosen_sites, *self.inputs}
+        return [site for site in SITES if site in asked]
+
+    @cached_property
+    def final_sites(self) -> list[str]:
+        """The sites after the last block that it reads."""
+        return [site for site in FINAL_SITES if site in self.inputs]
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it is about the texts of a stimulus set."""
+        return bool(self.inputs - {"stored", "tokenizer", "checkpoint"})
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether it reads the token table."""
+        return bool(self.inputs & {"tokens", "stream"})
+
+    @property
+    def reads_checkpoint(self) -> bool:
+        """Whether it reads the checkpoint."""
+        return bool(self.inputs & {"stored", "tokenizer", "checkpoint", "stream"})
+
+    @cached_property
+    def of_model(self) -> bool:
+        """Whether it depends on a model at all."""
+        return bool(self.inputs) or any(read.of_model for read in self.reads.values())
+
+    def family(self) -> "Iterator[Product]":
+        """Itself and all that it is made from."""
+        yield self
+        for read in self.reads.values():
+            yield from read.family()
 
 
-#: What a statistic may be made from, besides other statistics; all but these depend on no model.
-_MODEL_KEYS = ("sites", "tokens", "checkpoint")
+@dataclass(frozen=True)
+class Study:
+    """A study, as its folder and the config have it.
 
-
-def statistics(config: Config, study: str) -> dict[str, Product]:
-    """The statistics of a study, by name, in the order of the config."""
-    entries = config["studies"][study]["statistics"]
-
-    def of_model(name: str) -> bool:
-        entry = entries[name]
-        return any(map(entry.get, _MODEL_KEYS)) or any(map(of_model, entry.get("reads", [])))
-
-    return {name: _product(config, study, name, e, of_model(name)) for name, e in entries.items()}
-
-
-def readers(config: Config, study: str, kind: str) -> dict[str, Product]:
-    """The figures or the tables of a study, by name, in the order of the config.
-
-    Args:
-        config: the config.
-        study: the study.
-        kind: `figures` or `tables`.
+    Attributes:
+        name: its name.
+        folder: where its study.yaml lies.
+        models: the models that the config runs it on.
+        stimuli: the stimulus set of products that name no other one.
+        entries: what is said of each product, by kind and name.
     """
-    made = statistics(config, study)
-    return {
-        name: _product(config, study, name, e, any(made[read].of_model for read in e["reads"]))
-        for name, e in config["studies"][study].get(kind, {}).items()
-    }
+
+    name: str
+    folder: Path
+    models: tuple[str, ...]
+    stimuli: str | None
+    entries: dict[str, dict[str, Config]]
 
 
-def _product(config: Config, study: str, name: str, entry: Config, of_model: bool) -> Product:
-    layers = entry.get("layers", "all")
-    sites = entry.get("sites", ())
-    reserved = {"script", "stimuli", "sites", "layers", "reads", "tokens", "checkpoint", "swept"}
-    swept = entry.get("swept", False)
-    return Product(
-        study=study,
-        name=name,
-        script=entry.get("script", name),
-        stimuli=entry.get("stimuli", config["studies"][study]["stimuli"]),
-        sites=tuple(site for site in sites if site in SITES),
-        layers=None if layers == "all" else tuple(sorted(set(layers))),
-        final_sites=tuple(site for site in sites if site in FINAL_SITES),
-        tokens=entry.get("tokens", False) or swept,
-        checkpoint=entry.get("checkpoint", False) or swept,
-        swept=swept,
-        reads=tuple(entry.get("reads", ())),
-        options={key: entry[key] for key in sorted(set(entry) - reserved)},
-        of_model=of_model,
+def study_folder(name: str, bases: Iterable[Path]) -> Path | None:
+    """The folder of a study: below the first of these places that has it."""
+    folders = (base / "studies" / name for base in bases)
+    return next((folder for folder in folders if (folder / "study.yaml").is_file()), None)
+
+
+def known_studies(bases: Iterable[Path]) -> list[str]:
+    """The names of all studies that have a folder."""
+    return sorted(
+        {file.parent.name for base in bases for file in base.glob("studies/*/study.yaml")}
     )
 
 
-def product_layers(config: Config, product: Product, model: str) -> list[int]:
-    """The layers of a model that a product reads, ascending."""
-    if product.layers is None:
-        return list(range(config["models"][model]["n_layers"]))
-    return list(product.layers)
+def read_study(name: str, config: Config, folder: Path) -> Study:
+    """Read a study, with what the config says of it laid over what its folder says.
+
+    Raises:
+        MicrotomeError: study.yaml is not YAML.
+    """
+    own = read_yaml(folder / "study.yaml", typed=True)
+    over = config["studies"].get(name, {})
+    entries = {}
+    for kind in KINDS:
+        said = [source.get(kind) or {} for source in (own, over)]
+        names = dict.fromkeys([*said[0], *said[1]])
+        entries[kind] = {n: {**(said[0].get(n) or {}), **(said[1].get(n) or {})} for n in names}
+    models = tuple(over.get("models", ()))
+    return Study(name, folder, models, over.get("stimuli", own.get("stimuli")), entries)
+
+
+class Studies:
+    """The studies that a config asks for, and those that they read statistics of.
+
+    Attributes:
+        config: the config.
+        bases: the folders that `studies/` and `stimuli/` may lie in; the first one wins.
+    """
+
+    def __init__(self, config: Config, bases: Sequence[Path]) -> None:
+        """Take a config; studies are read when they are asked for."""
+        self.config, self.bases = config, bases
+        self._studies: dict[str, Study] = {}
+        self._products: dict[tuple[str, str, str], Product] = {}
+        self._asked: list[tuple[str, Product]] | None = None
+
+    def study(self, name: str) -> Study:
+        """A study by its name.
+
+        Raises:
+            MicrotomeError: it cannot be read.
+            KeyError: there is no such study.
+        """
+        if name not in self._studies:
+            folder = study_folder(name, self.bases)
+            if folder is None:
+                raise KeyError(name)
+            self._studies[name] = read_study(name, self.config, folder)
+        return self._studies[name]
+
+    def product(self, study: str, kind: str, name: str) -> Product:
+        """One product; the config has been checked."""
+        key = (study, kind, name)
+        if key not in self._products:
+            self._products[key] = self._build(*key)
+        return self._products[key]
+
+    def _build(self, study: str, kind: str, name: str) -> Product:
+        home = self.study(study)
+        entry = home.entries[kind][name]
+        function = self.function(home, kind, name)
+        bound = entry.get("reads", {})
+        reads = {
+            parameter: self.product(*self.statistic(home, bound.get(parameter, parameter)))
+            for parameter in function.inputs
+            if kind != "statistics" or not is_input(parameter)
+        }
+        options = {key: entry[key] for key in sorted(entry.keys() & function.options.keys())}
+        product = Product(kind, study, name, function, None, None, options, reads)
+        layers = entry.get("layers", "all")
+        if "section" in product.inputs and "layer" in function.options:
+            layers = [product.option("layer")]
+        return Product(
+            *(kind, study, name, function),
+            entry.get("stimuli", home.stimuli) if product.reads_texts else None,
+            None if layers == "all" else tuple(sorted(set(layers))),
+            options,
+            reads,
+        )
+
+    def function(self, home: Study, kind: str, name: str) -> Function:
+        """The function that makes a product."""
+        return read_function(*self.source(home, kind, name))
+
+    def source(self, home: Study, kind: str, name: str) -> tuple[Path, str]:
+        """Where a product's function stands, in its own study or, as `study.function`, in another.
+
+        Returns:
+            The file, and the function's name.
+        """
+        study, _, used = home.entries[kind][name].get("use", name).rpartition(".")
+        folder = self.study(study).folder if study else home.folder
+        return folder / f"{kind}.py", used
+
+    def statistic(self, home: Study, reference: str) -> tuple[str, str, str]:
+        """The key of a statistic that is called by its name, or as `study.statistic`."""
+        study, _, name = reference.rpartition(".")
+        return (study or home.name, "statistics", name)
+
+    def products(self, kind: str) -> list[Product]:
+        """The products of one kind of the studies that the config names, in their order."""
+        return [
+            self.product(study, kind, name)
+            for study in self.config["studies"]
+            for name in self.study(study).entries[kind]
+        ]
+
+    def statistics(self) -> list[Product]:
+        """All statistics: of the studies that the config names, and what any product reads."""
+        found: dict[tuple[str, str], Product] = {}
+        for kind in KINDS:
+            for product in self.products(kind):
+                for member in product.family():
+                    if member.kind == "statistics":
+                        found.setdefault((member.study, member.name), member)
+        return list(found.values())
+
+    def asked(self) -> list[tuple[str, Product]]:
+        """Each model of the config's studies with each statistic that its products need."""
+        if self._asked is None:
+            needed: dict[str, dict[tuple[str, str], Product]] = {}
+            for kind in KINDS:
+                for product in self.products(kind):
+                    own = needed.setdefault(product.study, {})
+                    for member in product.family():
+                        if member.kind == "statistics":
+                            own.setdefault((member.study, member.name), member)
+            found = {
+                (model, *key): (model, member)
+                for study, members in needed.items()
+                for model in self.config["studies"][study]["models"]
+                for key, member in members.items()
+            }
+            self._asked = list(found.values())
+        return self._asked
+
+    def sweeps(self) -> "dict[tuple[str, str], Sweep]":
+        """What the studies together want of each (model, stimulus set)."""
+        asking: dict[tuple[str, str], list[Product]] = {}
+        for model, product in self.asked():
+            if (product.sites or product.final_sites) and not product.streamed:
+                asking.setdefault((model, product.stimuli), []).append(product)
+        return {
+            (model, stimuli): Sweep(
+                [site for site in SITES if any(site in p.sites for p in products)],
+                sorted({n for p in products if p.sites for n in self.layers(p, model)}),
+                [site for site in FINAL_SITES if any(site in p.final_sites for p in products)],
+            )
+            for (model, stimuli), products in asking.items()
+        }
+
+    def stream(self, product: Product, model: str) -> "Sweep":
+        """What a statistic that is made in a sweep of its own wants of a model."""
+        return Sweep(product.chosen_sites, self.layers(product, model), [])
+
+    def judged(self, model: str, stimuli: str) -> list[dict[str, Any]]:
+        """What is asked of a model and a stimulus set that only their tokens can tell.
+
+        Returns:
+            Wishes as `microtome.texts.requirements.judge` takes them.
+        """
+        found = []
+        for asking, product in self.asked():
+            sets = {member.stimuli for member in product.family()}
+            if asking != model or stimuli not in sets:
+                continue
+            place = f"studies.{product.study}.statistics.{product.name}"
+            if product.sites and product.stimuli == stimuli:
+                found.append({"key": place, "sites": product.sites})
+            for name, option in product.function.options.items():
+                value = product.option(name)
+                if option.type in _JUDGED and value is not None:
+                    found.append({"key": f"{place}.{name}", _JUDGED[option.type]: value})
+        return found
+
+    def layers(self, product: Product, model: str) -> list[int]:
+        """The layers of a model that a product reads, ascending."""
+        if product.layers is None:
+            return list(range(self.config["models"][model]["n_layers"]))
+        return list(product.layers)
+
+    def parts(self, model: str, wanted: "Sweep") -> "list[Sweep]":
+        """A sweep as the jobs that make it, each of as many blocks as the config gives a job."""
+        n_blocks = self.config["models"][model]["n_layers"]
+        if not wanted.final_sites:
+            n_blocks = wanted.layers[-1] + 1
+        size = self.config["sweep"].get("layers_per_job", n_blocks)
+        jobs = []
+        for start in range(0, n_blocks, size):
+            stop = start + size if start + size < n_blocks else None
+            layers = [layer for layer in wanted.layers if start <= layer < (stop or n_blocks)]
+            sites = wanted.sites if layers else []
+            jobs.append(Sweep(sites, layers, [] if stop else wanted.final_sites, start, stop))
+        return jobs
+
+    def stimulus_file(self, stimuli: str) -> Path:
+        """The file of a stimulus set: below the first of the folders that has it."""
+        return stimulus_file(self.config, stimuli, self.bases)
+
+    def tokens_kept(self, stimuli: str) -> str | list[int]:
+        """Whose activations are kept of a set's texts: all, last, mean, or positions in each."""
+        entry = self.config.get("stimuli", {}).get(stimuli, {})
+        return entry.get("tokens", "all")
 
 
 @dataclass
@@ -130,51 +392,19 @@ class Sweep:
     stop: int | None = None
 
 
-def sweeps(config: Config) -> dict[tuple[str, str], Sweep]:
-    """What the studies together want of each (model, stimulus set)."""
-    asking: dict[tuple[str, str], list[Product]] = {}
-    for study, entry in config["studies"].items():
-        for model in entry["models"]:
-            for product in statistics(config, study).values():
-                if (product.sites or product.final_sites) and not product.swept:
-                    asking.setdefault((model, product.stimuli), []).append(product)
-    return {
-        (model, stimuli): Sweep(
-            [site for site in SITES if any(site in p.sites for p in products)],
-            sorted({n for p in products if p.sites for n in product_layers(config, p, model)}),
-            [site for site in FINAL_SITES if any(site in p.final_sites for p in products)],
-        )
-        for (model, stimuli), products in asking.items()
-    }
+def known_stimuli(bases: Iterable[Path]) -> list[str]:
+    """The names of all stimulus sets that have a file of their name."""
+    return sorted({file.stem for base in bases for file in base.glob("stimuli/*.yaml")})
 
 
-def parts(config: Config, model: str, wanted: Sweep) -> list[Sweep]:
-    """A sweep as the jobs that make it, each of as many blocks as the config gives a job."""
-    n_blocks = config["models"][model]["n_layers"] if wanted.final_sites else wanted.layers[-1] + 1
-    size = config["sweep"].get("layers_per_job", n_blocks)
-    jobs = []
-    for start in range(0, n_blocks, size):
-        stop = start + size if start + size < n_blocks else None
-        layers = [layer for layer in wanted.layers if start <= layer < (stop or n_blocks)]
-        sites = wanted.sites if layers else []
-        jobs.append(Sweep(sites, layers, [] if stop else wanted.final_sites, start, stop))
-    return jobs
+def is_input(parameter: str) -> bool:
+    """Whether a parameter of a statistic is an input that is no statistic itself."""
+    return parameter in INPUTS or parameter in SITES or parameter in FINAL_SITES
 
 
-def product_sweep(config: Config, product: Product, model: str) -> Sweep:
-    """What a statistic that is made in the sweep wants of a model."""
-    layers = product_layers(config, product, model) if product.sites else []
-    return Sweep(list(product.sites), layers, list(product.final_sites))
-
-
-def stimulus_file(config: Config, stimuli: str, base: Path) -> Path:
-    """The file of a stimulus set: below the working directory, or else below `base`."""
-    entry = config["stimuli"][stimuli]
-    file = os.path.expanduser(entry if isinstance(entry, str) else entry["file"])
-    return Path(file) if os.path.exists(file) else base / file
-
-
-def tokens_kept(config: Config, stimuli: str) -> str | list[int]:
-    """Whose activations a stimulus set asks for: all, last, mean, or positions in each text."""
-    entry = config["stimuli"][stimuli]
-    return "all" if isinstance(entry, str) else entry.get("tokens", "all")
+def stimulus_file(config: Config, stimuli: str, bases: Sequence[Path]) -> Path:
+    """The file of a stimulus set; where no folder has it, its place in the first one."""
+    entry = config.get("stimuli", {}).get(stimuli, {})
+    file = os.path.expanduser(entry.get("file", f"stimuli/{stimuli}.yaml"))
+    found = (base / file for base in bases if (base / file).exists())
+    return next(found, bases[0] / file)

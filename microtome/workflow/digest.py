@@ -26,7 +26,13 @@ from microtome.workflow.names import Chain
 
 #: Modules that no product depends on: they move results, but decide none. Where what they write
 #: changes, `microtome.store.FORMAT` says so.
-PLUMBING = ("microtome/errors.py", "microtome/store/", "microtome/workflow/")
+PLUMBING = (
+    "microtome/errors.py",
+    "microtome/options.py",
+    "microtome/store/",
+    "microtome/texts/requirements.py",
+    "microtome/workflow/",
+)
 #: What lies among them and decides results: what the inputs of products are.
 NOT_PLUMBING = ("microtome/workflow/inputs.py",)
 
@@ -82,7 +88,9 @@ def script_digest(script: Path, root: Path) -> str:
     return _digest(code, [module, *module.statements], [module.label])
 
 
-def imported(script: Path, root: Path) -> list[Chain]:
+def imported(
+    script: Path, root: Path, roots: Sequence[tuple[Path, str]] | None = None
+) -> list[Chain]:
     """Dotted names that a script, and all it imports from below a folder, import from elsewhere.
 
     `from a import b` may mean the module `a.b`, so it gives `a` and `a.b`.
@@ -90,23 +98,33 @@ def imported(script: Path, root: Path) -> list[Chain]:
     Args:
         script: a Python file.
         root: the folder that holds the local packages (the repository).
+        roots: functions that the script calls, as in `code_digest`. Imports inside of functions
+            then count only where these reach them; without, all of them count.
 
     Raises:
         MicrotomeError: a file that is not Python.
     """
     code = _code(root.absolute())
     names: dict[Chain, None] = {}
-    waiting = [script.absolute()]
-    seen = set(waiting)
+    modules = [
+        code.module(file.absolute()) for file in (script, *(file for file, _ in roots or ()))
+    ]
+    waiting = [(value, module.base) for module in modules for value in module.runs]
+    if roots is not None:
+        called = [t for file, name in roots for t in code.attribute(code.module(file), (name,))]
+        reached = [t for t in code.closure(called) if isinstance(t, Statement)]
+        waiting += [(value, s.module.base) for s in reached for value in s.reading.runs]
+    seen = set(modules)
     while waiting:
-        module = code.module(waiting.pop())
-        inner = [value for statement in module.statements for value in statement.reading.runs]
-        for value in (*module.runs, *inner):
-            files = code.files(value, module.base)
-            waiting += [file for file in files if file not in seen]
-            seen.update(files)
-            if value.module and not files:
-                names |= dict.fromkeys((value.module, value.module + value.names))
+        value, base = waiting.pop()
+        files = code.files(value, base)
+        if value.module and not files:
+            names |= dict.fromkeys((value.module, value.module + value.names))
+        for module in map(code.module, files):
+            if module not in seen:
+                seen.add(module)
+                inner = [] if roots is not None else [s.reading.runs for s in module.statements]
+                waiting += [(v, module.base) for values in (module.runs, *inner) for v in values]
     return list(names)
 
 

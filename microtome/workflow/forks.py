@@ -1,14 +1,14 @@
-"""Scripts as forks of one process that has imported for them what they import.
+"""Scripts as forks of one process that has imported their packages.
 
 Importing xarray and matplotlib takes longer than drawing most figures, importing torch longer
-than a small sweep, and Snakemake starts a Python for every script. Put before the command that
-does, this file asks a server to run the script in a fork of its own, and ends as the script
-ends. The server imports the packages that a script needs, the first time one needs them; the code
-of this repository each fork imports itself, so that an edit counts at once. Without a server, the
-command runs as it stands.
+than a small sweep, and Snakemake starts a Python for every script. In place of that Python, this
+file asks a server to run the script in a fork, and exits with the script's status. The server
+imports a package when a script first needs it. Each fork imports this repository's code itself,
+so that an edit takes effect at once. Without a server, and for scripts of another repository, the
+command runs as it is.
 
-    python -I -S forks.py SOCKET python SCRIPT     (light: no site-packages, no imports)
-    python forks.py --serve DESCRIPTOR             (of a listening socket)
+    python -I -S forks.py SOCKET python SCRIPT     (the client: without packages it starts fast)
+    python forks.py --serve DESCRIPTOR             (the server: on a listening socket)
 """
 
 import atexit
@@ -17,55 +17,121 @@ import json
 import os
 import runpy
 import selectors
+import shlex
 import signal
 import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from subprocess import Popen
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Bytes of a message, at most: the system's limit on one is lower.
+#: The most bytes of a message that are read; the system's own limit is lower.
 MESSAGE = 1 << 20
 
 
-class Order(NamedTuple):
-    """A script to run, in which folder and environment."""
+class Request(NamedTuple):
+    """A script to run, and the folder and environment to run it in."""
 
     script: str
     folder: str
     environment: dict[str, str]
 
 
-def ask(server: str, command: list[str]) -> NoReturn:
-    """Have a command `python SCRIPT` run by a server, and end as it ends.
+#: Makes a bash function of Python's path, which calls the client for scripts that Snakemake wrote.
+#: Bash in POSIX mode has no functions of such names.
+ROUTE = """\
+test -o posix && return
+{python}() {{
+    case "$1" in
+        */.snakemake/scripts/*) exec {client} {python} "$@" ;;
+        *) command {python} "$@" ;;
+    esac
+}}
+"""
+
+
+def start_server() -> "tuple[Popen[bytes], str] | None":
+    """Start a server, which ends with this process.
+
+    Returns:
+        The server, and a shell command after which bash runs Snakemake's scripts through it. None
+        where the system has no such sockets or the path of TMPDIR is too long for one.
+    """
+    import subprocess
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="microtome-"))
+    try:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(str(folder / "socket"))
+    except OSError:
+        folder.rmdir()
+        return None
+    with listener:
+        listener.listen()
+        server = subprocess.Popen(
+            [sys.executable, __file__, "--serve", str(listener.fileno())],
+            stdin=subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+    client = shlex.join([sys.executable, "-I", "-S", __file__, str(folder / "socket")])
+    route = folder / "route.bash"
+    route.write_text(ROUTE.format(python=sys.executable, client=client), encoding="utf-8")
+    quoted = shlex.quote(str(route))
+    return server, f'test -z "$BASH_VERSION" || test ! -r {quoted} || . {quoted}; '
+
+
+def run_by_server(server: str, command: list[str]) -> NoReturn:
+    """Have a server run `python SCRIPT`, and exit with the script's status.
 
     Args:
         server: the path of the server's socket.
-        command: what to run, here and alone, where no server answers.
+        command: what to run. It runs in this process if no server answers, or if the script is
+            not from this repository.
     """
+    if not _is_ours(command[-1]):
+        os.execv(command[0], command)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.connect(server)
-            order = json.dumps(Order(command[-1], os.getcwd(), dict(os.environ)))
-            socket.send_fds(connection, [order.encode()], [0, 1, 2])
+            request = json.dumps(Request(command[-1], os.getcwd(), dict(os.environ)))
+            socket.send_fds(connection, [request.encode()], [0, 1, 2])
             status = connection.recv(MESSAGE)
     except OSError:
         os.execv(command[0], command)
     if not status:
-        sys.exit("microtome: the process that scripts are forks of has ended")
+        sys.exit("microtome: the server that runs scripts has ended; run again")
     if int(status) < 0:
         os.kill(os.getpid(), -int(status))
     sys.exit(int(status))
 
 
-def serve(listener: socket.socket) -> Order | None:
-    """Fork for every order until standard input ends, which the main process holds open.
+def _is_ours(script: str) -> bool:
+    """Whether a script is Snakemake's copy of one in this repository.
 
-    A client that goes away takes its fork with it; forks outlive the server.
+    Snakemake writes the path of the original at the head of the copy. If it stops doing so, our
+    scripts run without the server: slower, but right.
+    """
+    try:
+        with open(script, encoding="utf-8") as copy:
+            head = copy.read(MESSAGE).partition("preamble end")[0]
+    except (OSError, ValueError):
+        return False
+    return f"__file__ = {str(ROOT / 'scripts' / '_')!r}"[:-2] in head
+
+
+def serve(listener: socket.socket) -> Request | None:
+    """Fork for every request until standard input closes, which happens when Snakemake ends.
+
+    A fork is ended when its client ends. It outlives the server.
 
     Returns:
-        In a fork, what it has to run; in the server, None.
+        In a fork, the request; in the server, None at the end.
     """
     selector = selectors.DefaultSelector()
     selector.register(0, selectors.EVENT_READ)
@@ -73,12 +139,12 @@ def serve(listener: socket.socket) -> Order | None:
     while True:
         for key, _ in selector.select():
             if key.fd == 0:
-                _let_go(selector)
+                _close_all(selector)
                 return None
             if key.fileobj is listener:
-                order = _begin(listener, selector)
-                if order:
-                    return order
+                request = _accept(listener, selector)
+                if request:
+                    return request
             else:
                 ended, job, connection = key.data
                 if key.fileobj is connection:
@@ -94,34 +160,34 @@ def serve(listener: socket.socket) -> Order | None:
                         connection.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _begin(listener: socket.socket, selector: selectors.BaseSelector) -> Order | None:
-    """Take an order and fork; returns it in the fork."""
+def _accept(listener: socket.socket, selector: selectors.BaseSelector) -> Request | None:
+    """Accept a request and fork; returns the request in the fork, None in the server."""
     connection, _ = listener.accept()
     message, descriptors, _, _ = socket.recv_fds(connection, MESSAGE, 3)
-    if not message:  # a client that went away before it asked
+    if not message:  # the client has ended already
         connection.close()
         return None
-    order = Order(*json.loads(message))
-    _import_for(Path(order.script))
-    gc.freeze()  # what is imported stays, and no fork's collector need look at it
+    request = Request(*json.loads(message))
+    _import_for(Path(request.script), Path(request.folder))
+    gc.freeze()  # keeps the forks' garbage collectors away from what is imported
     job = os.fork()
     if job == 0:
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
-        _let_go(selector)
+        _close_all(selector)
         connection.close()
     for descriptor in descriptors:
         os.close(descriptor)
     if job == 0:
-        return order
+        return request
     ended = os.pidfd_open(job)
     selector.register(ended, selectors.EVENT_READ, (ended, job, connection))
     selector.register(connection, selectors.EVENT_READ, (ended, job, connection))
     return None
 
 
-def _let_go(selector: selectors.BaseSelector) -> None:
-    """Close in a fork what is the server's alone."""
+def _close_all(selector: selectors.BaseSelector) -> None:
+    """Close the server's sockets and files, which a fork does not need."""
     for key in list(selector.get_map().values()):
         if isinstance(key.fileobj, socket.socket):
             key.fileobj.close()
@@ -130,36 +196,55 @@ def _let_go(selector: selectors.BaseSelector) -> None:
     selector.close()
 
 
-def _import_for(script: Path) -> None:
-    """Import the packages that a script and what it imports of this repository import."""
+def _import_for(script: Path, folder: Path) -> None:
+    """Import the packages that a script needs, itself or through modules of this repository.
+
+    Args:
+        script: the script, which may call a function of a study.
+        folder: the folder that it runs in.
+    """
     from microtome.errors import MicrotomeError
     from microtome.workflow.digest import imported
+    from microtome.workflow.load import named
 
     try:
-        names = imported(script, ROOT)
-    except (OSError, MicrotomeError):  # no script, or no Python: the fork will say so
+        called = named(script.read_text(encoding="utf-8"), folder)
+        names = imported(script, ROOT, called and _with_inputs(*called))
+    except (OSError, MicrotomeError):  # the fork meets the same error and tells it
         return
     for name in names:
-        # As `from a import b` does: b may be a module, or something that a makes when asked.
-        with suppress(Exception, SystemExit):  # the fork will meet it too
+        # Like `from a import b`: b may be a module, or an attribute that a makes when asked.
+        with suppress(Exception, SystemExit):  # the fork meets the same error and tells it
             __import__(".".join(name[:-1]) or name[0], fromlist=[name[-1]])
 
 
-def run(order: Order) -> None:
-    """Become the process that `python SCRIPT` would have started.
+def _with_inputs(file: Path, function: str) -> list[tuple[Path, str]]:
+    """A study's function and the functions that make its inputs."""
+    from microtome.workflow.config import INPUTS
+    from microtome.workflow.functions import functions, read_function
 
-    A script that ends well skips the interpreter's own end, which takes apart all that was
-    imported for it: 0.3 s.
+    providers = ROOT / "microtome" / "workflow" / "inputs.py"
+    inputs = read_function(file, function).inputs if function in functions(file) else {}
+    return [(file, function), *((providers, name) for name in inputs if name in INPUTS)]
+
+
+def run(request: Request) -> None:
+    """Run a script in this process as `python SCRIPT` would.
+
+    If it ends well, the process exits without the interpreter's own clean-up, which would take
+    0.3 s to free all that is imported.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.chdir(order.folder)
+    os.chdir(request.folder)
     os.environ.clear()
-    os.environ.update(order.environment)
+    os.environ.update(request.environment)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    os.environ["MICROTOME_SHARED_MIB"] = str(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20))
     for name in [name for name in sys.modules if name.partition(".")[0] == "microtome"]:
         del sys.modules[name]
-    sys.argv = [order.script]
-    sys.path[0] = str(Path(order.script).parent)
-    runpy.run_path(order.script, run_name="__main__")
+    sys.argv = [request.script]
+    sys.path[0] = str(Path(request.script).parent)
+    runpy.run_path(request.script, run_name="__main__")
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -172,11 +257,12 @@ if __name__ == "__main__":
         sys.path[0] = str(ROOT)
         listening = socket.socket(fileno=int(sys.argv[2]))
         place = Path(listening.getsockname())
-        ordered = serve(listening)
-        if ordered:
-            run(ordered)
+        request = serve(listening)
+        if request:
+            run(request)
         else:
-            place.unlink(missing_ok=True)
+            for file in place.parent.iterdir():
+                file.unlink()
             place.parent.rmdir()
     else:
-        ask(sys.argv[1], sys.argv[2:])
+        run_by_server(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,156 @@
+"""Types of a product's options, and what a product needs of its inputs.
+
+A product is a function (see docs/extending.md). Its keyword-only parameters are its options: the
+annotation of each says what the config may give it. Its positional parameters are its inputs; what
+it needs of the texts or sites that one of them was made from is said by a `Need` in its annotation:
+
+    def profile(norms: Annotated[xr.Dataset, ALL_TOKENS], *, layer: Layer, alpha: Share = 0.05)
+
+The workflow reads these annotations without importing the function, so that a fault in the config
+is found before any work starts.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from microtome.sites import SITES
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a value of a type has to be.
+
+    Attributes:
+        schema: as JSON schema.
+        text: the same for a user, after "wants".
+    """
+
+    schema: dict[str, Any]
+    text: str
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a product needs of what an input was made from.
+
+    Attributes:
+        name: of the need.
+        text: the same for a user, after "wants".
+    """
+
+    name: str
+    text: str
+
+
+ALL_TOKENS = Need("ALL_TOKENS", "all tokens of each text")
+ONE_TEXT = Need("ONE_TEXT", "a set of one text")
+WORDS = Need("WORDS", "a set with `template:` and `words:`")
+SEVERAL_SITES = Need("SEVERAL_SITES", "two or more sites")
+POSITIONS = Need("POSITIONS", "tokens, not their mean")
+LAST_TOKEN = Need("LAST_TOKEN", "the last token of each text")
+CATEGORIES = Need("CATEGORIES", "a set with `words:` in two or more categories")
+
+#: JSON schema has no bound on numbers; beyond this one, squares and widths overflow.
+_LARGEST = 1e30
+#: As many things as a statistic counts, draws or distinguishes, at most.
+_MANY = 1_000_000
+
+_SITE = {"enum": list(SITES)}
+_POSITION = {"type": "integer", "minimum": -_MANY, "maximum": _MANY}
+_NUMBER = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+
+Number = Annotated[float, Wanted(_NUMBER, "a number between -1e30 and 1e30")]
+Positive = Annotated[
+    float,
+    Wanted(
+        {"type": "number", "exclusiveMinimum": 0, "maximum": _LARGEST},
+        "a number above 0, up to 1e30",
+    ),
+]
+NotNegative = Annotated[
+    float, Wanted({"type": "number", "minimum": 0, "maximum": _LARGEST}, "a number from 0 to 1e30")
+]
+#: A level of significance.
+Alpha = Annotated[
+    float,
+    Wanted(
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        "a level of significance between 0 and 1",
+    ),
+]
+Count = Annotated[
+    int,
+    Wanted({"type": "integer", "minimum": 1, "maximum": _MANY}, "a whole number, 1 to 1,000,000"),
+]
+#: Edges of bins.
+Edges = Annotated[
+    int,
+    Wanted(
+        {"type": "integer", "minimum": 2, "maximum": 100_000},
+        "a number of bin edges, 2 to 100,000",
+    ),
+]
+Seed = Annotated[
+    int,
+    Wanted(
+        {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}, "a whole number, 0 to 4294967295"
+    ),
+]
+#: The lower and the upper end of a scale.
+Limits = Annotated[
+    tuple[float, float],
+    Wanted(
+        {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2},
+        "two numbers between -1e30 and 1e30, the smaller first, as in [0.0, 1.0]",
+    ),
+]
+#: The index of a block. A statistic of one `section` with such an option reads that layer.
+Layer = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a layer number")]
+#: A token's position in its text, negative from the end.
+Position = Annotated[int, Wanted(_POSITION, "a token's position, negative from the end")]
+#: A token's place in its word, negative from the end.
+WordPosition = Annotated[
+    int, Wanted(_POSITION, "a token's place in the word, negative from the end")
+]
+#: The position of the first token of each text that takes part.
+FirstPosition = Annotated[int, Wanted(_POSITION | {"minimum": 0}, "a token's position, 0 or more")]
+#: A text that is one token of the model.
+Target = Annotated[str, Wanted({"type": "string", "minLength": 1}, "a text that is one token")]
+#: Two labels of words.
+LabelPair = Annotated[
+    tuple[str, str],
+    Wanted(
+        {
+            "type": "array",
+            "items": {"type": "string"},
+            "minItems": 2,
+            "maxItems": 2,
+            "uniqueItems": True,
+        },
+        "two labels of words, as in [noun, verb]",
+    ),
+]
+#: Sites of blocks; `section` then holds just these, in this order.
+Site = Annotated[str, Wanted(_SITE, "one site")]
+Sites = Annotated[
+    tuple[str, ...],
+    Wanted(
+        {"type": "array", "items": _SITE, "minItems": 1, "uniqueItems": True},
+        "a list of sites, each once",
+    ),
+]
+#: Two or more sites whose values can be compared one by one: all of one width.
+ComparableSites = Annotated[
+    tuple[str, ...],
+    Wanted(
+        {"type": "array", "items": _SITE, "minItems": 2, "uniqueItems": True},
+        "a list of two or more sites, each once",
+    ),
+]
+SitePair = Annotated[
+    tuple[str, str],
+    Wanted(
+        {"type": "array", "items": _SITE, "minItems": 2, "maxItems": 2, "uniqueItems": True},
+        "two sites, as in [ln2_out, mlp_out]",
+    ),
+]

@@ -1,0 +1,79 @@
+"""Batches of texts of one length, and the rows of the activation arrays that they make."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from microtome.texts.rows import sequences
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences of one length.
+
+    Attributes:
+        rows: for each of their tokens, the row of the activation arrays that it goes into, or -1
+            for none; tokens of one row are averaged. (batch, position).
+        tokens: for each of their tokens, its row of the token table, (batch, position).
+        ids: their token ids, (batch, position).
+    """
+
+    rows: np.ndarray
+    tokens: np.ndarray
+    ids: np.ndarray
+
+
+def batched(columns: Mapping[str, ArrayLike], batch_size: int) -> list[Batch]:
+    """Group the sequences of a token table into batches of one length each: none is padded.
+
+    Args:
+        columns: the token table's columns by name, (token,) each; without `row`, every token has
+            a row of its own.
+        batch_size: sequences per batch, at most.
+    """
+    ids = sequences(columns)
+    everything = {"sequence": columns["sequence"], "row": np.arange(len(columns["token_id"]))}
+    tokens = sequences(everything, "row")
+    rows = sequences(columns, "row") if "row" in columns else tokens
+    lengths = np.array([len(sequence) for sequence in ids])
+    batches = []
+    for length in np.unique(lengths):
+        members = np.flatnonzero(lengths == length)
+        for chosen in np.split(members, range(batch_size, len(members), batch_size)):
+            batches.append(
+                Batch(*(np.stack([of[i] for i in chosen]) for of in (rows, tokens, ids)))
+            )
+    return batches
+
+
+class RowSelection:
+    """What is kept of a batch's tokens: all, some, or means over neighbours.
+
+    Attributes:
+        rows: the rows of the activation arrays that are made, ascending, (n,).
+    """
+
+    def __init__(self, rows: np.ndarray) -> None:
+        """Select rows.
+
+        Args:
+            rows: as in `Batch`, (batch, position).
+        """
+        flat = rows.ravel()
+        chosen = np.flatnonzero(flat >= 0)
+        self.rows, counts = np.unique(flat[chosen], return_counts=True)
+        self._chosen = None if len(chosen) == flat.size else torch.from_numpy(chosen)
+        self._counts = None if counts.max(initial=1) == 1 else torch.from_numpy(counts)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """Cut (batch, position, width) down to (n, width)."""
+        value = value.flatten(0, 1)
+        if self._chosen is not None:
+            value = value[self._chosen]
+        if self._counts is not None:
+            value = torch.segment_reduce(value.float(), "mean", lengths=self._counts, axis=0)
+        return value

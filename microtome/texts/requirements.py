@@ -1,0 +1,108 @@
+"""What studies ask of the texts and of a model, judged as soon as the token table is made.
+
+Nothing has been swept then, so that an option which does not fit costs no time.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from microtome.errors import MicrotomeError
+from microtome.model.architectures import taps_of
+from microtome.model.checkpoint import config_json
+from microtome.model.taps import check_sites
+from microtome.sites import SITES
+from microtome.texts.rows import sequences
+from microtome.texts.tokens import load_tokenizer, target_id
+
+
+def judge(
+    asked: Sequence[Mapping[str, Any]], columns: Mapping[str, ArrayLike], checkpoint: Path
+) -> None:
+    """Refuse the first option that the texts or the model cannot serve.
+
+    Args:
+        asked: what is asked, each with `key`, the option's place in the config, and one of
+            `position`: a token that every text must have and keep, negative from the end;
+            `first_token`: a position that some text must reach;
+            `word_token`: a token that every word must have, counted within the word, negative
+            from its end;
+            `target`: a text that must be one token of the model;
+            `sites`: sites of blocks that the model's architecture must have.
+        columns: the token table's columns by name, (token,) each.
+        checkpoint: the checkpoint folder.
+
+    Raises:
+        MicrotomeError: one that does not fit; the message begins with its key.
+    """
+    for wish in asked:
+        [(kind, value)] = [(kind, value) for kind, value in wish.items() if kind != "key"]
+        try:
+            match kind:
+                case "position":
+                    _judge_position(value, columns)
+                case "first_token":
+                    _judge_first_token(value, columns)
+                case "word_token":
+                    _judge_word_token(value, columns)
+                case "target":
+                    target_id(load_tokenizer(checkpoint), value)
+                case "sites":
+                    _judge_sites(value, checkpoint)
+                case _:
+                    raise ValueError(f"nothing is known of {kind!r}")
+        except MicrotomeError as error:
+            raise MicrotomeError(f"{wish['key']}: {error}") from None
+
+
+def _judge_position(position: int, columns: Mapping[str, ArrayLike]) -> None:
+    rows = sequences(columns, "row") if "row" in columns else None
+    for number, tokens in enumerate(sequences(columns, "text")):
+        if not -len(tokens) <= position < len(tokens):
+            raise MicrotomeError(
+                f"no token {position} in {_quoted(tokens)}, which has {len(tokens)} tokens; "
+                "correct the option or name longer stimuli"
+            )
+        if rows is not None and rows[number][position] < 0:
+            raise MicrotomeError(
+                f"token {position} of {_quoted(tokens)} is not kept; add it to `tokens` of the "
+                "stimulus set"
+            )
+
+
+def _judge_first_token(position: int, columns: Mapping[str, ArrayLike]) -> None:
+    longest = max(sequences(columns, "text"), key=len)
+    if len(longest) <= position:
+        raise MicrotomeError(
+            f"no text has a token {position}, the longest, {_quoted(longest)}, has {len(longest)} "
+            "tokens; correct the option or name longer stimuli"
+        )
+
+
+def _judge_word_token(place: int, columns: Mapping[str, ArrayLike]) -> None:
+    if "in_word" not in columns:
+        raise MicrotomeError("the stimuli have no words; name a set with `template:` and `words:`")
+    marks = sequences(columns, "in_word")
+    for tokens, inside in zip(sequences(columns, "text"), marks, strict=True):
+        n_tokens = int(inside.sum())
+        if not -n_tokens <= place < n_tokens:
+            raise MicrotomeError(
+                f"no token {place} in the word of {_quoted(tokens)}, which has {n_tokens} tokens; "
+                "correct the option"
+            )
+
+
+def _judge_sites(sites: Sequence[str], checkpoint: Path) -> None:
+    config = config_json(checkpoint)
+    known = taps_of(config)
+    if known:
+        check_sites([site for site in sites if site in SITES], known, config["model_type"])
+
+
+def _quoted(tokens: np.ndarray) -> str:
+    """The beginning of a text."""
+    text = "".join(tokens)
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")

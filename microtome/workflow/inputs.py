@@ -1,0 +1,142 @@
+"""What a study's functions are called with: an input for each of their positional parameters.
+
+A provider is named after the parameter that it serves, and is part of the code that a product
+depends on. Each is given the job, as Snakemake hands it to a script. A parameter with any other
+name is a site, whose activations are stacked over all layers, or a statistic.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from microtome.sites import DIMENSIONS, SITES
+from microtome.statistics.layers import stack_layers
+from microtome.store.datasets import open_layer, read_dataset
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from microtome.model.stored import StoredMLP
+    from microtome.store.layers import Section
+
+
+def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
+    """Call a statistic's function.
+
+    Args:
+        function: the function.
+        job: as Snakemake hands it to a script.
+
+    Returns:
+        What the function returns. One that takes a `section` and has no option `layer` is called
+        for each layer; the results then lie along a new first dimension `layer`.
+    """
+    providers = {f.__name__: f for f in (tokens, stored, tokenizer, checkpoint, stream)}
+    reads = dict(zip(job.params.reads, job.input.statistics, strict=True))
+    parameters = inspect.signature(function).parameters
+    given: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        if name in reads:
+            given[name] = read_dataset(reads[name])
+        elif name in DIMENSIONS:
+            given[name] = stacked(job, name)
+        elif name != "section" and parameter.kind is not parameter.KEYWORD_ONLY:
+            given[name] = providers[name](job)
+    call = partial(function, **given, **arguments(job.params.options))
+    if "section" not in parameters:
+        return call()
+    if "layer" not in parameters:
+        return by_layer(job, call)
+    with section(job, job.input.layers[0]) as chosen:
+        return call(section=chosen).assign_attrs(layer=chosen.attrs["layer"])
+
+
+def arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as a function's annotations have them: a list of the config is a tuple."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+
+
+@contextmanager
+def section(job: Any, path: str) -> Iterator[xr.Dataset]:
+    """One layer's activations at the sites asked for, in their order, with the token columns."""
+    with open_layer(path) as opened:
+        yield opened[list(job.params.sites)]
+
+
+def by_layer(job: Any, statistic: Callable[..., xr.Dataset]) -> xr.Dataset:
+    """A statistic of every layer along a new first dimension `layer`, one layer at a time."""
+
+    def results() -> Iterator[tuple[int, xr.Dataset]]:
+        for path in job.input.layers:
+            with section(job, path) as chosen:
+                yield int(chosen.attrs["layer"]), statistic(section=chosen)
+
+    return stack_layers(results(), len(job.input.layers))
+
+
+def stacked(job: Any, site: str) -> xr.DataArray:
+    """A site's activations in all layers, (`layer`, `token`, …); after the blocks, (`token`, …)."""
+    if site not in SITES:
+        with open_layer(job.input.final[0]) as opened:
+            return opened[site].load()
+
+    def layers() -> Iterator[tuple[int, xr.Dataset]]:
+        for path in job.input.layers:
+            with open_layer(path) as opened:
+                yield int(opened.attrs["layer"]), opened[[site]]
+
+    return stack_layers(layers(), len(job.input.layers))[site]
+
+
+def tokens(job: Any) -> xr.Dataset:
+    """The token table."""
+    return read_dataset(job.input.tokens)
+
+
+def stored(job: Any) -> "StoredMLP":
+    """The model's weights, as they are stored."""
+    from microtome.model.stored import StoredMLP
+    from microtome.model.taps import from_plain
+
+    taps = from_plain(job.params.taps)
+    return StoredMLP(job.input.checkpoint, job.input.manifest, taps)
+
+
+def tokenizer(job: Any) -> "PreTrainedTokenizerBase":
+    """The model's own tokenizer."""
+    from microtome.texts.tokens import load_tokenizer
+
+    return load_tokenizer(Path(job.input.checkpoint))
+
+
+def checkpoint(job: Any) -> Path:
+    """The checkpoint folder, for a function that runs the model."""
+    import torch
+
+    torch.set_num_threads(job.params.threads)
+    return Path(job.input.checkpoint)
+
+
+def stream(job: Any) -> "Iterator[Section]":
+    """Sections as a sweep makes them, batch by batch and layer by layer; none is stored."""
+    from microtome.model.taps import from_plain
+    from microtome.store.layers import read_columns
+    from microtome.sweep.sweep import sweep_table
+
+    return sweep_table(
+        checkpoint(job),
+        read_columns(job.input.tokens),
+        job.params.sites,
+        job.params.layers,
+        taps=from_plain(job.params.taps),
+        batch_size=job.params.batch_size,
+        dtype=job.params.dtype,
+        device=job.params.device,
+        log=sys.stderr,
+    )

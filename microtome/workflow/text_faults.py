@@ -1,0 +1,138 @@
+"""Whether the texts that a product is made from are what it needs."""
+
+from collections.abc import Iterator
+
+from microtome.errors import MicrotomeError, nearest
+from microtome.options import (
+    ALL_TOKENS,
+    CATEGORIES,
+    LAST_TOKEN,
+    ONE_TEXT,
+    POSITIONS,
+    WORDS,
+    Need,
+)
+from microtome.texts.stimuli import Stimulus, read_stimuli
+from microtome.workflow.config import Product, Studies, known_stimuli
+from microtome.workflow.schema import Fault
+
+
+class TextFaults:
+    """The stimulus sets of a config, each read once, and what products need of them."""
+
+    def __init__(self, studies: Studies) -> None:
+        """Take the studies; texts are read when they are asked for."""
+        self._studies = studies
+        self._read: dict[str, list[Stimulus] | MicrotomeError] = {}
+
+    def of(self, product: Product) -> Iterator[Fault]:
+        """What a product needs of its texts and does not get."""
+        for member in product.family():
+            unread = self._unread(member)
+            if unread:
+                yield self._place(member), unread
+                return
+        needs: dict[str, set[Need]] = {}
+        for parameter, wanted in product.function.inputs.items():
+            for stimuli in self._sets(product, parameter):
+                needs.setdefault(stimuli, set()).update(wanted)
+        for stimuli, wanted in needs.items():
+            for need in sorted(wanted, key=lambda need: need.name):
+                lacking = self._lacking(stimuli, need)
+                if lacking:
+                    yield product.path, f"{product.function.name} wants {need.text}; {lacking}"
+        yield from self._label_faults(product, list(needs))
+        if product.stimuli is not None:
+            yield from self._position_faults(product)
+
+    def _unread(self, product: Product) -> str | None:
+        """Why a product's texts cannot be read."""
+        if not product.reads_texts:
+            return None
+        if product.stimuli is None:
+            return f"{product.function.name} reads texts; name a stimulus set, as in `stimuli: …`"
+        found = self._stimuli(product.stimuli)
+        if not isinstance(found, MicrotomeError):
+            return None
+        file = self._studies.stimulus_file(product.stimuli)
+        if file.exists() or product.stimuli in self._studies.config.get("stimuli", {}):
+            return str(found)
+        known = [*self._studies.config.get("stimuli", {}), *known_stimuli(self._studies.bases)]
+        return f"no stimulus set {product.stimuli!r} ({file}); {nearest(product.stimuli, known)}"
+
+    def _place(self, product: Product) -> tuple[str, ...]:
+        """The key that says which texts a product is about."""
+        study = self._studies.study(product.study)
+        own = "stimuli" in study.entries[product.kind][product.name]
+        return (*product.path, "stimuli") if own else (*product.path[:2], "stimuli")
+
+    def _sets(self, product: Product, parameter: str) -> set[str]:
+        """The stimulus sets that an input of a product is made from."""
+        if parameter in product.reads:
+            return {m.stimuli for m in product.reads[parameter].family() if m.stimuli is not None}
+        return set() if product.stimuli is None else {product.stimuli}
+
+    def _stimuli(self, name: str) -> list[Stimulus] | MicrotomeError:
+        if name not in self._read:
+            try:
+                self._read[name] = read_stimuli(self._studies.stimulus_file(name))
+            except MicrotomeError as error:
+                self._read[name] = error
+        return self._read[name]
+
+    def _labels(self, stimuli: str) -> list[str]:
+        """The labels of a set's words, in their order."""
+        return list(dict.fromkeys(t.category for t in self._stimuli(stimuli) if t.category))
+
+    def _lacking(self, stimuli: str, need: Need) -> str | None:
+        """What a stimulus set lacks of a need, or None."""
+        texts, labels = self._stimuli(stimuli), self._labels(stimuli)
+        kept = self._studies.tokens_kept(stimuli)
+        keeps = f"the config's `stimuli: {stimuli}: tokens` keeps {kept}"
+        match need:
+            case _ if need == ALL_TOKENS and kept != "all":
+                return f"{keeps}; take that out"
+            case _ if need == POSITIONS and kept == "mean":
+                return f"{keeps}; take that out"
+            case _ if need == LAST_TOKEN and kept not in ("all", "last") and -1 not in [*kept]:
+                return f"{keeps}; let it keep -1 too"
+            case _ if need == ONE_TEXT and len(texts) > 1:
+                return f"{stimuli!r} has {len(texts)} texts; name another set, or make one of each"
+            case _ if need == WORDS and not labels:
+                return f"{stimuli!r} has none; name another set"
+            case _ if need == CATEGORIES and len(labels) < 2:
+                return f"{stimuli!r} has {len(labels)}; add one, or name another set"
+        return None
+
+    def _label_faults(self, product: Product, sets: list[str]) -> Iterator[Fault]:
+        """Labels that no word has."""
+        for name, option in product.function.options.items():
+            if option.type.endswith("LabelPair"):
+                known = [label for stimuli in sets for label in self._labels(stimuli)]
+                for label in product.option(name):
+                    if label not in known:
+                        remedy = nearest(label, known) if known else "there are no words"
+                        said = f"no words are labelled {label!r} in {', '.join(sets)}"
+                        yield (*product.path, name), f"{said}; {remedy}"
+
+    def _position_faults(self, product: Product) -> Iterator[Fault]:
+        """Positions that a set does not keep."""
+        kept = self._studies.tokens_kept(product.stimuli)
+        if kept == "all" or not product.inputs & {"section", "stream"}:
+            return
+        held = [-1] if kept == "last" else kept
+        for name, option in product.function.options.items():
+            position = product.option(name)
+            if position is None:
+                continue
+            match option.type.rpartition(".")[2]:
+                case "Position" if held == "mean" or position not in held:
+                    wanted = f"token {position} of each text"
+                case "FirstPosition" if held == "mean" or all(0 <= n < position for n in held):
+                    wanted = f"tokens from {position} on"
+                case "WordPosition" if held == "mean":  # of positions, only the tokenizer knows
+                    wanted = "tokens of words"
+                case _:
+                    continue
+            said = f"the config's `stimuli: {product.stimuli}: tokens` keeps {kept}"
+            yield (*product.path, name), f"wants {wanted}; {said}; make the two agree"

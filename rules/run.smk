@@ -1,0 +1,126 @@
+# What a run does besides its jobs: a lock, a server that forks scripts, a report of failures on
+# Slurm. Snakemake calls only the main Snakefile's handlers. A workflow that imports this one as a
+# module calls `begin_run` and `report_slurm_failures` itself: see docs/importing.md.
+import fcntl
+import logging
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from microtome.store.files import REFUSALS
+from microtome.workflow import forks
+from microtome.workflow.jobs import RUN
+
+# On a cluster's node, Snakemake inherits the run that it was submitted by.
+os.environ.setdefault(RUN, f"{os.getpid()}-{time.time_ns()}")
+
+
+def refuse_unwritable(folder):
+    """Exit with one line if a folder cannot be written to.
+
+    Args:
+        folder: its name below the working directory; if missing, the working directory is tried.
+    """
+    place = Path(folder) if Path(folder).exists() else Path.cwd()
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        remedy = f"{error.strerror}; choose another place with --directory"
+        sys.exit(f"microtome: {place.resolve()}: {REFUSALS.get(error.errno, remedy)}")
+
+
+# Snakemake writes there after it has read the rules, and ends with a traceback if it cannot.
+refuse_unwritable(".snakemake")
+
+
+def begin_run():
+    """Prepare a run, before its first job."""
+    refuse_unwritable("results")
+    acquire_run_lock()
+    disable_job_rate_limit()
+    start_fork_server()
+    logger.addHandler(slurm_failures)
+
+
+def acquire_run_lock():
+    """Exit if another run is at work in this folder.
+
+    Snakemake's own lock stays when a run is killed, and has to be removed by hand. The system
+    releases this one when the process ends.
+    """
+    global run_lock
+    run_lock = open(".snakemake/microtome.lock", "w")
+    try:
+        fcntl.flock(run_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(
+            f"microtome: {Path.cwd()}: another run is at work here; wait for its end, or choose "
+            "another folder with --directory"
+        )
+
+
+def disable_job_rate_limit():
+    """Remove Snakemake's default limit of 100 jobs per second, which no run comes near.
+
+    With the limit, each job starts a timer that makes the scheduler check the inputs of all waiting
+    jobs every second until the end: half of the CPU time of a run with 150 jobs. No option turns
+    it off. If Snakemake drops these attributes, runs are slower.
+    """
+    scheduler = getattr(workflow, "scheduler", None)
+    limiter = getattr(scheduler, "job_rate_limiter", None)
+    if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
+        scheduler.job_rate_limiter = None
+
+
+def start_fork_server():
+    """Run the scripts of this repository as forks of one process that has imported their packages.
+
+    Shell commands and scripts of another workflow run as they would without the server.
+    """
+    global fork_server
+    bash = os.path.basename(shell.get_executable() or "") == "bash"
+    started = forks.start_server() if bash else None
+    if started:
+        fork_server, route = started
+        # If Snakemake drops this attribute, a prefix that another workflow has set is lost.
+        prefix = getattr(shell, "_process_prefix", None)
+        if prefix is None:
+            prefix = 'test -z "$BASH_VERSION" || set -euo pipefail; '
+        shell.prefix(f"{route}{prefix}".replace("{", "{{").replace("}", "}}"))
+
+
+class SlurmFailures(logging.Handler):
+    """A log handler that keeps the jobs that Slurm ended, until a retry succeeds.
+
+    The executor plugin gives a job's state only in the message of Snakemake's job error.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.jobs = {}
+
+    def emit(self, record):
+        event = getattr(record, "event", None)
+        if event == LogEvent.JOB_ERROR:
+            state = re.search(r"SLURM status is: '(\w+)'", str(record.rule_msg))
+            if state:
+                logs = Path(record.log[0]), record.log[-1]
+                self.jobs[record.jobid] = (record.rule_name, state[1], *logs)
+        elif event == LogEvent.JOB_FINISHED:
+            self.jobs.pop(record.job_id, None)
+
+
+slurm_failures = SlurmFailures()
+
+
+def report_slurm_failures():
+    """Print a line for each job that Slurm ended for good, unless its script reported an error."""
+    for rule, state, log_file, slurm_log in slurm_failures.jobs.values():
+        if not log_file.exists() or "error: " not in log_file.read_text(encoding="utf-8"):
+            print(f"microtome: {rule}: ended by Slurm ({state}); see {slurm_log}", file=sys.stderr)

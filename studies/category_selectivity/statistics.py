@@ -1,0 +1,90 @@
+"""Statistics of the study on category selectivity; see README.md."""
+
+from typing import Annotated
+
+import xarray as xr
+
+from microtome.options import (
+    ALL_TOKENS,
+    CATEGORIES,
+    SEVERAL_SITES,
+    WORDS,
+    ComparableSites,
+    Count,
+    Layer,
+    Position,
+    Seed,
+    Sites,
+    WordPosition,
+)
+from microtome.statistics import permutation, similarity
+from microtome.statistics import selectivity as of_categories
+from microtome.statistics.correlation import correlations, paired_values
+from microtome.statistics.positions import at_position, at_word, distinct
+
+
+def word_pairs(tokens: Annotated[xr.Dataset, CATEGORIES]) -> xr.Dataset:
+    """Which pairs of words share a category."""
+    return similarity.word_pairs(at_position(tokens, 0))
+
+
+def qkv_points(
+    section: Annotated[xr.Dataset, ALL_TOKENS],
+    *,
+    sites: ComparableSites,
+    layer: Layer,
+    token: Position,
+) -> xr.Dataset:
+    """Activations of each two sites side by side, at one layer and token, and their correlation."""
+    chosen = distinct(section, token)
+    return paired_values(chosen, sites).merge(correlations(chosen, sites))
+
+
+def qkv_correlations(
+    section: Annotated[xr.Dataset, ALL_TOKENS], *, sites: ComparableSites, token: Position
+) -> xr.Dataset:
+    """Correlation of each two sites at one token, for every layer."""
+    return correlations(distinct(section, token), sites)
+
+
+def cosine_similarities(
+    section: Annotated[xr.Dataset, WORDS], *, sites: Sites, word_token: WordPosition
+) -> xr.Dataset:
+    """Cosine similarity of each two words at one of their tokens, for every site and layer."""
+    return similarity.cosine_similarities(at_word(section, word_token), sites)
+
+
+def rsa(cosine_similarities: Annotated[xr.Dataset, SEVERAL_SITES]) -> xr.Dataset:
+    """Correlation of the sites' similarity matrices, for every layer."""
+    return similarity.representational_similarity(cosine_similarities)
+
+
+def rsa_test(
+    cosine_similarities: Annotated[xr.Dataset, SEVERAL_SITES], *, n_permutations: Count, seed: Seed
+) -> xr.Dataset:
+    """Mantel test of RSA, for every pair of sites and layer."""
+    return permutation.mantel_test(cosine_similarities, n_permutations, seed)
+
+
+def similarity_distributions(
+    cosine_similarities: Annotated[xr.Dataset, CATEGORIES], *, layer: Layer
+) -> xr.Dataset:
+    """Histograms of the similarities within and across categories, at one layer."""
+    return of_categories.similarity_distributions(cosine_similarities.sel(layer=layer))
+
+
+def selectivity(cosine_similarities: Annotated[xr.Dataset, CATEGORIES]) -> xr.Dataset:
+    """Similarity within categories against similarity across them, for every site and layer."""
+    return of_categories.selectivity(cosine_similarities)
+
+
+def selectivity_test(
+    cosine_similarities: Annotated[xr.Dataset, CATEGORIES], *, n_permutations: Count, seed: Seed
+) -> xr.Dataset:
+    """Permutation test of selectivity, for every scale, site and layer."""
+    return permutation.selectivity_test(cosine_similarities, n_permutations, seed)
+
+
+def fisher_z(*, n: Count, seed: Seed) -> xr.Dataset:
+    """What Fisher's z does to uniformly distributed values; of no model."""
+    return similarity.fisher_z_demonstration(n, seed)

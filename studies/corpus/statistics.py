@@ -1,0 +1,25 @@
+"""Statistics of a corpus, made in the sweep: no activations are stored. See README.md."""
+
+import os
+from collections.abc import Iterator
+
+import xarray as xr
+
+from microtome.options import Edges, Positive, Sites
+from microtome.statistics.distributions import running_histograms
+from microtome.statistics.moments import running_moments
+from microtome.store.layers import Section
+
+
+def moments(stream: Iterator[Section], *, sites: Sites) -> xr.Dataset:
+    """Moments of all values at each site, for every layer."""
+    return running_moments(stream)
+
+
+def histograms(
+    stream: Iterator[Section], *, sites: Sites, n_edges: Edges, limit: Positive
+) -> xr.Dataset:
+    """Histograms of all values at each site, for every layer."""
+    # The sweep waits for the counts: they may have all of its cores.
+    n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return running_histograms(stream, n_edges, limit, n_threads)

@@ -1,0 +1,32 @@
+"""Statistics of the study on grammar tuning; see README.md."""
+
+from typing import Annotated
+
+import xarray as xr
+
+from microtome.model.stored import StoredMLP
+from microtome.options import ALL_TOKENS, CATEGORIES, Alpha, LabelPair, Layer, Site
+from microtome.statistics import selectivity
+
+
+def word_activations(
+    section: Annotated[xr.Dataset, CATEGORIES, ALL_TOKENS],
+    stored: StoredMLP,
+    *,
+    site: Site,
+    layer: Layer,
+) -> xr.Dataset:
+    """Activations of words on their own, at one layer: the mean over a word's tokens."""
+    return selectivity.word_activations(section, site).assign_attrs(stored.attributes(site))
+
+
+def t_tests(word_activations: xr.Dataset, *, difference: LabelPair, alpha: Alpha) -> xr.Dataset:
+    """Two categories of words compared at every neuron."""
+    return selectivity.t_tests(word_activations, difference, alpha)
+
+
+def text_tuning(
+    section: Annotated[xr.Dataset, ALL_TOKENS], t_tests: xr.Dataset, *, site: Site, layer: Layer
+) -> xr.Dataset:
+    """The most tuned neuron of each category on another text."""
+    return selectivity.text_tuning(section, t_tests, site)

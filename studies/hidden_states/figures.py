@@ -1,0 +1,116 @@
+"""Figures of the study on hidden states; see README.md."""
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from microtome.figures.panels import (
+    cosine_matrices,
+    depth_colours,
+    sparse_ticks,
+    strips,
+    token_label,
+)
+from microtome.figures.style import FILLS, ink
+from microtome.options import Limits
+
+
+def token_profile(token_profile: xr.Dataset) -> Figure:
+    """Draw `token_profile` over the hidden states; source: LLM breakdown 4/6, demo 1."""
+    figure = Figure(figsize=(12, 4), layout="tight")
+    left, right = figure.subplots(1, 2)
+    hidden = token_profile["hidden"].values
+    strips(left, token_profile["activation"].values)
+    colours = depth_colours(len(hidden))
+    for x, (variance, colour) in enumerate(
+        zip(token_profile["variance"].values, colours, strict=True)
+    ):
+        right.plot(
+            x,
+            variance,
+            "s",
+            markersize=min(12, 300 / len(hidden)),
+            markerfacecolor=colour,
+            markeredgecolor=ink(),
+        )
+    token = token_label(token_profile["text"].item())
+    left.set(ylabel="Activation value", title=f'Hidden state activations for token "{token}"')
+    right.set(ylabel="Activation variance", title=f'Activation variances for token "{token}"')
+    for axes in (left, right):
+        axes.set(xlabel="Hidden layer (model depth)")
+        sparse_ticks(axes.xaxis, hidden, most=13)
+    return figure
+
+
+def layer_similarity(layer_similarity: xr.Dataset, *, limits: Limits) -> Figure:
+    """Draw the matrices of `layer_similarity`; source: LLM breakdown 4/6, demo 2.
+
+    Args:
+        layer_similarity: the statistic.
+        limits: the similarities at the ends of the colour scale.
+    """
+    titles = [f'CS matrix for "{token_label(text)}"' for text in layer_similarity["text"].values]
+    figure = Figure(figsize=(3 * len(titles), 3), layout="constrained")
+    row = cosine_matrices(figure, titles, layer_similarity["cosine"].values, limits)
+    for axes in row:
+        for axis in (axes.xaxis, axes.yaxis):
+            sparse_ticks(axis, layer_similarity["hidden"].values, most=6)
+    row[0].set(xlabel="Hidden layer (model depth)", ylabel="Hidden layer (model depth)")
+    return figure
+
+
+def token_similarity(token_similarity: xr.Dataset, *, limits: Limits) -> Figure:
+    """Draw the matrices of `token_similarity`; source: LLM breakdown 4/6, demo 2.
+
+    Args:
+        token_similarity: the statistic.
+        limits: the similarities at the ends of the colour scale.
+    """
+    titles = [f"CS matrix for {hidden}" for hidden in token_similarity["hidden"].values]
+    figure = Figure(figsize=(3 * len(titles), 3), layout="constrained")
+    tokens = [token_label(text) for text in token_similarity["text"].values]
+    for axes in cosine_matrices(figure, titles, token_similarity["cosine"].values, limits):
+        sparse_ticks(axes.xaxis, tokens, most=14)
+        sparse_ticks(axes.yaxis, tokens, most=14)
+        axes.tick_params(axis="x", rotation=90)
+    return figure
+
+
+def similarity_profile(similarity_profile: xr.Dataset) -> Figure:
+    """Draw `similarity_profile` over the hidden states; source: LLM breakdown 4/6, demo 2."""
+    figure = Figure(figsize=(10, 4), layout="tight")
+    axes = figure.subplots()
+    strips(axes, similarity_profile["cosine"].values)
+    sparse_ticks(axes.xaxis, similarity_profile["hidden"].values, most=16)
+    axes.set(xlabel="Hidden layer (model depth)", ylabel="Cosine similarity")
+    axes.set(title="Laminar profile of inter-token cosine similarities")
+    return figure
+
+
+def scaling(scaling: xr.Dataset) -> Figure:
+    """Draw `scaling` over the blocks; source: LLM breakdown 4/6, demo 3."""
+    figure = Figure(figsize=(9, 3), layout="tight")
+    axes = figure.subplots()
+    layers, clean = scaling["layer"].values, scaling["clean"].item()
+    axes.plot(
+        layers,
+        scaling["log_probability"].values,
+        "h",
+        color=ink(),
+        markersize=14,
+        markerfacecolor=FILLS[0],
+    )
+    axes.axhline(clean, linestyle="--", color=(0.7, 0.7, 0.7), zorder=-3)
+    # Beside the line's end, where no mark can lie.
+    axes.annotate(
+        f"Clean: {clean:.2f}",
+        (1, clean),
+        (4, 0),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        va="center",
+    )
+    axes.margins(x=0.03, y=0.12)
+    sparse_ticks(axes.xaxis, [f"L{layer}" for layer in layers], most=16)
+    axes.set(xlabel="Transformer block", ylabel="Log softmax")
+    axes.set(title="Impact of global hidden-state scaling on log-softmax")
+    return figure

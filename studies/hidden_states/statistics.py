@@ -1,0 +1,90 @@
+"""Statistics of the study on hidden states; see README.md."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import xarray as xr
+
+from microtome.options import (
+    ALL_TOKENS,
+    LAST_TOKEN,
+    ONE_TEXT,
+    Count,
+    FirstPosition,
+    Number,
+    Position,
+    Target,
+)
+from microtome.statistics import distributions, prediction, similarity
+from microtome.statistics.layers import stack_hidden_states
+from microtome.statistics.positions import token_ids
+from microtome.texts.tokens import target_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def token_profile(
+    resid_pre: Annotated[xr.DataArray, ONE_TEXT, ALL_TOKENS],
+    ln_final: xr.DataArray,
+    *,
+    token: Position,
+) -> xr.Dataset:
+    """One token's activations in every hidden state, and their variance."""
+    return distributions.token_profile(stack_hidden_states(resid_pre, ln_final), token)
+
+
+def layer_similarity(
+    resid_pre: Annotated[xr.DataArray, ONE_TEXT, ALL_TOKENS],
+    ln_final: xr.DataArray,
+    *,
+    n_tokens: Count,
+) -> xr.Dataset:
+    """Cosine similarity of each two hidden states of a token, for some tokens."""
+    return similarity.layer_similarity(stack_hidden_states(resid_pre, ln_final), n_tokens)
+
+
+def token_similarity(
+    resid_pre: Annotated[xr.DataArray, ONE_TEXT, ALL_TOKENS],
+    ln_final: xr.DataArray,
+    *,
+    n_layers: Count,
+) -> xr.Dataset:
+    """Cosine similarity of each two tokens in a hidden state, for some of them."""
+    return similarity.token_similarity(stack_hidden_states(resid_pre, ln_final), n_layers)
+
+
+def similarity_profile(
+    resid_pre: Annotated[xr.DataArray, ONE_TEXT, ALL_TOKENS],
+    ln_final: xr.DataArray,
+    *,
+    first_token: FirstPosition,
+) -> xr.Dataset:
+    """Cosine similarity of each two tokens, in every hidden state."""
+    return similarity.similarity_profile(stack_hidden_states(resid_pre, ln_final), first_token)
+
+
+def next_tokens(
+    logits: Annotated[xr.DataArray, ONE_TEXT, LAST_TOKEN],
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    n: Count,
+) -> xr.Dataset:
+    """The most likely tokens after the text."""
+    return prediction.next_tokens(logits.to_dataset(name="logits"), tokenizer, n)
+
+
+def scaling(
+    tokens: Annotated[xr.Dataset, ONE_TEXT],
+    checkpoint: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    factor: Number,
+    target: Target,
+) -> xr.Dataset:
+    """What scaling each block's output does to the prediction of a target token."""
+    from microtome.sweep.interventions import scaled_blocks  # which imports torch
+
+    wanted = target_id(tokenizer, target)
+    predicted = scaled_blocks(checkpoint, token_ids(tokens), factor)
+    return prediction.target_log_probability(predicted, wanted)

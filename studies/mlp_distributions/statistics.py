@@ -1,0 +1,105 @@
+"""Statistics of the study on MLP distributions; see README.md."""
+
+from typing import Annotated
+
+import xarray as xr
+
+from microtome.model.stored import StoredMLP
+from microtome.options import (
+    POSITIONS,
+    Count,
+    Edges,
+    FirstPosition,
+    Layer,
+    NotNegative,
+    Positive,
+    Seed,
+    SitePair,
+    Sites,
+)
+from microtome.statistics import dimensionality, distributions, similarity
+from microtome.statistics.correlation import correlations, paired_values
+from microtome.statistics.positions import from_position
+
+
+def gelu(*, n: Count, limit: Positive) -> xr.Dataset:
+    """What GELU does to evenly spaced values; of no model."""
+    return distributions.gelu_demonstration(n, limit)
+
+
+def linear_separation(*, n: Count, noise: NotNegative, seed: Seed) -> xr.Dataset:
+    """Two rings that a third dimension makes linearly separable; of no model."""
+    return dimensionality.linear_separation_demonstration(n, noise, seed)
+
+
+def weight_counts(stored: StoredMLP, *, layer: Layer) -> xr.Dataset:
+    """How many weights and biases an MLP has."""
+    return distributions.weight_counts(stored, layer)
+
+
+def weight_product(stored: StoredMLP, *, layer: Layer) -> xr.Dataset:
+    """The squared product of an MLP's first and last weight matrix."""
+    return similarity.weight_product(stored, layer)
+
+
+def weight_histograms(stored: StoredMLP, *, n_edges: Edges, limit: Positive) -> xr.Dataset:
+    """Histograms of the MLP's weight matrices, for every layer."""
+    return distributions.weight_histograms(stored, n_edges, limit)
+
+
+def activation_histograms(
+    section: xr.Dataset,
+    stored: StoredMLP,
+    *,
+    sites: Sites,
+    layer: Layer,
+    n_edges: Edges,
+    limit: Positive,
+) -> xr.Dataset:
+    """Histograms of the stages of an MLP over all tokens, at one layer."""
+    histograms = distributions.site_histograms(section, sites, n_edges, limit)
+    return histograms.assign_attrs(stored.attributes())
+
+
+def token_histograms(
+    section: Annotated[xr.Dataset, POSITIONS],
+    stored: StoredMLP,
+    *,
+    sites: Sites,
+    layer: Layer,
+    n_edges: Edges,
+    limit: Positive,
+) -> xr.Dataset:
+    """Histograms of the stages of an MLP by token position, at one layer."""
+    histograms = distributions.token_histograms(section, sites, n_edges, limit)
+    return histograms.assign_attrs(stored.attributes())
+
+
+def activation_profile(
+    section: xr.Dataset,
+    stored: StoredMLP,
+    *,
+    sites: Sites,
+    n_edges: Edges,
+    limit: Positive,
+    first_token: FirstPosition,
+) -> xr.Dataset:
+    """Histograms of the stages of an MLP, for every layer, without the first tokens of a text."""
+    rest = from_position(section, first_token)
+    histograms = distributions.site_histograms(rest, sites, n_edges, limit)
+    return histograms.assign_attrs(stored.attributes())
+
+
+def tsne(
+    section: xr.Dataset,
+    *,
+    sites: SitePair,
+    layer: Layer,
+    perplexity: Positive,
+    seed: Seed,
+    first_token: FirstPosition,
+) -> xr.Dataset:
+    """Tokens before and after an MLP, in two dimensions and value by value, at one layer."""
+    rest = from_position(section, first_token)
+    embedding = dimensionality.tsne(section, sites, perplexity, seed)
+    return embedding.merge(paired_values(rest, sites)).merge(correlations(rest, sites))

@@ -1,0 +1,96 @@
+"""Studies as the workflow runs them: layer files of a stimulus set, and functions on these."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import xarray as xr
+import yaml
+from conftest import Files
+from hooked import taps_at
+
+from microtome.statistics.layers import stack_layers
+from microtome.store.datasets import open_layer, read_dataset, write_dataset
+from microtome.store.layers import write_layers
+from microtome.sweep.batches import batched
+from microtome.sweep.sweep import sweep
+from microtome.workflow.inputs import compute
+from microtome.workflow.load import load
+
+ROOT = Path(__file__).parents[1]
+
+
+def study(name: str) -> dict:
+    """What the study.yaml of a study says."""
+    return yaml.safe_load((ROOT / "studies" / name / "study.yaml").read_text(encoding="utf-8"))
+
+
+def product(name: str, kind: str, function: str) -> Callable:
+    """The function of a study that makes a product: of the kind statistics, figures or tables."""
+    return load(f"studies/{name}/{kind}.py:{function}")
+
+
+def layer_files(
+    folder: Path,
+    checkpoint: Path,
+    table: xr.Dataset,
+    sites: Sequence[str],
+    layers: Sequence[int],
+    final_sites: Sequence[str] = (),
+) -> list[Path]:
+    """Sweep a token table into the files of some layers, and last that of final sites, if any."""
+    paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in layers}
+    if final_sites:
+        paths[None] = folder / "final.h5"
+    batches = batched(table, 32)
+    sections = sweep(checkpoint, batches, sites, layers, final_sites, taps=taps_at(checkpoint))
+    write_layers(sections, table.coords, paths, {})
+    return list(paths.values())
+
+
+def by_layer(paths: Sequence[Path], statistic: Callable[[xr.Dataset], xr.Dataset]) -> xr.Dataset:
+    """A statistic of layer files along a first dimension `layer`."""
+
+    def results():
+        for path in paths:
+            with open_layer(path) as section:
+                yield int(section.attrs["layer"]), statistic(section)
+
+    return stack_layers(results(), len(paths))
+
+
+def statistics(
+    name: str, folder: Path, inputs: Mapping[str, Mapping[str, object]], **options: int
+) -> dict[str, xr.Dataset]:
+    """Make the statistics of a study, in order, each read back from its file.
+
+    Args:
+        name: the study.
+        folder: where the files go.
+        inputs: by stimulus set, the files that a job reads: `layers`, `final`, `tokens`,
+            `checkpoint` and `manifest`.
+        options: values in the place of those that study.yaml gives options of these names.
+    """
+    described, made = study(name), {}
+    for statistic, entry in described["statistics"].items():
+        function = product(name, "statistics", statistic)
+        given = dict(inputs[entry.pop("stimuli", described["stimuli"])])
+        entry |= {option: value for option, value in options.items() if option in entry}
+        parameters = inspect.signature(function).parameters
+        if "section" in parameters and "layer" in entry:
+            given["layers"] = [given["layers"][entry["layer"]]]
+        reads = [read for read in parameters if read in made]
+        files = Files(given | {"statistics": [folder / f"{read}.h5" for read in reads]})
+        params = SimpleNamespace(
+            options=entry,
+            reads=reads,
+            sites=entry.get("sites", ()),
+            taps={site: list(tap) for site, tap in taps_at(given["checkpoint"]).items()},
+            threads=torch.get_num_threads(),
+        )
+        found = compute(function, SimpleNamespace(input=files, params=params))
+        write_dataset(found, folder / f"{statistic}.h5")
+        made[statistic] = read_dataset(folder / f"{statistic}.h5")
+    return made

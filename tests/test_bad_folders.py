@@ -1,0 +1,185 @@
+"""A study of a user's own, in its folder: what cannot be right is refused in one line."""
+
+import pytest
+from refusals import Case, assert_refused, snakemake
+
+CONFIG = "studies: {mine: {models: [smollm2-135m], stimuli: penguins}}"
+YAML = "source: x\nstatistics: {a: {}}\n"
+OPTIONS = "from microtome.options import Layer, Site, Sites\n\n"
+
+
+def study(text: str | bytes, **code: str | bytes) -> dict[str, bytes]:
+    """The files of a study: its study.yaml and its code."""
+    files = {"study.yaml": text} | {f"{name}.py": body for name, body in code.items()}
+    return {
+        f"studies/mine/{name}": content.encode() if isinstance(content, str) else content
+        for name, content in files.items()
+    }
+
+
+def statistics(code: str | bytes, options: str = "") -> dict[str, bytes]:
+    """The files of a study with one statistic, `a`."""
+    return study(f"source: x\nstatistics: {{a: {{{options}}}}}\n", statistics=code)
+
+
+FILE, CODE = "microtome: studies/mine/study.yaml", "microtome: studies/mine/statistics.py"
+
+#: The files of the study, and what is said of them.
+FOLDERS = {
+    # study.yaml
+    "no_folder": ({}, "mine.yaml: studies.mine: no folder studies/mine with a study.yaml; known: "),
+    "no_study_yaml": (
+        {"studies/mine/statistics.py": b"x = 1\n"},
+        "mine.yaml: studies.mine: no folder studies/mine with a study.yaml; known: ",
+    ),
+    "empty": (
+        study(""),
+        f"{FILE}: wants source, stimuli, statistics, figures and tables; has null",
+    ),
+    "a_list": (study("- a\n"), f"{FILE}: wants source, stimuli, statistics, figures and tables; "),
+    "unknown_key": (
+        study("source: x\nfigurs: {}\n"),
+        f"{FILE}: figurs: unknown key; did you mean 'figures'?",
+    ),
+    "models_in_it": (
+        study("source: x\nmodels: [smollm2-135m]\n"),
+        f"{FILE}: models: unknown key; known: source, stimuli, statistics, figures, tables",
+    ),
+    "no_source": (study("figures: {}\n"), f"{FILE}: the key 'source' is missing"),
+    "nothing_as_source": (study("source:\n"), f"{FILE}: source: wants where the study comes from"),
+    "statistics_are_a_list": (
+        study("source: x\nstatistics: [a]\n"),
+        f"{FILE}: statistics: wants a name and options for each, as in ",
+    ),
+    "same_key_twice": (
+        study("source: x\nfigures: {}\nfigures: {}\n"),
+        f"{FILE}, line 3: the key 'figures' stands there twice; join the two",
+    ),
+    "not_yaml": (study("source: x\nfigures: {\n"), f"{FILE}, line 3: not YAML ("),
+    "not_utf8": (study(b"source: caf\xe9\n"), f"{FILE}: byte 11 is not UTF-8; save it as such"),
+    # The files with its code
+    "no_statistics_py": (study(YAML), f"{CODE}: no such file; write it"),
+    "no_figures_py": (
+        study("source: x\nfigures: {a: {}}\n"),
+        "microtome: studies/mine/figures.py: no such file; write it",
+    ),
+    "code_that_is_not_python": (
+        statistics("def a(:\n    pass\n"),
+        f"{CODE}, line 1: invalid syntax; correct it",
+    ),
+    "code_that_is_not_utf8": (
+        statistics(b"# caf\xe9\ndef a():\n    pass\n"),
+        f"{CODE}: byte 5 is not UTF-8; save it as such",
+    ),
+    "code_with_a_nul": (statistics("def a():\n    pass\n\0"), f"{CODE}: ", "; correct it"),
+    "no_such_function": (
+        statistics("def b():\n    pass\n"),
+        f"{FILE}: statistics.a: studies/mine/statistics.py has no function 'a'; known: b",
+    ),
+    "a_class": (
+        statistics("class a:\n    pass\n"),
+        f"{FILE}: statistics.a: studies/mine/statistics.py has no function 'a'; write it",
+    ),
+    # Options
+    "an_option_without_type": (
+        statistics("def a(*, n):\n    pass\n"),
+        f"{CODE}, line 1: the option 'n' of a has no type; annotate it with one of microtome.opt",
+    ),
+    "an_option_of_another_type": (
+        statistics("def a(\n    *, n: list[int]\n):\n    pass\n"),
+        f"{CODE}, line 2: the option 'n' of a has a type that the config cannot check; use one of",
+    ),
+    "an_option_of_unknown_names": (
+        statistics("def a(*, n: Literal[x]):\n    pass\n"),
+        f"{CODE}, line 1: the option 'n' of a has a type that the config cannot check; use one of",
+    ),
+    "a_default_that_is_computed": (
+        statistics("def a(*, n: int = f()):\n    pass\n"),
+        f"{CODE}, line 1: the option 'n' of a has a default that is computed; write the value",
+    ),
+    "a_default_that_does_not_fit": (
+        statistics(f"{OPTIONS}def a(*, n: Layer = -1):\n    pass\n"),
+        f"{CODE}, line 3: the option 'n' of a has the default -1; it wants a layer number",
+    ),
+    "an_option_that_a_config_has_another_word_for": (
+        statistics("def a(*, reads: int = 1):\n    pass\n"),
+        f"{FILE}: statistics.a: the option 'reads' of a means something else in a config",
+    ),
+    "options_of_any_name": (
+        statistics("def a(**options):\n    pass\n", "n: 1"),
+        f"{CODE}, line 1: a takes any number of parameters, 'options'; write a parameter for each",
+    ),
+    "an_option_among_the_inputs": (
+        statistics("def a(n=1):\n    pass\n"),
+        f"{CODE}, line 1: the input 'n' of a has a default; write `*` before options",
+    ),
+    # Inputs
+    "inputs_of_any_number": (
+        statistics("def a(*sites):\n    pass\n"),
+        f"{CODE}, line 1: a takes any number of parameters, 'sites'; write a parameter for each",
+    ),
+    "an_input_that_there_is_not": (
+        statistics("def a(sektion):\n    pass\n"),
+        f"{FILE}: statistics.a: a reads 'sektion', which is neither an input nor a statistic",
+    ),
+    "a_figure_of_activations": (
+        study("source: x\nfigures: {a: {}}\n", figures="def a(section):\n    pass\n"),
+        f"{FILE}: figures.a: a reads 'section', which is no statistic; the study has none",
+    ),
+    "a_section_of_no_site": (
+        statistics("def a(section):\n    pass\n"),
+        f"{FILE}: statistics.a: a reads a section, but of no site; give it an option `sites",
+    ),
+    "a_stream_of_no_site": (
+        statistics("def a(stream):\n    pass\n"),
+        f"{FILE}: statistics.a: a reads a stream, but of no site; give it an option `sites: Sites`",
+    ),
+    "a_stream_and_a_section": (
+        statistics(f"{OPTIONS}def a(section, stream, *, site: Site):\n    pass\n", "site: q"),
+        f"{FILE}: statistics.a: a reads a stream, which is not stored, and section; take one out",
+    ),
+    "a_stream_and_a_site": (
+        statistics(f"{OPTIONS}def a(stream, logits, *, site: Site):\n    pass\n", "site: q"),
+        f"{FILE}: statistics.a: a reads a stream, which is not stored, and logits; take one out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_study_that_cannot_be_made_is_refused_in_one_line(tmp_path, name):
+    files, *says = FOLDERS[name]
+    assert_refused(tmp_path, Case(CONFIG, tuple(says), files))
+
+
+def test_a_study_that_is_only_read_is_checked_too(tmp_path):
+    files = study("- a\n")
+    config = "studies: {category_selectivity: {figures: {masks: {reads: {word_pairs: mine.a}}}}}"
+    says = (f"{FILE}: wants source, stimuli, statistics, figures and tables; has",)
+    assert_refused(tmp_path, Case(config, says, files))
+
+
+def test_texts_of_a_study_that_is_only_read_are_checked_too(tmp_path):
+    reads = "{use: corpus.moments, reads: {moments: corpus.moments}}"
+    config = f"studies: {{hidden_states: {{figures: {{mine: {reads}}}}}}}"
+    says = ("corpus/study.yaml: stimuli: moments reads texts; name a stimulus set",)
+    assert_refused(tmp_path, Case(config, says))
+
+
+def test_texts_of_a_study_on_no_model_may_be_as_they_like(tmp_path):
+    config = "stimuli: {rock_music: {tokens: last}}\nstudies: {attention_norms: {models: []}}"
+    (tmp_path / "mine.yaml").write_text(config, encoding="utf-8")
+    done = snakemake(tmp_path, "--dry-run", "results/figures/mlp_distributions/gelu.png")
+    assert done.returncode == 0, done.stderr
+
+
+def test_functions_that_are_no_products_may_be_as_they_like(tmp_path):
+    """What is not asked for is not read."""
+    helper = "def helper(x, *rest, n=1, **more):\n    pass\n\n\n"
+    files = study(
+        "source: x\nfigures: {a: {}}\n", figures=f"{helper}def a(*, n: int = 1):\n    pass\n"
+    )
+    for name, content in (files | {"mine.yaml": CONFIG.encode()}).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    done = snakemake(tmp_path, "--dry-run", "results/figures/mine/a.png")
+    assert done.returncode == 0, done.stderr
