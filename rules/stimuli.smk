@@ -16,7 +16,14 @@ rule token_table:
     resources:
         judged=lambda wildcards: json.dumps(studies.judged(wildcards.model, wildcards.stimuli)),
     params:
-        code=code("token_table.py"),
+        # Not of the script: what it judges beside the table changes nothing in it.
+        code=code_digest(
+            [
+                (ROOT / "microtome" / "texts" / "stimuli.py", "read_stimuli"),
+                (ROOT / "microtome" / "texts" / "tokens.py", "token_table"),
+            ],
+            ROOT,
+        ),
         tokens=lambda wildcards: studies.tokens_kept(wildcards.stimuli),
     script:
         "../scripts/token_table.py"

@@ -27,11 +27,16 @@ SWEEP = """
 import re, sys
 from pathlib import Path
 from microtome.store.layers import read_columns, write_layers_beside
-from microtome.sweep.sweep import batched, sweep
+from microtome.model.architectures import taps_of
+from microtome.model.checkpoint import read_json
+from microtome.sweep.batches import batched
+from microtome.sweep.sweep import sweep
 checkpoint, tokens, folder, sites, final = sys.argv[1:]
 columns = read_columns(tokens)
 batches = batched(columns, 32)
-sections = sweep(Path(checkpoint), batches, sites.split(), range(30), final.split())
+taps = taps_of(read_json(Path(checkpoint) / "config.json"))
+asked = sites.split(), range(30), final.split()
+sections = sweep(Path(checkpoint), batches, *asked, taps=taps)
 paths = {layer: f"{folder}/layer-{layer:02d}.h5" for layer in range(30)}
 write_layers_beside(sections, columns, paths | {None: f"{folder}/final.h5"}, {})
 status = Path("/proc/self/status").read_text()  # getrusage's counts what this was forked from
@@ -42,11 +47,15 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 STATISTIC = """
 import re, sys
 from pathlib import Path
-from microtome.statistics.layers import by_layer
+from microtome.statistics.layers import stack_layers
 from microtome.statistics.similarity import cosine_similarities
-from microtome.store.datasets import write_dataset
+from microtome.store.datasets import open_layer, write_dataset
 *layers, out = sys.argv[1:]
-write_dataset(by_layer(layers, lambda words: cosine_similarities(words, ["q", "k"])), out)
+def results():
+    for layer, path in enumerate(layers):
+        with open_layer(path) as words:
+            yield layer, cosine_similarities(words, ["q", "k"])
+write_dataset(stack_layers(results(), len(layers)), out)
 print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 

@@ -163,6 +163,17 @@ def test_a_study_is_the_same_wherever_it_lies(tmp_path):
     assert len(before | after | digests()) == 3
 
 
+def test_the_packages_that_a_product_lies_in_count_where_they_do_something(tmp_path):
+    plant(tmp_path, CODE)
+    root = tmp_path / "library" / "a.py", "g"
+    found = [code_digest([root], tmp_path)]
+    for content in ("unused = 1", "print(1)"):
+        (tmp_path / "library" / "__init__.py").write_text(f"{content}\n", encoding="utf-8")
+        digest._code.cache_clear()
+        found.append(code_digest([root], tmp_path))
+    assert found[0] == found[1] != found[2]
+
+
 def test_every_clone_agrees(tmp_path):
     for clone in ("one", "other"):
         plant(tmp_path / clone, CODE)

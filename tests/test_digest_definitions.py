@@ -219,10 +219,19 @@ EDITS = {
         A.append(54)
         B = list(A)
         def two(): return B
+        C = 55
+        def three(x=C): return x
+        C = 56
+        def _g(): return 57
+        D = _g()
+        def _g(): return 58
+        def four(): return D
         """,
         {
             ("_a(): return 51\ndef _b(): return 52", "_b(): return 52\ndef _a(): return 51"): "",
             ("A.append(54)\nB = list(A)", "B = list(A)\nA.append(54)"): "two",
+            ("def three(x=C): return x\nC = 56", "C = 56\ndef three(x=C): return x"): "three",
+            ("D = _g()\ndef _g(): return 58", "def _g(): return 58\nD = _g()"): "four",
         },
     ),
 }

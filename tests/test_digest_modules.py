@@ -26,6 +26,13 @@ EDITS = {
         def dotted():
             import lib.late
             return lib.late.k
+        def nonlocally():
+            import lib.b as n
+            def inner():
+                nonlocal n
+                n = n or 0
+                return n.f()
+            return inner()
         def relative(): return a.through_relative()
         # == lib/__init__.py
         from .source import exported
@@ -53,7 +60,7 @@ EDITS = {
             ("return 1\n", "return 0\n"): "reexported",
             ("return 2", "return 0"): "twice",
             ("return 3", "return 0"): "alias module",
-            ("return 4", "return 0"): "second relative",
+            ("return 4", "return 0"): "second relative nonlocally",
             ("5, 6", "4, 6"): "late dotted",
             ("return 7", "return 0"): "",
             ("return 8", "return 0"): "chain relative",
@@ -75,6 +82,8 @@ EDITS = {
         SETTINGS = {}
         UNUSED = 0
         # == lib/quiet.py
+        from lib import SETTINGS
+        SETTINGS["quiet"] = 7
         # == lib/sub/__init__.py
         from lib import SETTINGS
         SETTINGS["sub"] = 5
@@ -93,6 +102,7 @@ EDITS = {
             ("range(3)", "range(4)"): "one two three",
             ("i * 2", "i * 4"): "one two three",
             ("i * 3", "i * 4"): "",
+            ("= 7", "= 8"): "three",
             ("SETTINGS = {}", "SETTINGS = dict()"): "one two three",
             ("UNUSED = 0", "UNUSED = 1"): "",
         },
@@ -188,18 +198,24 @@ EDITS = {
         def register(f):
             KNOWN[f.__name__] = f
             return f
+        LAST = None
+        def remember(f):
+            global LAST
+            LAST = f
         class Base:
             def __init_subclass__(cls): register(cls)
         class Quiet: pass
         def unchanged(f): return f
         # == lib/plugins.py
-        from lib.registry import Base, Quiet, register, unchanged
+        from lib.registry import Base, Quiet, register, remember, unchanged
         @register
         def noted(): return 34
         class Derived(Base):
             value = 35
         class Other(Quiet):
             value = 36
+        @remember
+        def last(): return 38
         @unchanged
         def forgotten(): return 37
         # == lib/__init__.py
@@ -207,6 +223,7 @@ EDITS = {
         {
             ("return 33", "return 0"): "registered plain dispatched",
             ("return 34", "return 0"): "registered plain dispatched",
+            ("return 38", "return 0"): "registered plain dispatched",
             ("= 35", "= 0"): "registered plain dispatched",
             ("= 36", "= 0"): "",
             ("return 37", "return 0"): "",

@@ -1,6 +1,7 @@
 """This workflow beside rules of another one that imports it, run to the end from another folder."""
 
 import copy
+import shutil
 
 import pytest
 import yaml
@@ -64,7 +65,7 @@ def alone(tmp_path_factory, model):
     """The same products, made by this workflow alone."""
     clone = Clone(tmp_path_factory.mktemp("alone"), model)
     clone.run()
-    return clone.contents()
+    return clone
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -72,6 +73,7 @@ def test_rules_of_another_workflow_run_beside_ours(alone, model, tmp_path, way):
     importing, place = tmp_path / "importing", tmp_path / "elsewhere"
     importing.mkdir()
     (place / "stimuli").mkdir(parents=True)
+    shutil.copytree(alone.folder / "studies", place / "studies")
     imports, all_rule = WAYS[way]
     text = f'configfile: "outer.yaml"\n{imports}{OWN_RULES.format(all=all_rule)}'
     (importing / "Snakefile").write_text(text, encoding="utf-8")
@@ -100,4 +102,4 @@ def test_rules_of_another_workflow_run_beside_ours(alone, model, tmp_path, way):
         for file in (place / "results" / kind).rglob("*")
         if file.is_file() and not file.name.startswith(".")
     }
-    assert made == alone
+    assert made == alone.contents()

@@ -1,7 +1,5 @@
 """Names of rules: no two models and stimulus sets, or studies and products, share one."""
 
-import shutil
-
 from workflows import WORDS, Clone
 
 
@@ -11,28 +9,24 @@ def test_names_that_join_to_the_same_text_are_different_rules(model, tmp_path):
     models = ["m", "m_x", "m_", "m__x", "m_.x", "m_._x"]
     sets = ["y", "x_y", "x__y", "y_"]
     clone.config["models"] = dict.fromkeys(models, entry)
-    clone.config["stimuli"] = {name: f"stimuli/{name}.yaml" for name in sets}
     for name in sets:
         clone.save(WORDS, f"stimuli/{name}.yaml")
-    study = clone.config["studies"]["category_selectivity"]
-    study |= {"models": models, "stimuli": "y"}
-    cosines = study["statistics"]["cosine_similarities"]
-    study["statistics"] |= {
-        f"c_{name}": cosines | {"script": "cosine_similarities", "stimuli": name} for name in sets
+    cosines = {"use": "cosine_similarities", "sites": ["q"], "word_token": -1}
+    clone.config["studies"] = {
+        "category_selectivity": {
+            "models": models,
+            "stimuli": "y",
+            "statistics": {f"c_{name}": cosines | {"stimuli": name} for name in sets},
+        }
     }
-    scripts = clone.folder / "scripts" / "statistics"
-    gelu = {"script": "gelu", "n": 51, "limit": 4.0}
-    clone.config["studies"] = {"category_selectivity": study}
+    gelu = {"use": "mlp_distributions.gelu", "n": 51, "limit": 4.0}
+    own: dict[str, dict] = {}
     for name, statistic in (("a_b", "c"), ("a", "b_c"), ("a", "b__c"), ("a__b", "c")):
-        if name not in clone.config["studies"]:
-            shutil.copytree(scripts / "mlp_distributions", scripts / name)
-            clone.config["studies"][name] = {
-                "models": [],
-                "stimuli": "y",
-                "statistics": {},
-                "figures": {},
-            }
-        clone.config["studies"][name]["statistics"][statistic] = gelu
+        own.setdefault(name, {})[statistic] = gelu
+    for name, statistics in own.items():
+        (clone.folder / "studies" / name).mkdir()
+        clone.save_study(name, {"statistics": statistics})
+        clone.config["studies"][name] = {"models": []}
     clone.save(clone.config)
     done = clone.snakemake("--list-rules")
     assert done.returncode == 0, done.stderr

@@ -109,7 +109,7 @@ class Counted(str):
 def test_reading_words_takes_time_in_proportion_to_their_number(monkeypatch):
     words = [Counted(f"w{number}") for number in range(2000)]
     content = {"source": "x", "template": "{word}", "words": {"a": words, "b": words}}
-    monkeypatch.setattr("microtome.texts.stimuli.read_yaml", lambda path, typ: content)
+    monkeypatch.setattr("microtome.texts.stimuli.read_yaml", lambda path: content)
     assert len(read_stimuli(Path("many.yaml"))) == 4000
     assert Counted.compared < 10 * 4000
 

@@ -50,7 +50,7 @@ def read_stimuli(path: Path) -> list[Stimulus]:
             `{word}`, an empty text, a text with NUL, a word twice in a category, or a category of
             one word.
     """
-    content = read_yaml(path, "base")  # every scalar as text: `no`, `on` and `1984` are words
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise MicrotomeError(f"{path}: wants `source:` with `texts:`, or `template:` and `words:`")
     for key in content:

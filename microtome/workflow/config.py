@@ -178,7 +178,7 @@ def read_study(name: str, config: Config, folder: Path) -> Study:
     Raises:
         MicrotomeError: study.yaml is not YAML.
     """
-    own = read_yaml(folder / "study.yaml", "safe")
+    own = read_yaml(folder / "study.yaml", typed=True)
     over = config["studies"].get(name, {})
     entries = {}
     for kind in KINDS:

@@ -9,6 +9,7 @@ import json
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,29 @@ COMMAND_LINE = "--config"
 
 
 def read_config(path: Path) -> dict[Any, Any]:
-    """Read a config file, YAML or JSON.
-
-    Scalars may differ from what Snakemake makes of them (it reads YAML 1.1); keys do not, but for
-    `yes`, `no`, `on` and `off`.
+    """Read a config file, JSON or YAML, as Snakemake does.
 
     Raises:
-        MicrotomeError: what `read_yaml` refuses, no mapping, or one that contains itself.
+        MicrotomeError: what `read_yaml` refuses, a key twice, or a file that is no mapping.
     """
-    content = read_yaml(path, "safe")
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text, object_pairs_hook=partial(_each_key_once, path))
+    except (OSError, ValueError):  # no JSON
+        content = read_yaml(path, typed=True)
     if not isinstance(content, dict):
         found = "nothing" if content is None else in_short(repr(content), width=60)
         raise MicrotomeError(f"{path}: wants keys, as in `style: {{dpi: 100}}`; has {found}")
-    try:
-        json.dumps(content, skipkeys=True, default=str)
-    except ValueError:  # a circular reference
-        raise MicrotomeError(
-            f"{path}: refers to itself: an alias (*name) stands inside what its anchor (&name) "
-            "marks; write it out"
-        ) from None
+    return content
+
+
+def _each_key_once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of a JSON file into a dictionary."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise MicrotomeError(f"{path}: the key {twice!r} stands there twice; join the two")
     return content
 
 

@@ -37,7 +37,7 @@ PLUMBING = (
 NOT_PLUMBING = ("microtome/workflow/inputs.py",)
 
 #: Packages that are imported under another name than they are installed under.
-_INSTALLED_AS = {"sklearn": "scikit-learn", "ruamel": "ruamel.yaml", "PIL": "pillow"}
+_INSTALLED_AS = {"sklearn": "scikit-learn", "yaml": "PyYAML", "PIL": "pillow"}
 #: Packages that decide what others return, though our code may not name them.
 _RELIES_ON = {
     "matplotlib": ("numpy",),

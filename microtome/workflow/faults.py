@@ -62,12 +62,12 @@ def _study_file(path: tuple[str | int, ...], bases: Sequence[Path]) -> dict[str,
         return {}
     file, content = folder / "study.yaml", {}
     with suppress(MicrotomeError):
-        content = read_yaml(file, "safe")
+        content = read_yaml(file, typed=True)
     return {str(file): {"studies": {path[1]: content}}}
 
 
 def _faults(config: Config, schema: Path, bases: Sequence[Path]) -> Iterator[Fault]:
-    definitions = read_yaml(schema, "safe")
+    definitions = read_yaml(schema, typed=True)
     yield from schema_faults(config, definitions)
     yield from _model_faults(config["models"])
     for name, study in config["studies"].items():

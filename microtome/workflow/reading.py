@@ -301,7 +301,7 @@ class _Reader(ast.NodeVisitor):
         self._scopes.pop()
         self._later = before
         # What a class binds, its methods do not see, and its body may read before it is bound.
-        hidden = set() if scope.kind == "class" else scope.bound - scope.outer - scope.module
+        hidden = set() if scope.kind == "class" else scope.bound - scope.outer
         around = self._scopes[-1].uses
         for chain in scope.uses:
             if chain[0] in scope.module:

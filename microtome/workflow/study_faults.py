@@ -75,7 +75,7 @@ def study_faults(studies: Studies, definitions: Config) -> Iterator[Fault]:
 def _refuse_misfit(file: Path, definitions: Config) -> None:
     """Refuse a study.yaml that does not fit the schema."""
     schema = {"$defs": definitions, **definitions["study"]}
-    for path, message in schema_faults(read_yaml(file, "safe"), schema):
+    for path, message in schema_faults(read_yaml(file, typed=True), schema):
         raise MicrotomeError(
             ": ".join(filter(None, [str(file), ".".join(map(str, path)), message]))
         )

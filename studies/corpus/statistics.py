@@ -1,5 +1,6 @@
 """Statistics of a corpus, made in the sweep: no activations are stored. See README.md."""
 
+import os
 from collections.abc import Iterator
 
 import xarray as xr
@@ -19,4 +20,6 @@ def histograms(
     stream: Iterator[Section], *, sites: Sites, n_edges: Edges, limit: Positive
 ) -> xr.Dataset:
     """Histograms of all values at each site, for every layer."""
-    return running_histograms(stream, n_edges, limit)
+    # The sweep waits for the counts: they may have all of its cores.
+    n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return running_histograms(stream, n_edges, limit, n_threads)
