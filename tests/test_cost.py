@@ -27,11 +27,16 @@ SWEEP = """
 import re, sys
 from pathlib import Path
 from microtome.store.layers import read_columns, write_layers_beside
-from microtome.sweep.sweep import batched, sweep
+from microtome.model.architectures import taps_of
+from microtome.model.checkpoint import read_json
+from microtome.sweep.batches import batched
+from microtome.sweep.sweep import sweep
 checkpoint, tokens, folder, sites, final = sys.argv[1:]
 columns = read_columns(tokens)
 batches = batched(columns, 32)
-sections = sweep(Path(checkpoint), batches, sites.split(), range(30), final.split())
+taps = taps_of(read_json(Path(checkpoint) / "config.json"))
+asked = sites.split(), range(30), final.split()
+sections = sweep(Path(checkpoint), batches, *asked, taps=taps)
 paths = {layer: f"{folder}/layer-{layer:02d}.h5" for layer in range(30)}
 write_layers_beside(sections, columns, paths | {None: f"{folder}/final.h5"}, {})
 status = Path("/proc/self/status").read_text()  # getrusage's counts what this was forked from

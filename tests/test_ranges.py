@@ -204,3 +204,14 @@ def test_the_plan_counts_what_is_handed_on(whole, tmp_path):
     for row, handed_on in zip(rows, (0, 2), strict=True):
         n_bytes = 48 * (6 * 5 + n_tokens * handed_on)
         assert float(row[6]) == pytest.approx(n_bytes / 1000, rel=5e-3)
+
+
+def test_a_job_computes_with_the_configs_threads_on_fewer_cores(tmp_path, model):
+    """Otherwise the number of cores would show in last digits, and nothing would be stale."""
+    clone = Clone(tmp_path / "clone", model)
+    clone.change("sweep", "threads", to=2)
+    count = "        print(torch.get_num_threads(), snakemake.threads)\n"
+    clone.replace("scripts/activations.py", "        manifest =", f"{count}        manifest =")
+    clone.run("activations", "--cores", "1")
+    log = clone.product("logs/activations/tiny/words.log").read_text(encoding="utf-8")
+    assert log.splitlines()[0] == "2 1"

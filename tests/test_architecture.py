@@ -1,0 +1,50 @@
+"""The library's packages: imports go down only, and torch is imported where a model runs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+#: The ground floor first; modules of the ground floor stand directly in the library.
+FLOORS = ("", "store", "model", "texts", "sweep", "statistics", "figures", "workflow")
+MODULES = sorted((ROOT / "microtome").rglob("*.py"))
+
+
+def floor(module: str) -> int:
+    """The floor of a module by its dotted name below the library."""
+    first, _, rest = module.partition(".")
+    return FLOORS.index(first) if first in FLOORS and (rest or first in FLOORS[1:]) else 0
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Dotted names below the library that a module imports anywhere, for types or to run."""
+    found = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names):
+                found |= {alias.name for alias in names}
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                found |= {f"{module}.{alias.name}" for alias in names}
+    return {name.removeprefix("microtome.") for name in found if name.startswith("microtome.")}
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_go_down(file):
+    here = ".".join(file.relative_to(ROOT / "microtome").with_suffix("").parts)
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    above = {name for name in imported(tree) if floor(name) > floor(here)}
+    assert not above
+
+
+@pytest.mark.parametrize("kind", ["statistics", "figures", "tables"])
+def test_a_study_is_imported_without_torch(kind):
+    names = [f"studies.{f.parent.name}.{kind}" for f in (ROOT / "studies").glob(f"*/{kind}.py")]
+    seen = "print(*{'torch', 'transformers'} & set(sys.modules))"
+    code = f"import sys; import {', '.join(names)}; {seen}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
