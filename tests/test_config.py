@@ -1,6 +1,5 @@
-"""The config: what it means, and how what cannot be right is refused."""
+"""The config and the studies it names: what each product is made from."""
 
-import copy
 import json
 import math
 import sys
@@ -13,92 +12,106 @@ from snakemake.profiles import ProfileConfigFileParser
 from snakemake.utils import update_config
 
 from microtome.errors import MicrotomeError
-from microtome.workflow.config import Studies, Sweep
+from microtome.workflow.config import KINDS, Studies, Sweep
 from microtome.workflow.config_files import origin, read_config
 from microtome.workflow.faults import check
+from microtome.workflow.functions import functions
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "config.schema.yaml"
-DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-STUDY = ("studies", "category_selectivity")
+NAMES = sorted(file.parent.name for file in ROOT.glob("studies/*/study.yaml"))
 
 
-def changed(path, value):
-    """The default config with one key set, or removed where the value is None."""
-    config = copy.deepcopy(DEFAULT)
-    *parents, last = path
-    place = config
-    for key in parents:
-        place = place[key]
-    if value is None:
-        del place[last]
-    else:
-        place[last] = value
-    return config
+def read(name):
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
-def test_the_default_config_is_right():
-    check(DEFAULT, SCHEMA, [ROOT / "config.yaml"], [ROOT])
+def default(**changes):
+    """The studies of the default config, with some of its blocks replaced."""
+    return Studies(read("config.yaml") | changes, [ROOT])
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (("modles",), {}, "modles: unknown key; did you mean 'models'"),
-        (("models",), None, "'models' is missing"),
-        (("models", "a/b"), {"source": "/", "n_layers": 1}, "'a/b' is no name"),
-        (("models", "a..b"), {"source": "/", "n_layers": 1}, "'a..b' is no name"),
-        (("models", "-a"), {"source": "/", "n_layers": 1}, "'-a' is no name"),
-        (("models", "a b"), {"source": "/", "n_layers": 1}, "'a b' is no name"),
-        (("models", "a"), {"source": "/"}, "models.a: the key 'n_layers' is missing"),
-        (("models", "a"), {"source": "/", "n_layer": 1}, "did you mean 'n_layers'"),
-        (("models", "a"), {"source": "/", "n_layers": "x"}, "wants the number of blocks"),
-        (("models", "a"), {"source": "/none", "n_layers": 1}, "/none: no such folder"),
-        (("models", "a"), {"source": "ftp://x", "n_layers": 1}, "is none of hf://"),
-        (("models", "a"), {"source": "hf://a/b@main", "n_layers": 1}, "'main' is no commit"),
-        (("models", "a"), {"source": "hf://a/b", "n_layers": 1}, "the revision is missing"),
-        (("models", "a"), {"source": "untrained://smolm2-135m?seed=0", "n_layers": 1}, "did you"),
-        (("models", "a"), {"source": "untrained://a?seed=0", "n_layers": 1}, "untrained itself"),
-        (("stimuli",), {"none": {"tokens": "last"}}, "no stimulus set 'none'"),
-        (("stimuli",), {"a": {"file": "stimuli/none.yaml"}}, "no such file; correct the path"),
-        (("stimuli",), {"categories": "stimuli/categories.yaml"}, "wants {file: …} or {tokens: "),
-        ((*STUDY, "models"), ["smollm2"], "no model 'smollm2'; did you mean 'smollm2-135m'"),
-        ((*STUDY, "stimuli"), "category", "did you mean 'categories'"),
-        ((*STUDY, "figures"), {"mask": {}}, "has no function 'mask'; did you mean 'masks'"),
-        ((*STUDY, "figures"), {"masks": {"reads": ["word_pairs"]}}, "wants a statistic for each"),
-        ((*STUDY, "figures"), {"masks": {"reads": {"word_pairs": "word_pair"}}}, "did you mean"),
-        ((*STUDY, "figures"), {"Masks": {}}, "'Masks' is no name"),
-        ((*STUDY, "figures"), {"rsa_scatter": {"layer": 30}}, "no layer 30 in smollm2-135m"),
-        ((*STUDY, "figures"), {"rsa_scatter": {"layer": "six"}}, "wants a layer number"),
-        ((*STUDY, "statistics"), {"qkv_points": {"layer": -1}}, "wants a layer number"),
-        ((*STUDY, "statistics"), {"rsa_test": {"layers": [1]}}, "layers"),
-        ((*STUDY, "statistics"), {"qkv_correlations": {"layers": "some"}}, "wants `all` or a list"),
-        ((*STUDY, "statistics"), {"qkv_points": {"sites": ["qq", "k"]}}, "did you mean 'q'"),
-        (
-            (*STUDY, "statistics"),
-            {"rsa": {"reads": {"cosine_similarities": "rsa"}}},
-            "reads itself",
-        ),
-        (("sweep", "batch_size"), 0, "wants a number of texts"),
-        (("style", "theme"), "blue", "wants light or dark"),
-    ],
-)
-def test_bad_configs_are_refused_in_one_line(tmp_path, path, value, message):
-    config = changed(path, value)
-    file = tmp_path / "mine.yaml"
-    file.write_text(yaml.safe_dump(config), encoding="utf-8")
-    with pytest.raises(MicrotomeError) as caught:
-        check(config, SCHEMA, [file], [ROOT])
-    text = str(caught.value)
-    assert message in text
-    assert "\n" not in text
-    assert text.startswith(f"{file}: ")
+STATISTICS = """
+from microtome import options
+from microtome.options import Count, Layer, Site, Sites
+
+
+def of_all(section, *, sites: Sites): ...
+def of_one(section, tokens, *, site: Site, layer: options.Layer): ...
+def stacked(resid_post, logits): ...
+def streamed(stream, *, sites: Sites, n: Count = 5): ...
+def of_weights(stored, *, layer: Layer): ...
+def of_texts(tokens): ...
+def of_nothing(*, n: Count): ...
+def further(of_all, of_weights, *, layer: Layer): ...
+"""
+FIGURES = """
+def drawn(of_all, further): ...
+def plain(of_nothing): ...
+"""
+STUDY = {
+    "source": "made up",
+    "stimuli": "words",
+    "statistics": {
+        "of_all": {"sites": ["resid_post", "q"], "layers": [2, 0]},
+        "of_one": {"site": "pre", "layer": 3},
+        "stacked": {"stimuli": "more"},
+        "streamed": {"sites": ["v"], "layers": [1]},
+        "of_weights": {"layer": 1},
+        "of_texts": {},
+        "of_nothing": {"n": 2},
+        "further": {"layer": 0},
+    },
+    "figures": {"drawn": None, "plain": {}},
+}
+
+
+def write_study(base, name="mine", study=STUDY, statistics=STATISTICS, figures=FIGURES):
+    folder = base / "studies" / name
+    folder.mkdir(parents=True)
+    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
+    (folder / "statistics.py").write_text(statistics, encoding="utf-8")
+    (folder / "figures.py").write_text(figures, encoding="utf-8")
+    return folder
+
+
+def mine(base, *others, config=None):
+    """The study that `write_study` writes, on a model of four layers."""
+    write_study(base)
+    models = {"small": {"source": "/", "n_layers": 4}}
+    config = {"models": models, "studies": {"mine": {"models": ["small"]}}, "sweep": {}} | (
+        config or {}
+    )
+    return Studies(config, [base, *others])
+
+
+@pytest.mark.parametrize("files", [["config.yaml"], ["config.yaml", "config.book.yaml"]])
+def test_the_configs_of_the_repository_are_right(files):
+    merged = {}
+    for file in files:
+        update_config(merged, read(file))
+    check(merged, SCHEMA, [ROOT / file for file in files], [ROOT])
+
+
+def test_the_default_config_is_short():
+    assert len((ROOT / "config.yaml").read_text(encoding="utf-8").splitlines()) <= 60
+
+
+@pytest.mark.parametrize("study", NAMES)
+def test_every_product_of_a_study_has_a_function_and_every_function_a_product(study):
+    studies = default(studies={study: {"models": ["smollm2-135m"]}})
+    for kind in KINDS:
+        products = studies.products(kind)
+        file = ROOT / "studies" / study / f"{kind}.py"
+        made = {product.function.name for product in products}
+        assert made == (set(functions(file)) if file.exists() else set())
 
 
 def test_the_file_that_holds_the_key_is_named(tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
-    config = changed(("sweep", "batch_size"), -1)
-    first.write_text(yaml.safe_dump(DEFAULT))
+    config = read("config.yaml")
+    first.write_text(yaml.safe_dump(config))
+    config["sweep"]["batch_size"] = -1
     second.write_text(yaml.safe_dump({"sweep": {"batch_size": -1}}))
     with pytest.raises(MicrotomeError, match=r"second\.yaml: sweep\.batch_size"):
         check(config, SCHEMA, [first, second], [ROOT])
@@ -168,66 +181,128 @@ def last(logits): ...
 """
 
 
+def test_what_a_config_says_of_a_study_is_laid_over_what_its_folder_says(tmp_path):
+    over = {
+        "models": ["small"],
+        "stimuli": "other",
+        "statistics": {"of_one": {"layer": 2}, "again": {"use": "of_nothing", "n": 3}},
+        "figures": {"drawn": {"reads": {"further": "further"}}},
+    }
+    studies = mine(tmp_path, config={"studies": {"mine": over}})
+    statistics = {product.name: product for product in studies.products("statistics")}
+    assert list(statistics) == [*STUDY["statistics"], "again"]
+    assert statistics["of_one"].options == {"site": "pre", "layer": 2}
+    assert statistics["of_one"].stimuli == "other"
+    assert statistics["stacked"].stimuli == "more"  # it names its own
+    assert statistics["again"].function.name == "of_nothing"
+    assert statistics["again"].options == {"n": 3}
+
+
+def test_what_a_product_reads_follows_from_its_parameters(tmp_path):
+    studies = mine(tmp_path)
+    statistics = {product.name: product for product in studies.statistics()}
+    found = {
+        name: (p.sites, p.final_sites, p.layers, p.stimuli, p.of_model, p.runs_model)
+        for name, p in statistics.items()
+    }
+    assert found == {
+        "of_all": (["q", "resid_post"], [], (0, 2), "words", True, False),
+        "of_one": (["pre"], [], (3,), "words", True, False),
+        "stacked": (["resid_post"], ["logits"], None, "more", True, False),
+        "streamed": (["v"], [], (1,), "words", True, True),
+        "of_weights": ([], [], None, None, True, False),
+        "of_texts": ([], [], None, "words", True, False),
+        "of_nothing": ([], [], None, None, False, False),
+        "further": ([], [], None, None, True, False),
+    }
+    assert statistics["of_all"].chosen_sites == ["resid_post", "q"]  # in the config's order
+    assert statistics["streamed"].option("n") == 5
+    assert statistics["of_nothing"].option("m") is None
+    drawn, plain = studies.products("figures")
+    assert [product.name for product in drawn.family()] == [
+        *("drawn", "of_all", "further", "of_all", "of_weights")
+    ]
+    assert (drawn.of_model, plain.of_model) == (True, False)
+
+
+def test_statistics_of_other_studies_are_read_and_functions_used(tmp_path):
+    study = {
+        "source": "made up",
+        "stimuli": "penguins",
+        "statistics": {"n": {"use": "mine.of_nothing", "n": 7}},
+        "figures": {
+            "drawn": {
+                "use": "mine.drawn",
+                "reads": {"of_all": "mine.of_all", "further": "mine.further"},
+            }
+        },
+    }
+    write_study(tmp_path, "other", study, statistics="", figures="")
+    studies = mine(tmp_path, config={"studies": {"other": {"models": ["small"]}}})
+    (drawn,) = studies.products("figures")
+    assert drawn.function.file == tmp_path / "studies" / "mine" / "figures.py"
+    assert {read: (p.study, p.name) for read, p in drawn.reads.items()} == {
+        "of_all": ("mine", "of_all"),
+        "further": ("mine", "further"),
+    }
+    names = [(product.study, product.name) for product in studies.statistics()]
+    assert names == [
+        ("other", "n"),
+        ("mine", "of_all"),
+        ("mine", "further"),
+        ("mine", "of_weights"),
+    ]
+    # Made for the model of the study that reads them, and no other statistic of theirs.
+    assert [(m, p.name) for m, p in studies.asked()] == [("small", name) for _, name in names]
+    assert studies.sweeps() == {("small", "words"): Sweep(["q", "resid_post"], [0, 2], [])}
+
+
+def test_a_study_of_the_working_directory_wins(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    write_study(there)
+    studies = mine(here, there)
+    assert studies.study("mine").folder == here / "studies" / "mine"
+    write_study(there, "theirs")
+    assert studies.study("theirs").folder == there / "studies" / "theirs"
+    with pytest.raises(KeyError):
+        studies.study("nobodys")
+    (here / "stimuli").mkdir()
+    (here / "stimuli" / "words.yaml").touch()
+    assert studies.stimulus_file("words") == here / "stimuli" / "words.yaml"
+    assert studies.stimulus_file("none") == here / "stimuli" / "none.yaml"
+
+
+def test_a_stimulus_set_may_lie_elsewhere_and_keep_some_tokens(tmp_path):
+    elsewhere = {"words": {"file": "texts/w.yaml", "tokens": [0, -1]}, "more": {"tokens": "mean"}}
+    studies = mine(tmp_path, config={"stimuli": elsewhere})
+    assert studies.stimulus_file("words") == tmp_path / "texts" / "w.yaml"
+    assert studies.stimulus_file("more") == tmp_path / "stimuli" / "more.yaml"
+    kept = [studies.tokens_kept(name) for name in ("words", "more", "other")]
+    assert kept == [[0, -1], "mean", "all"]
+
+
 def test_a_sweep_is_the_union_of_what_studies_ask_for(tmp_path):
-    config = copy.deepcopy(DEFAULT)
-    config["models"]["small"] = {"source": "/", "n_layers": 4}
-    statistics = {
-        "whole": {"sites": ["resid_post", "q"], "layers": [2, 0]},
-        "one": {"site": "pre", "layer": 3},
-        "last": {"stimuli": "more"},
+    """Statistics that are made in a sweep of their own are no part of it."""
+    study = {"source": "made up", "stimuli": "words", "statistics": {"a": {"sites": ["k"]}}}
+    code = "from microtome.options import Sites\n\n\ndef a(section, *, sites: Sites): ...\n"
+    write_study(tmp_path, "other", study, code, "")
+    models = {"small": {"source": "/", "n_layers": 4}, "large": {"source": "/", "n_layers": 6}}
+    config = {"models": models}
+    config["studies"] = {"mine": {"models": ["small"]}, "other": {"models": ["large", "small"]}}
+    studies = mine(tmp_path, config=config)
+    assert studies.sweeps() == {
+        ("small", "words"): Sweep(["q", "k", "pre", "resid_post"], [0, 1, 2, 3], []),
+        ("large", "words"): Sweep(["k"], [0, 1, 2, 3, 4, 5], []),
+        ("small", "more"): Sweep(["resid_post"], [0, 1, 2, 3], ["logits"]),
     }
-    study(tmp_path, "other", statistics, OWN)
-    config["studies"] = {
-        "category_selectivity": {"models": ["smollm2-135m"]},
-        "other": {"models": ["small", "smollm2-135m"]},
-    }
-    assert Studies(config, [tmp_path, ROOT]).sweeps() == {
-        ("smollm2-135m", "categories"): Sweep(
-            ["q", "k", "v", "pre", "resid_post"], list(range(30)), []
-        ),
-        ("small", "categories"): Sweep(["q", "pre", "resid_post"], [0, 2, 3], []),
-        ("small", "more"): Sweep([], [], ["logits"]),
-        ("smollm2-135m", "more"): Sweep([], [], ["logits"]),
-    }
-
-
-def test_a_statistic_that_another_study_reads_is_asked_of_the_readers_model(tmp_path):
-    study(
-        tmp_path,
-        "mine",
-        {"half": {"reads": {"rsa": "category_selectivity.rsa"}}},
-        "def half(rsa): ...",
-    )
-    config = DEFAULT | {"studies": {"mine": {"models": ["smollm2-135m"]}}}
-    studies = Studies(config, [tmp_path, ROOT])
-    asked = {(model, product.study, product.name) for model, product in studies.asked()}
-    own = "smollm2-135m"
-    chain = [("category_selectivity", "cosine_similarities"), ("category_selectivity", "rsa")]
-    assert asked == {(own, "mine", "half"), *((own, *key) for key in chain)}
-    assert list(studies.sweeps()) == [(own, "categories")]
-
-
-def test_a_users_study_goes_before_one_of_the_same_name(tmp_path):
-    study(tmp_path, "hidden_states", {"one": {"site": "q", "layer": 1}}, OWN)
-    config = DEFAULT | {"studies": {"hidden_states": {"models": []}}}
-    assert [p.name for p in Studies(config, [tmp_path, ROOT]).products("statistics")] == ["one"]
-    assert Studies(config, [ROOT]).products("figures")
-
-
-def test_the_config_overrides_single_options_of_a_study():
-    config = copy.deepcopy(DEFAULT)
-    figures = {"cosine_matrices": {"layer": 3}, "more": {"use": "rsa_scatter", "layer": 2}}
-    config["studies"]["category_selectivity"]["figures"] = figures
-    studies = Studies(config, [ROOT])
-    changed = studies.product("category_selectivity", "figures", "cosine_matrices")
-    assert changed.options == {"layer": 3, "limits": [0.0, 1.0]}
-    assert studies.product("category_selectivity", "figures", "more").function.name == "rsa_scatter"
+    streamed = next(p for p in studies.statistics() if p.streamed)
+    assert studies.stream(streamed, "small") == Sweep(["v"], [1], [])
 
 
 def test_a_sweep_is_cut_into_jobs_of_so_many_layers():
     def parts(wanted, **sweep):
-        config = {"models": {"small": {"n_layers": 7}}, "sweep": sweep, "studies": {}}
-        return Studies(config, [ROOT]).parts("small", Sweep(*wanted))
+        config = {"models": {"small": {"n_layers": 7}}, "studies": {}, "sweep": sweep}
+        return Studies(config, []).parts("small", Sweep(*wanted))
 
     some = (["q"], [0, 4], [])
     assert parts(some) == [Sweep(*some)]
@@ -244,19 +319,21 @@ def test_a_sweep_is_cut_into_jobs_of_so_many_layers():
 
 
 def test_products_of_no_model_are_told_apart():
-    products = {
-        kind: [p for p in Studies(DEFAULT, [ROOT]).products(kind) if p.study == STUDY[1]]
-        for kind in ("statistics", "figures")
+    studies = default()
+    none = {
+        (product.study, product.name)
+        for product in (*studies.statistics(), *studies.products("figures"))
+        if not product.of_model
     }
-    for kind in products:
-        assert [p.name for p in products[kind] if not p.of_model] == ["fisher_z"]
-    named = {product.name: product for product in products["figures"]}
-    assert named["selectivity_scatter_fisher_z"].function.name == "selectivity_scatter"
-    assert named["rsa_scatter"].options == {"layer": 6}
+    assert none == {
+        ("category_selectivity", "fisher_z"),
+        ("mlp_distributions", "gelu"),
+        ("mlp_distributions", "linear_separation"),
+    }
 
 
 def test_what_only_tokens_can_tell_is_asked_of_them():
-    studies = Studies(DEFAULT, [ROOT])
+    studies = default()
     place = "studies.hidden_states.statistics"
     metamorphosis = studies.judged("smollm2-135m", "metamorphosis")
     assert {"key": f"{place}.scaling.target", "target": " insect"} in metamorphosis
@@ -264,14 +341,5 @@ def test_what_only_tokens_can_tell_is_asked_of_them():
     penguins = studies.judged("smollm2-135m", "penguins")
     assert {"key": f"{place}.token_profile.token", "position": 8} in penguins
     rock = studies.judged("smollm2-135m", "rock_music")
-    assert {
-        "key": "studies.attention_norms.statistics.regression.first_token",
-        "first_token": 3,
-    } in rock
-
-
-def test_the_config_of_the_books_models_is_right():
-    book = yaml.safe_load((ROOT / "config.book.yaml").read_text(encoding="utf-8"))
-    merged = copy.deepcopy(DEFAULT)
-    update_config(merged, book)
-    check(merged, SCHEMA, [ROOT / "config.yaml", ROOT / "config.book.yaml"], [ROOT])
+    key = "studies.attention_norms.statistics.regression.first_token"
+    assert {"key": key, "first_token": 3} in rock

@@ -35,12 +35,13 @@ def write_config(folder, model, **changes):
     """Write mine.yaml: one study on the tiny model, at layer 2, and coarse figures."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     config["style"]["dpi"] = 50
-    at_layer = {"layer": 2}
     config["studies"] = {
         STUDY: {
             "models": ["tiny"],
-            "statistics": {"qkv_points": at_layer, "similarity_distributions": at_layer},
-            "figures": {"cosine_matrices": at_layer, "rsa_scatter": at_layer},
+            "statistics": {
+                name: {"layer": 2} for name in ("qkv_points", "similarity_distributions")
+            },
+            "figures": {name: {"layer": 2} for name in ("cosine_matrices", "rsa_scatter")},
         }
     }
     config["models"] = {"tiny": {"source": str(model), "n_layers": 4} | changes}

@@ -127,7 +127,7 @@ def _option(file: Path, name: str, argument: ast.arg, default: ast.expr | None) 
         raise MicrotomeError(
             f"{place} has a type that the config cannot check; use one of microtome.options"
         )
-    kind = ast.unparse(argument.annotation)
+    kind = getattr(argument.annotation, "attr", ast.unparse(argument.annotation))
     if default is None:
         return Option(kind, wanted, REQUIRED)
     try:

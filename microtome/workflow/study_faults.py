@@ -162,7 +162,7 @@ def _option_faults(name: str, value: Any, option: Option) -> Iterator[Fault]:
     for site in value if isinstance(value, list) else [value]:
         if of_sites and isinstance(site, str) and site not in SITES:
             yield (name,), f"no site {site!r} of a block; {nearest(site, list(SITES))}"
-    ascending = not option.type.endswith("Limits") or not fits(value, schema) or value[0] < value[1]
+    ascending = option.type != "Limits" or not fits(value, schema) or value[0] < value[1]
     if not fits(value, schema) or not ascending:
         yield (name,), f"wants {option.wanted.text}; has {shown(value)}"
 
@@ -256,7 +256,7 @@ def _site_faults(product: Product) -> Iterator[Fault]:
                 said = f"{product.name!r}, which reads it, wants {SEVERAL_SITES.text}"
                 yield (*member.path, "sites"), f"{said}; has {shown(member.chosen_sites)}"
     for name, option in function.options.items():
-        if option.type.endswith(("ComparableSites", "SitePair")):
+        if option.type in ("ComparableSites", "SitePair"):
             heads = {"n_heads": "heads", "n_kv_heads": "heads"}  # queries share keys and values
             widths = {
                 site: tuple(heads.get(d, d) for d in SITES[site]) for site in product.option(name)

@@ -107,7 +107,7 @@ class TextFaults:
     def _label_faults(self, product: Product, sets: list[str]) -> Iterator[Fault]:
         """Labels that no word has."""
         for name, option in product.function.options.items():
-            if option.type.endswith("LabelPair"):
+            if option.type == "LabelPair":
                 known = [label for stimuli in sets for label in self._labels(stimuli)]
                 for label in product.option(name):
                     if label not in known:
@@ -125,7 +125,7 @@ class TextFaults:
             position = product.option(name)
             if position is None:
                 continue
-            match option.type.rpartition(".")[2]:
+            match option.type:
                 case "Position" if held == "mean" or position not in held:
                     wanted = f"token {position} of each text"
                 case "FirstPosition" if held == "mean" or all(0 <= n < position for n in held):
