@@ -223,8 +223,10 @@ def memory_said(folder: Path) -> float:
 
 def test_a_fork_s_memory_is_its_own(tmp_path):
     """Another script has had the server import 512 MiB."""
-    (tmp_path / "ballast.py").write_text("ballast = b'1' * (512 << 20)")
-    server = Server(tmp_path, tmp_path)
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "ballast.py").write_text("ballast = b'1' * (512 << 20)")
+    server = Server(tmp_path, packages)
     assert server.run("import ballast") == (0, "", "")
     assert server.run(JOB) == (0, "", "")
     assert 64 <= memory_said(tmp_path) < 256
@@ -245,8 +247,9 @@ def test_a_job_s_memory_is_not_that_of_the_process_that_started_it(tmp_path):
 
 def test_a_server_that_has_imported_everything_has_one_thread(server):
     """Fork copies one thread only: what another held at that moment nobody would let go of."""
-    scripts = sorted((forks.ROOT / "scripts").rglob("*.py"))
-    statements = [line for file in scripts for line in ast.parse(file.read_text()).body]
+    folders = (forks.ROOT / "scripts", forks.ROOT / "studies")
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+    statements = [line for file in files for line in ast.parse(file.read_text()).body]
     imports = [ast.unparse(s) for s in statements if isinstance(s, ast.Import | ast.ImportFrom)]
     assert server.run("\n".join(imports)) == (0, "", "")
     status = Path(f"/proc/{server.process.pid}/status").read_text()

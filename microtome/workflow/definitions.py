@@ -11,10 +11,10 @@ from microtome.workflow.reading import Reading, is_text, last_name, read
 
 @dataclass(eq=False)
 class Statement:
-    """A statement at the top level of a module; imports and docstrings are none.
+    """A statement at the top level of a module, other than an import or a docstring.
 
     Attributes:
-        module: where it stands.
+        module: the module.
         node: its syntax tree.
         place: its number within the module.
     """
@@ -47,9 +47,9 @@ class Statement:
 
     @property
     def always_runs(self) -> bool:
-        """Whether it counts wherever its module is imported: it is neither code nor a constant.
+        """Whether it counts wherever its module is imported: all but definitions and constants.
 
-        An assignment to an attribute or an item changes something that another one defines.
+        An assignment to an attribute or an item changes what another statement defines.
         """
         match self.node:
             case ast.Assign(targets=targets):
@@ -60,7 +60,7 @@ class Statement:
 
     @property
     def is_movable(self) -> bool:
-        """Whether its place in the module has no effect: a function that nothing is run for."""
+        """Whether it may stand anywhere in the module: a function that runs nothing yet."""
         match self.node:
             case ast.FunctionDef(name, args, decorator_list=[]) | ast.AsyncFunctionDef(
                 name, args, decorator_list=[]

@@ -12,7 +12,7 @@ from microtome.workflow.definitions import Module, Statement
 from microtome.workflow.names import Chain, Import
 from microtome.workflow.reading import Change
 
-#: What imports modules, or finds them, by a name that the code may not tell.
+#: Functions and tables that give modules by a name, which may be made at run time.
 _IMPORTERS = (
     "__import__",
     "importlib.import_module",
@@ -21,19 +21,19 @@ _IMPORTERS = (
     "runpy",
     "sys.modules",
 )
-#: Python's own functions that reach everything in the module that they are called in.
+#: Built-in functions that can read every name of the module they are called in.
 _OPENERS = ("eval", "exec", "globals", "vars")
 
 
 @dataclass(frozen=True)
 class Whole:
-    """All that a module defines, imports, and has below it."""
+    """Everything that a module defines and imports, and all modules below it."""
 
     module: Module
 
 
 #: What code depends on: a statement; a module, for what runs when it is imported; a whole module;
-#: or something that is not followed, of another package or of the plumbing, by its dotted name.
+#: or the dotted name of something that is not followed, in another package or in the plumbing.
 Target = Statement | Module | Whole | str
 
 
@@ -41,8 +41,8 @@ class Digested(NamedTuple):
     """The digest of a statement, after what it is sorted by.
 
     Attributes:
-        order: the module; functions by name, whatever their order there; then all else in order.
-        digest: of the statement's code, and of what each of its names is.
+        order: the module, then functions by name, then the other statements by place.
+        digest: the digest of the statement's code, and of what each of its names refers to.
     """
 
     order: tuple[str, bool, str, int]
@@ -62,7 +62,7 @@ class Code:
         """
         self.root = root
         self._named_plumbing = is_plumbing
-        # Each is asked again and again for the same, and never gives another answer.
+        # These are asked the same many times.
         self.module = cache(self.module)
         self.file = cache(self.file)
         self.digested = cache(self.digested)
@@ -225,7 +225,7 @@ class Code:
         if any(name in _OPENERS for name in outside):
             yield Whole(module)
         if any(f"{name}.".startswith(f"{i}.") for name in outside for i in _IMPORTERS):
-            # Whatever is named, in full or at its beginning, or lies in the same package.
+            # Every module that a text names, also only its beginning, and the package itself.
             for text in (module.name[0], *reading.texts):
                 parts = tuple(text.strip(".").split("."))
                 if all(map(str.isidentifier, parts)):
@@ -257,8 +257,8 @@ class Code:
     def _leaves_traces(self, statement: Statement) -> bool:
         """Whether a definition may change another one when its module is imported.
 
-        A decorator may do that, or the class that another one is derived from: whatever runs then
-        may note somewhere what it is given.
+        A decorator may add the function to a table, and so may a base class: all code that runs
+        during the import is looked at.
         """
         if statement.is_movable:
             return False

@@ -1,15 +1,16 @@
 """A digest of the code that a product depends on, for Snakemake to compare.
 
-A product depends on functions. Each is followed through every name that it uses, to functions,
-classes and constants of this repository and to the packages it is installed with, of which the
-version counts. Besides definitions, a module's other statements count wherever the module is
-imported, as they run then. What cannot be told from the code counts whole: all of a module that is
-passed on as a value, that is read by an attribute it does not define, or that is imported by a
-name made up at run time.
+A product is made by functions. Each is followed through the names that it uses: to functions,
+classes and constants of this repository, and to installed packages, whose versions count. A
+module's other statements count wherever the module is imported, because they run then. Code that
+cannot be followed counts whole: a module that is passed on as a value, that is asked for an
+attribute it does not define, or that is imported by a name made at run time.
 
-Docstrings, comments, layout, the order of functions and the wording of errors do not count, nor
-does the plumbing: how files are written and jobs are run. Not seen are a docstring that a result is
-made of, and a constant that a function changes in place while it makes another constant of it.
+Docstrings, comments, layout, the order of functions and the wording of errors do not count. Nor
+does plumbing: the code that writes files and runs jobs.
+
+Three things are not noticed: a docstring that a result is made of, the order of imports, and a
+function that changes a constant in place while another constant is made of it.
 """
 
 import hashlib
@@ -20,12 +21,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from microtome import store
-from microtome.workflow.definitions import Statement
+from microtome.workflow.definitions import Module, Statement
 from microtome.workflow.dependencies import Code, Target
-from microtome.workflow.names import Chain
+from microtome.workflow.names import Chain, Import
 
-#: Modules that no product depends on: they move results, but decide none. Where what they write
-#: changes, `microtome.store.FORMAT` says so.
+#: Modules that no product depends on. They carry results and do not change them. When they write
+#: something else than before, raise `microtome.store.FORMAT`.
 PLUMBING = (
     "microtome/errors.py",
     "microtome/options.py",
@@ -33,12 +34,12 @@ PLUMBING = (
     "microtome/texts/requirements.py",
     "microtome/workflow/",
 )
-#: What lies among them and decides results: what the inputs of products are.
+#: The module among them that products do depend on: it makes their inputs.
 NOT_PLUMBING = ("microtome/workflow/inputs.py",)
 
 #: Packages that are imported under another name than they are installed under.
 _INSTALLED_AS = {"sklearn": "scikit-learn", "yaml": "PyYAML", "PIL": "pillow"}
-#: Packages that decide what others return, though our code may not name them.
+#: Packages whose results depend on other packages, which our code may not name.
 _RELIES_ON = {
     "matplotlib": ("numpy",),
     "pandas": ("numpy",),
@@ -65,7 +66,7 @@ def code_digest(roots: Sequence[tuple[Path, str]], root: Path) -> str:
         MicrotomeError: a file that is not Python.
     """
     code = _code(root.absolute())
-    named = [(code.module(file.absolute()), name) for file, name in roots]
+    named = _named(code, roots)
     targets = [target for module, name in named for target in code.attribute(module, (name,))]
     return _digest(code, targets, [f"{module.label}:{name}" for module, name in named])
 
@@ -105,16 +106,19 @@ def imported(
         MicrotomeError: a file that is not Python.
     """
     code = _code(root.absolute())
+
+    def runs(module: Module) -> list[tuple[Import, Path]]:
+        inner = [s.reading.runs for s in module.statements] if roots is None else []
+        return [(value, module.base) for values in (module.runs, *inner) for value in values]
+
+    called = _named(code, roots or ())
+    targets = [target for module, name in called for target in code.attribute(module, (name,))]
+    reached = [target for target in code.closure(targets) if isinstance(target, Statement)]
+    waiting = [(value, s.module.base) for s in reached for value in s.reading.runs]
+    first = [code.module(script.absolute()), *(module for module, _ in called)]
+    waiting += [found for module in first for found in runs(module)]
+    seen = set(first)
     names: dict[Chain, None] = {}
-    modules = [
-        code.module(file.absolute()) for file in (script, *(file for file, _ in roots or ()))
-    ]
-    waiting = [(value, module.base) for module in modules for value in module.runs]
-    if roots is not None:
-        called = [t for file, name in roots for t in code.attribute(code.module(file), (name,))]
-        reached = [t for t in code.closure(called) if isinstance(t, Statement)]
-        waiting += [(value, s.module.base) for s in reached for value in s.reading.runs]
-    seen = set(modules)
     while waiting:
         value, base = waiting.pop()
         files = code.files(value, base)
@@ -123,9 +127,12 @@ def imported(
         for module in map(code.module, files):
             if module not in seen:
                 seen.add(module)
-                inner = [] if roots is not None else [s.reading.runs for s in module.statements]
-                waiting += [(v, module.base) for values in (module.runs, *inner) for v in values]
+                waiting += runs(module)
     return list(names)
+
+
+def _named(code: Code, roots: Sequence[tuple[Path, str]]) -> list[tuple[Module, str]]:
+    return [(code.module(file.absolute()), name) for file, name in roots]
 
 
 def _digest(code: Code, targets: Iterable[Target], names: list[str]) -> str:

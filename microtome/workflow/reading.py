@@ -1,9 +1,9 @@
 """What a Python statement says: its code, the names it binds, and the names it uses.
 
-Names are followed by Python's own rules of scope: a parameter or a local variable hides a
-definition of the same name. The code of a statement is its syntax tree as text, without docstrings
-and without the arguments of an error that is raised. Annotations are part of the code: the fields
-of a dataclass and the options of a product are read off them.
+Names follow Python's rules of scope: a parameter or a local variable hides a definition of the same
+name. The code of a statement is its syntax tree as text, without docstrings and without the
+arguments of an error that is raised. Annotations belong to the code, because dataclasses and the
+options of products are made from them.
 """
 
 import ast
@@ -19,12 +19,12 @@ _READERS = {"copy", "count", "format", "get", "index", "items", "join", "keys", 
 
 
 class Change(NamedTuple):
-    """A place where something may be changed: an item or attribute is set, a method is called.
+    """Something that code may change: it sets an item or an attribute, or calls a method.
 
     Attributes:
-        chain: what may be changed.
-        is_called: whether it is itself called.
-        immediate: whether this is when the module is imported, not only when a function is called.
+        chain: the name of what may change.
+        is_called: whether the code calls it, and not one of its methods.
+        immediate: whether the code runs when the module is imported.
     """
 
     chain: Chain
@@ -38,20 +38,19 @@ class Reading:
 
     Attributes:
         code: its syntax tree as text.
-        bound: names that it binds in its module.
-        rebound: names of its module that functions within it declare `global`.
-        uses: what it reads of its module's names.
-        immediate: those of `uses` that are read when the module is imported, and not only when a
-            function is called; annotations are left out.
-        changes: what it may change in place of what its module's names are.
-        imports: names that it binds in its module by an import.
-        imported: what functions and classes within it read of names that they import themselves,
-            each with the attributes read.
-        runs: what it imports, anywhere within it.
+        bound: the module's names that it binds.
+        rebound: the module's names that functions in it declare `global`.
+        uses: the module's names that it reads.
+        immediate: the part of `uses` that it reads when the module is imported, without
+            annotations. The rest is read when a function is called.
+        changes: objects of the module that it may change in place.
+        imports: the module's names that it binds by an import.
+        imported: names that functions and classes in it import themselves, each with the
+            attributes that are read of it.
+        runs: everything that it imports.
         texts: its string constants.
-        holds_state: whether what it defines may be changed in place.
-        registers: whether it has functions that set a global name, or that are called with each
-            class that is derived.
+        holds_state: whether it defines an object that can be changed in place.
+        registers: whether it sets a global name in a function, or has an `__init_subclass__`.
     """
 
     code: str = ""
@@ -79,7 +78,7 @@ def read(node: ast.stmt, package: Chain) -> Reading:
 
 
 class _Scope:
-    """The names of the module, a class, a function or a comprehension, as far as they are seen."""
+    """The names that have been seen in a module, a class, a function or a comprehension."""
 
     def __init__(self, kind: str, parameters: set[str] | None = None) -> None:
         self.kind = kind
@@ -98,7 +97,7 @@ class _Reader(ast.NodeVisitor):
         self._found = Reading()
         self._code: list[str] = []
         self._scopes = [_Scope("module")]
-        self._later = False  # within a function's body, which runs when it is called
+        self._later = False  # in the body of a function, which runs when it is called
         self._annotation = False
 
     def read(self, node: ast.stmt) -> Reading:
@@ -300,7 +299,7 @@ class _Reader(ast.NodeVisitor):
         yield
         self._scopes.pop()
         self._later = before
-        # What a class binds, its methods do not see, and its body may read before it is bound.
+        # Methods do not see what a class binds, and its body may read a name before it binds it.
         hidden = set() if scope.kind == "class" else scope.bound - scope.outer
         around = self._scopes[-1].uses
         for chain in scope.uses:
