@@ -33,18 +33,27 @@ CONFIGS = {
         "style.colour: unknown key; known: theme, dpi",
     ),
     "unknown_key_of_sweep": ("sweep: {batchsize: 8}", "did you mean 'batch_size'?"),
-    "nothing_below_models": ("models:", "mine.yaml: models: wants a name and a source"),
+    "nothing_below_models": (
+        "models:",
+        "mine.yaml: models: wants models by name, as in mine: {source: ",
+    ),
     "models_are_a_list": (
         "models: [gpt2]",
-        'wants a name and a source for each model; has ["gpt2"]',
+        'models: wants models by name, as in mine: {source: /data/mine, n_layers: 24}; has ["gpt2"]',
     ),
-    "studies_are_a_text": ("studies: all", "studies: wants a block for each study, by the name"),
-    "style_is_a_text": ("style: dark", 'style: wants {theme: …, dpi: …}; has "dark"'),
+    "studies_are_a_text": (
+        "studies: all",
+        "studies: wants studies by the names of their folders, as in",
+    ),
+    "style_is_a_text": ("style: dark", 'style: wants the keys theme and dpi; has "dark"'),
     "same_key_twice": (
         "style: {dpi: 100}\nsweep: {threads: 1}\nstyle: {theme: dark}",
         "mine.yaml, line 3: the key 'style' stands there twice; join the two",
     ),
-    "study_without_models": (study("", "corpus"), "studies.corpus: wants models, and perhaps"),
+    "study_without_models": (
+        study("", "corpus"),
+        "studies.corpus: wants {models: […]}, and any stimuli, ",
+    ),
     # Names
     "model_named_with_a_slash": (model("/", name="a/b"), f"models: 'a/b' is no name: {MODEL_NAME}"),
     "model_named_above": (model("/", name="../x"), f"models: '../x' is no name: {MODEL_NAME}"),
@@ -147,7 +156,7 @@ OVERLAYS = {
     "a_text": (b"style\n", "wants keys, as in `style: {dpi: 100}`; has 'style'"),
     "latin_1": (b"# caf\xe9\nstyle: {dpi: 100}\n", "byte 5 is not UTF-8; save it as such"),
     "utf16": ("style: {dpi: 100}".encode("utf-16"), "byte 0 is not UTF-8; save it as such"),
-    "refers_to_itself": (b"style: &a {dpi: *a}\n", "refers to itself: an alias (*name) stands"),
+    "refers_to_itself": (b"style: &a {dpi: *a}\n", "refers to itself: an alias (*) stands"),
     "cut_short": (b"style: {dpi: 100\n", ", line 2: not YAML (", "close what is open"),
     "tabs": (b"style:\n\tdpi: 100\n", ", line 2: not YAML (", "indent with spaces"),
     "control_character": (b"style: {dpi: 100}\x07\n", ", line 1: has the control character #x07"),
@@ -155,7 +164,7 @@ OVERLAYS = {
     "of_python": (b"style: !!python/name:os.system\n", ", line 1: not YAML (could not determine"),
     "key_twice_in_json": (
         b'{"style": {"dpi": 100},\n"style": {"theme": "dark"}}\n',
-        ", line 2: the key 'style' stands there twice; join the two",
+        ": the key 'style' stands there twice; join the two",
     ),
 }
 
@@ -185,7 +194,7 @@ CASES |= {
     ),
     "given_on_the_command_line": Case(
         "style: {theme: dark}",
-        ("--config: style: wants {theme: …, dpi: …}; has",),
+        ("--config: style: wants the keys theme and dpi; has",),
         arguments=("--config", "style=dark"),
     ),
     "in_the_last_of_two_files": Case(

@@ -34,9 +34,12 @@ FOLDERS = {
     ),
     "empty": (
         study(""),
-        f"{FILE}: wants source, stimuli, statistics, figures and tables; has null",
+        f"{FILE}: wants the keys source, stimuli, statistics, figures and tables; has null",
     ),
-    "a_list": (study("- a\n"), f"{FILE}: wants source, stimuli, statistics, figures and tables; "),
+    "a_list": (
+        study("- a\n"),
+        f"{FILE}: wants the keys source, stimuli, statistics, figures and tables; ",
+    ),
     "unknown_key": (
         study("source: x\nfigurs: {}\n"),
         f"{FILE}: figurs: unknown key; did you mean 'figures'?",
@@ -49,7 +52,7 @@ FOLDERS = {
     "nothing_as_source": (study("source:\n"), f"{FILE}: source: wants where the study comes from"),
     "statistics_are_a_list": (
         study("source: x\nstatistics: [a]\n"),
-        f"{FILE}: statistics: wants a name and options for each, as in ",
+        f"{FILE}: statistics: wants names with options, as in cosine_matrices",
     ),
     "same_key_twice": (
         study("source: x\nfigures: {}\nfigures: {}\n"),
@@ -154,7 +157,7 @@ def test_a_study_that_cannot_be_made_is_refused_in_one_line(tmp_path, name):
 def test_a_study_that_is_only_read_is_checked_too(tmp_path):
     files = study("- a\n")
     config = "studies: {category_selectivity: {figures: {masks: {reads: {word_pairs: mine.a}}}}}"
-    says = (f"{FILE}: wants source, stimuli, statistics, figures and tables; has",)
+    says = (f"{FILE}: wants the keys source, stimuli, statistics, figures and tables; has",)
     assert_refused(tmp_path, Case(config, says, files))
 
 

@@ -8,7 +8,10 @@ MLP, NORMS, STATES = "mlp_distributions", "attention_norms", "hidden_states"
 #: A config on top of the workflow's own, and what is said of it.
 CONFIGS = {
     # Products
-    "statistics_are_a_list": (study("{statistics: [rsa]}"), "statistics: wants a name and options"),
+    "statistics_are_a_list": (
+        study("{statistics: [rsa]}"),
+        "statistics: wants names with options, as in",
+    ),
     "a_figure_is_a_number": (study("{figures: {masks: 5}}"), "figures.masks: wants options, as in"),
     "unknown_key": (study("{figurs: {}}"), "figurs: unknown key; did you mean 'figures'"),
     "no_such_study": (
@@ -47,7 +50,7 @@ CONFIGS = {
     ),
     "use_of_a_path": (
         study("{figures: {masks: {use: ../masks}}}"),
-        'masks.use: wants a name, or study.name; has "../masks"',
+        'masks.use: wants a name, or study.name for that of another study; has "../masks"',
     ),
     # What is read
     "reads_is_a_list": (

@@ -23,7 +23,7 @@ STIMULI = {
         b'source: x\ntexts: ["\\ud83d"]\n',
         ", line 2: not YAML (found invalid Unicode character escape code)",
     ),
-    "refers_to_itself": (b"source: x\ntexts: &a [b, *a]\n", "texts: entry 2 is empty or no text"),
+    "refers_to_itself": (b"source: x\ntexts: &a [b, *a]\n", ", line 2: refers to itself: an alias"),
     "unknown_key": (b"source: x\ntext: [a]\n", "unknown key 'text'; did you mean 'texts'?"),
     "key_twice": (
         b"source: x\ntemplate: 'A {word}'\nwords:\n  fruit: [a, b]\n  fruit: [c, d]\n",
@@ -134,7 +134,7 @@ NEEDS = {
     "a_set_that_is_a_text": (
         "stimuli: {mine: words.yaml}",
         {},
-        "mine.yaml: stimuli.mine: wants {file: …, tokens: …}",
+        "mine.yaml: stimuli.mine: wants {file: …} or {tokens: all, last, mean or [positions]}",
     ),
     "texts_for_weights": (
         study("{statistics: {weight_counts: {stimuli: penguins}}}", "mlp_distributions"),
