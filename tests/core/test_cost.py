@@ -307,7 +307,7 @@ def test_the_plan_may_be_made_while_a_run_is_at_work(tmp_path, checkpoints):
 @pytest.fixture
 def plan():
     """scripts/plan.py as a module."""
-    file = Path(__file__).parents[1] / "scripts" / "plan.py"
+    file = Path(__file__).parents[2] / "scripts" / "plan.py"
     spec = spec_from_file_location("plan", file)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
