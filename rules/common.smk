@@ -61,11 +61,12 @@ def code(script):
 
 def product_code(product):
     """The digest of a product's code: its function, and what makes its inputs and writes it."""
-    roots = [(product.function.file, product.function.name)]
+    inputs = ROOT / "microtome" / "workflow" / "inputs.py"
+    roots = [(product.function.file, product.function.name), (inputs, "arguments")]
+    roots += [(inputs, provider) for provider in sorted(product.providers)]
     if product.kind == "figures":
-        roots += [(ROOT / "microtome" / "figures" / "style.py", name) for name in ("style", "save")]
-    providers = ROOT / "microtome" / "workflow" / "inputs.py"
-    roots += [(providers, provider) for provider in sorted(product.providers)]
+        style = ROOT / "microtome" / "figures" / "style.py"
+        roots += [(style, name) for name in ("token_texts", "style", "save")]
     return code_digest(roots, ROOT)
 
 

@@ -200,6 +200,11 @@ LONG = (
     "test_staleness",
     "test_workflow",
     "test_ranges",
+    "test_bad_studies",
+    "test_bad_config",
+    "test_extending",
+    "test_verify",
+    "test_hidden_states",
     "test_grammar_tuning",
 )
 

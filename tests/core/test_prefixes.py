@@ -64,7 +64,7 @@ def test_equals_the_hooked_full_forward(checkpoints, rows, name):
 
 
 def test_smollm2_reading_the_study_of_categories(smollm2, rows):
-    stimuli = read_stimuli(Path(__file__).parents[1] / "stimuli" / "categories.yaml")
+    stimuli = read_stimuli(Path(__file__).parents[2] / "stimuli" / "categories.yaml")
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     everything = tokenizer([stimulus.text for stimulus in stimuli])["input_ids"]
     texts = [np.array(ids) for ids in everything if len(ids) == 5]

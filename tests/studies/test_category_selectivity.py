@@ -19,7 +19,7 @@ from microtome.statistics.similarity import cosine_similarities, representationa
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
-STIMULI = read_stimuli(Path(__file__).parents[1] / "stimuli" / "categories.yaml")
+STIMULI = read_stimuli(Path(__file__).parents[2] / "stimuli" / "categories.yaml")
 SITES = ["q", "k", "v"]
 LAYERS = [0, 2, 3]
 

@@ -23,7 +23,7 @@ from microtome.store.datasets import read_dataset, write_dataset
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ROCK = ROOT / "stimuli" / "rock_music.yaml"
 
 

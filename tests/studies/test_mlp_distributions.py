@@ -23,7 +23,7 @@ from microtome.statistics.distributions import gelu_demonstration
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SITES = ["ln2_out", "pre", "post", "mlp_out"]
 TEXT = "Would you prefer a strawberry-flavored peanut or a peanut-flavored strawberry?"
 CONFIG = study("mlp_distributions")

@@ -9,7 +9,7 @@ from docutils.core import publish_parts
 
 from microtome.workflow.captions import captions
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STUDIES = sorted(file.parent for file in ROOT.glob("studies/*/study.yaml"))
 
 

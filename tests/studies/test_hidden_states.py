@@ -28,7 +28,7 @@ from microtome.store.tables import write_table
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import load_tokenizer, target_id, token_table
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STUDY = "hidden_states"
 MODELS = ["gpt2", "gpt_neo", "smollm2"]
 

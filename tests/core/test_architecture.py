@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 #: The ground floor first; modules of the ground floor stand directly in the library.
 FLOORS = ("", "store", "model", "texts", "sweep", "statistics", "figures", "workflow")
 MODULES = sorted((ROOT / "microtome").rglob("*.py"))

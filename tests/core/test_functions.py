@@ -11,7 +11,7 @@ from microtome.options import ALL_TOKENS, WORDS
 from microtome.workflow.functions import REQUIRED, functions, read_function
 from microtome.workflow.values import fits
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 IMPORTS = "from typing import Annotated, Literal\n\nfrom microtome import options\n\n\n"
 
 

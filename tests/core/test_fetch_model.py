@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("dialled")
 
 @pytest.fixture(scope="module")
 def main() -> Callable[..., None]:
-    script = Path(__file__).parents[1] / "scripts" / "fetch_model.py"
+    script = Path(__file__).parents[2] / "scripts" / "fetch_model.py"
     return runpy.run_path(str(script))["main"]
 
 

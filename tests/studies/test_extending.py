@@ -22,7 +22,7 @@ from microtome.errors import MicrotomeError
 from microtome.workflow.config import INPUTS
 from microtome.workflow.faults import check
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STUDY = "studies/residual_growth"
 N_LAYERS = 4
 

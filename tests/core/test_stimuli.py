@@ -17,7 +17,7 @@ from microtome.texts.rows import row_columns, sequences
 from microtome.texts.stimuli import Stimulus, read_stimuli
 from microtome.texts.tokens import token_table
 
-CATEGORIES = Path(__file__).parents[1] / "stimuli" / "categories.yaml"
+CATEGORIES = Path(__file__).parents[2] / "stimuli" / "categories.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from microtome.workflow.config_files import origin, read_config
 from microtome.workflow.faults import check
 from microtome.workflow.functions import functions
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "config.schema.yaml"
 NAMES = sorted(file.parent.name for file in ROOT.glob("studies/*/study.yaml"))
 

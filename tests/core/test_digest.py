@@ -14,7 +14,7 @@ from microtome.errors import MicrotomeError
 from microtome.workflow import digest
 from microtome.workflow.digest import code_digest, imported, script_digest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 CODE = """
 # == make.py

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STUDY = "category_selectivity"
 
 

@@ -222,17 +222,22 @@ def test_requests_grow_with_the_attempt():
     assert (needed.runtime(1), needed.runtime(3)) == (60, 180)
 
 
+def scale(clone: Clone) -> None:
+    """Add a statistic that runs the model itself, and its figure."""
+    scaling = {"stimuli": "texts", "factor": 0.8, "target": " a"}
+    products = {"statistics": {"scaling": scaling}, "figures": {"scaling": {}}}
+    clone.save_study("hidden_states", products)
+    clone.change("studies", "hidden_states", to={"models": ["tiny"]})
+
+
 def test_a_dry_run_says_what_it_cannot_know_yet(tmp_path, checkpoints):
     clone = Clone(tmp_path, checkpoints["gpt2"])
     clone.change("models", "tiny", "n_layers", to=4)
-    scaling = {"checkpoint": True, "tokens": True, "factor": 0.8, "target": " a"}
-    study = {"models": ["tiny"], "stimuli": "texts", "statistics": {"scaling": scaling}}
-    figures = {"scaling": {"reads": ["scaling"]}}
-    clone.change("studies", "hidden_states", to=study | {"figures": figures})
+    scale(clone)
     for _ in range(2):  # without a manifest, then with it and without token tables
         done = clone.snakemake("--dry-run")
         assert done.returncode == 0, done.stderr
-        assert (done.stdout + done.stderr).count(" mem_mb=<TBD>") == 6  # 2 sweeps, 4 statistics
+        assert (done.stdout + done.stderr).count(" mem_mb=<TBD>") == 7  # 2 sweeps, 5 statistics
         clone.run("results/models/tiny/manifest.json")
 
 
@@ -274,9 +279,7 @@ def test_the_plan_counts_the_tokens_that_are_kept(tmp_path, checkpoints):
 def test_the_plan_has_the_statistics_that_grow_with_pairs_of_words(tmp_path, checkpoints):
     clone = Clone(tmp_path, checkpoints["llama"])
     clone.change("models", "tiny", "n_layers", to=4)
-    scaling = {"checkpoint": True, "tokens": True, "factor": 0.8, "target": " a"}
-    study = {"models": ["tiny"], "stimuli": "texts", "statistics": {"scaling": scaling}}
-    clone.change("studies", "hidden_states", to=study | {"figures": {}})
+    scale(clone)
     assert planned(clone).keys() == {
         ("tiny", "words"),
         ("tiny", "texts"),
@@ -284,7 +287,6 @@ def test_the_plan_has_the_statistics_that_grow_with_pairs_of_words(tmp_path, che
     }
     words = {"source": "x", "template": "{word}", "words": {"a": [f"w{i}" for i in range(2000)]}}
     clone.save(words, "stimuli/many.yaml")
-    clone.change("stimuli", "many", to="stimuli/many.yaml")
     clone.change("studies", "category_selectivity", "stimuli", to="many")
     done = clone.snakemake("plan", "--quiet", "all")
     [line] = [line for line in done.stdout.splitlines() if "many, pairs of words" in line]
@@ -307,7 +309,7 @@ def test_the_plan_may_be_made_while_a_run_is_at_work(tmp_path, checkpoints):
 @pytest.fixture
 def plan():
     """scripts/plan.py as a module."""
-    file = Path(__file__).parents[1] / "scripts" / "plan.py"
+    file = Path(__file__).parents[2] / "scripts" / "plan.py"
     spec = spec_from_file_location("plan", file)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)

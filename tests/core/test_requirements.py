@@ -99,7 +99,7 @@ rule:
 @pytest.mark.parametrize("first_token", [1, 99])
 def test_the_job_that_makes_the_table_judges_it(gpt2, tmp_path, first_token):
     judged = json.dumps([{"key": "studies.a.b", "first_token": first_token}])
-    script = Path(__file__).parents[1] / "scripts" / "token_table.py"
+    script = Path(__file__).parents[2] / "scripts" / "token_table.py"
     workflow = WORKFLOW.replace("CHECKPOINT", repr(str(gpt2))).replace("JUDGED", repr(judged))
     (tmp_path / "Snakefile").write_text(workflow.replace("SCRIPT", repr(str(script))))
     (tmp_path / "texts.yaml").write_text("source: x\ntexts: [One two]\n")

@@ -25,7 +25,7 @@ from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 #: What the site `pre` is in a model, and how figures say it.
 FACTS = {"activation_function": "SiLU", "gated": 1, "module": "mlp.gate_proj", "side": "output"}
 DEFINITION = "pre = output of gate_proj, before SiLU"
