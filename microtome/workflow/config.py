@@ -6,8 +6,7 @@ them is a function of the same name in statistics.py, figures.py or tables.py (`
 one).
 """
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +15,7 @@ from typing import Any
 from microtome.sites import FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
 from microtome.workflow.functions import REQUIRED, Function, read_function
-
-Config = Mapping[str, Any]
+from microtome.workflow.places import Config, stimulus_file, study_folder
 
 KINDS = ("statistics", "figures", "tables")
 #: Inputs of statistics that are no statistics themselves, as `microtome.workflow.inputs` provides
@@ -157,19 +155,6 @@ class Study:
     models: tuple[str, ...]
     stimuli: str | None
     entries: dict[str, dict[str, Config]]
-
-
-def study_folder(name: str, bases: Iterable[Path]) -> Path | None:
-    """The folder of a study: below the first of these places that has it."""
-    folders = (base / "studies" / name for base in bases)
-    return next((folder for folder in folders if (folder / "study.yaml").is_file()), None)
-
-
-def known_studies(bases: Iterable[Path]) -> list[str]:
-    """The names of all studies that have a folder."""
-    return sorted(
-        {file.parent.name for base in bases for file in base.glob("studies/*/study.yaml")}
-    )
 
 
 def read_study(name: str, config: Config, folder: Path) -> Study:
@@ -392,19 +377,6 @@ class Sweep:
     stop: int | None = None
 
 
-def known_stimuli(bases: Iterable[Path]) -> list[str]:
-    """The names of all stimulus sets that have a file of their name."""
-    return sorted({file.stem for base in bases for file in base.glob("stimuli/*.yaml")})
-
-
 def is_input(parameter: str) -> bool:
     """Whether a parameter of a statistic is an input that is no statistic itself."""
     return parameter in INPUTS or parameter in SITES or parameter in FINAL_SITES
-
-
-def stimulus_file(config: Config, stimuli: str, bases: Sequence[Path]) -> Path:
-    """The file of a stimulus set; where no folder has it, its place in the first one."""
-    entry = config.get("stimuli", {}).get(stimuli, {})
-    file = os.path.expanduser(entry.get("file", f"stimuli/{stimuli}.yaml"))
-    found = (base / file for base in bases if (base / file).exists())
-    return next(found, bases[0] / file)

@@ -18,8 +18,9 @@ from microtome.sites import SITES
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.stimuli import read_stimuli
-from microtome.workflow.config import Config, Studies, known_stimuli, stimulus_file, study_folder
+from microtome.workflow.config import Studies
 from microtome.workflow.config_files import COMMAND_LINE, origin, read_config
+from microtome.workflow.places import Config, known_stimuli, stimulus_file, study_folder
 from microtome.workflow.schema import Fault, schema_faults
 from microtome.workflow.study_faults import study_faults
 

@@ -9,19 +9,9 @@ from microtome.errors import MicrotomeError, nearest
 from microtome.options import SEVERAL_SITES
 from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
-from microtome.workflow.config import (
-    INPUTS,
-    KEYS,
-    KINDS,
-    Config,
-    Product,
-    Studies,
-    Study,
-    is_input,
-    known_studies,
-    study_folder,
-)
+from microtome.workflow.config import INPUTS, KEYS, KINDS, Product, Studies, Study, is_input
 from microtome.workflow.functions import REQUIRED, Function, Option, functions
+from microtome.workflow.places import Config, known_studies, study_folder
 from microtome.workflow.schema import Fault, schema_faults
 from microtome.workflow.text_faults import TextFaults
 from microtome.workflow.values import fits, shown

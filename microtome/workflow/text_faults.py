@@ -13,7 +13,8 @@ from microtome.options import (
     Need,
 )
 from microtome.texts.stimuli import Stimulus, read_stimuli
-from microtome.workflow.config import Product, Studies, known_stimuli
+from microtome.workflow.config import Product, Studies
+from microtome.workflow.places import known_stimuli
 from microtome.workflow.schema import Fault
 
 

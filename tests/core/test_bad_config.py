@@ -39,7 +39,7 @@ CONFIGS = {
     ),
     "models_are_a_list": (
         "models: [gpt2]",
-        'models: wants models by name, as in mine: {source: /data/mine, n_layers: 24}; has',
+        "models: wants models by name, as in mine: {source: /data/mine, n_layers: 24}; has",
     ),
     "studies_are_a_text": (
         "studies: all",
