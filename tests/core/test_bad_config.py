@@ -189,8 +189,8 @@ CASES |= {
     ),
     "overlay_with_too_long_a_name": Case(
         "style: {dpi: 100}",
-        ("microtome: xxx", "x: File name too long; name a file that can be read"),
-        arguments=("x" * 256,),
+        ("microtome: nnn", "n: File name too long; name a file that can be read"),
+        arguments=("n" * 256,),
     ),
     "given_on_the_command_line": Case(
         "style: {theme: dark}",
