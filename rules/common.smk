@@ -1,20 +1,13 @@
 # What several rules use: the checked config, and where products lie.
-import ast
 import re
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-from snakemake.io import IOFile
 
 from microtome.workflow.captions import captions
 from microtome.workflow.config import Studies
 from microtome.workflow.digest import code_digest, script_digest
 from microtome.errors import MicrotomeError
 from microtome.workflow.faults import check
-from microtome.store.checksums import size_and_time
-from microtome.model.architectures import plain_taps
-from microtome.model.sources import Folder, Package, Untrained, parse_source
 
 #: The folder of this repository, also where another workflow imports this one.
 ROOT = Path(workflow.current_basedir).parent
@@ -142,32 +135,3 @@ def all_activations():
 def all_tokens():
     """The token table of every sweep."""
     return [f"results/tokens/{model}/{stimuli}.h5" for model, stimuli in SWEEPS]
-
-
-def taps_param(model, sites, name, file):
-    """A param: where sites lie in a model's blocks; <TBD> until the model is fetched.
-
-    It takes wildcards alone, since Snakemake records no param that is made from input files.
-
-    Args:
-        model: the model's name.
-        sites: what the job reads.
-        name: the name of the job's rule.
-        file: a file that it makes. If the model has been deleted since, the taps are those that
-            Snakemake recorded of this file: a checkpoint that is gone makes nothing stale.
-    """
-
-    def taps(wildcards):
-        try:
-            return plain_taps(f"results/models/{model}/manifest.json", sites)
-        except FileNotFoundError:
-            # Where this workflow is imported as a module, names have a prefix.
-            making = next(known for known in workflow.rules if known.name.endswith(name))
-            made = IOFile(file, rule=making)
-            for param in workflow.persistence.params(made) or ():
-                recorded = ast.literal_eval(param) if param.startswith("{") else {}
-                if recorded and recorded.keys() <= set(sites):
-                    return recorded
-            raise
-
-    return taps

@@ -1,0 +1,112 @@
+# Functions for the `input:` and `params:` of rules that make models, activations and statistics.
+import ast
+from importlib.metadata import PackageNotFoundError, version
+
+from snakemake.io import IOFile
+
+from microtome.model.architectures import plain_taps
+from microtome.model.sources import Folder, Package, Untrained, parse_source
+from microtome.store.checksums import size_and_time
+
+#: The sites that the model's stored weights lie at.
+MLP_SITES = ("pre", "pre_linear", "post")
+
+
+def reference_manifest(wildcards):
+    """The manifest of the model whose shape an untrained model copies; none for other models."""
+    source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
+    untrained = isinstance(source, Untrained)
+    return {"reference": f"results/models/{source.model}/manifest.json"} if untrained else {}
+
+
+def folder_files(wildcards):
+    """Size and time of each file in a model's source folder; None for other sources.
+
+    If the files were inputs, Snakemake would read all weights twice to compare them.
+    """
+    source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
+    if not isinstance(source, Folder):
+        return None
+    made = Path(f"results/models/{wildcards.model}/checkpoint")
+    kinds = {".json", ".safetensors", ".txt", ".model", ".jinja"}
+    files = sorted(file for file in source.path.iterdir() if file.suffix in kinds)
+    return {file.name: size_and_time(file, made / file.name) for file in files}
+
+
+def package_version(wildcards):
+    """The version of the package that a model is in; None for other sources."""
+    source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)
+    try:
+        return version(source.package) if isinstance(source, Package) else None
+    except PackageNotFoundError:
+        return None
+
+
+def statistic_inputs(product):
+    """An input function: what a statistic's function is called with."""
+
+    def inputs(wildcards):
+        found = {"statistics": statistics_read(product)}
+        if product.reads_tokens:
+            found["tokens"] = f"results/tokens/{wildcards.model}/{product.stimuli}.h5"
+        if product.reads_checkpoint:
+            found["manifest"] = f"results/models/{wildcards.model}/manifest.json"
+            found["checkpoint"] = ancient(f"results/models/{wildcards.model}/checkpoint")
+        if product.sites and not product.streamed:
+            layers = studies.layers(product, wildcards.model)
+            found["layers"] = activation_files(wildcards.model, product.stimuli, layers, False)
+        if product.final_sites:
+            found["final"] = activation_files(wildcards.model, product.stimuli, [], True)
+        return found
+
+    return inputs
+
+
+def model_params(product):
+    """Of a statistic made from a model: where its sites lie, and how it is run."""
+    sweep = config["sweep"]
+    sites = product.chosen_sites if product.streamed else MLP_SITES
+
+    def taps(wildcards):
+        file = product_file(product, "h5").format(model=wildcards.model)
+        name = rule_name("statistic", product.study, product.name)
+        return taps_param(wildcards.model, sites, name, file)(wildcards)
+
+    if product.streamed:
+        return {
+            "layers": lambda wildcards: studies.layers(product, wildcards.model),
+            "taps": taps,
+            **{key: sweep[key] for key in ("batch_size", "threads", "device", "dtype")},
+        }
+    if product.runs_model:
+        return {"threads": sweep["threads"]}
+    return {"taps": taps} if "stored" in product.inputs else {}
+
+
+def taps_param(model, sites, name, file):
+    """A param: where sites lie in a model's blocks; <TBD> until the model is fetched.
+
+    It takes wildcards alone, since Snakemake records no param that is made from input files.
+
+    Args:
+        model: the model's name.
+        sites: what the job reads.
+        name: the name of the job's rule.
+        file: a file that it makes. If the model has been deleted since, the taps are those that
+            Snakemake recorded of this file: a checkpoint that is gone makes nothing stale.
+    """
+
+    def taps(wildcards):
+        try:
+            return plain_taps(f"results/models/{model}/manifest.json", sites)
+        except FileNotFoundError:
+            # Where this workflow is imported as a module, names have a prefix.
+            making = next(known for known in workflow.rules if known.name.endswith(name))
+            made = IOFile(file, rule=making)
+            for param in workflow.persistence.params(made) or ():
+                recorded = ast.literal_eval(param) if param.startswith("{") else {}
+                if recorded and recorded.keys() <= set(sites):
+                    return recorded
+            raise
+
+    return taps
