@@ -29,6 +29,21 @@ def clone(tmp_path_factory, model):
     return clone
 
 
+def test_a_model_that_is_deleted_makes_nothing_stale(clone, tmp_path):
+    # Before the edits: one of them touches the files of the model's source.
+    clone = clone.copy(tmp_path / "edited")
+    shutil.rmtree(clone.product("models"))
+    assert clone.planned() == set()
+    clone.product("activations/tiny/words/layer-01.h5").unlink()
+    for folder in ("statistics/category_selectivity", "figures/category_selectivity"):
+        shutil.rmtree(clone.product(folder))
+    # What the sweep needs is fetched again, and with it goes all that is made from the model.
+    stale = ALL - GELU
+    assert clone.planned() == stale
+    assert clone.run() == stale
+    assert clone.planned() == set()
+
+
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edit_makes_exactly_its_products_stale(clone, tmp_path, edit):
     make, stale = EDITS[edit]
@@ -115,20 +130,6 @@ def test_products_that_were_changed_by_hand_are_noticed_and_made_again(clone, tm
     figure.unlink()
     assert clone.run() == GELU_FIGURE
     assert clone.verify() == []
-
-
-def test_a_model_that_is_deleted_makes_nothing_stale(clone, tmp_path):
-    clone = clone.copy(tmp_path / "edited")
-    shutil.rmtree(clone.product("models"))
-    assert clone.planned() == set()
-    clone.product("activations/tiny/words/layer-01.h5").unlink()
-    for folder in ("statistics/category_selectivity", "figures/category_selectivity"):
-        shutil.rmtree(clone.product(folder))
-    # What the sweep needs is fetched again, and with it goes all that is made from the model.
-    stale = ALL - GELU
-    assert clone.planned() == stale
-    assert clone.run() == stale
-    assert clone.planned() == set()
 
 
 def test_a_sweep_that_makes_the_same_bytes_stops_there(tmp_path, gpt2_tokenizer):
