@@ -234,7 +234,7 @@ def test_a_dry_run_says_what_it_cannot_know_yet(tmp_path, checkpoints):
     clone = Clone(tmp_path, checkpoints["gpt2"])
     clone.change("models", "tiny", "n_layers", to=4)
     scale(clone)
-    # Without a manifest: 2 sweeps, 5 statistics; with it one of them, which reads weights, is known.
+    # Without a manifest: 2 sweeps, 5 statistics. With it, the one that reads weights is known.
     for n_unknown in (7, 6):
         done = clone.snakemake("--dry-run")
         assert done.returncode == 0, done.stderr
