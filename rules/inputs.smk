@@ -83,8 +83,26 @@ def model_params(product):
     return {"taps": taps} if "stored" in product.inputs else {}
 
 
+class LaterTaps(dict):
+    """The taps of a model that is not fetched yet.
+
+    Snakemake records the text of a job's params when the job has ended, but for a job that it
+    submits, those that it saw while it planned.
+    """
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def __repr__(self):
+        try:
+            return repr(self.make())
+        except FileNotFoundError:
+            return "<TBD>"
+
+
 def taps_param(model, sites, name, file):
-    """A param: where sites lie in a model's blocks; <TBD> until the model is fetched.
+    """A param: where sites lie in a model's blocks.
 
     It takes wildcards alone, since Snakemake records no param that is made from input files.
 
@@ -96,9 +114,12 @@ def taps_param(model, sites, name, file):
             Snakemake recorded of this file: a checkpoint that is gone makes nothing stale.
     """
 
+    def known():
+        return plain_taps(f"results/models/{model}/manifest.json", sites)
+
     def taps(wildcards):
         try:
-            return plain_taps(f"results/models/{model}/manifest.json", sites)
+            return known()
         except FileNotFoundError:
             # Where this workflow is imported as a module, names have a prefix.
             making = next(known for known in workflow.rules if known.name.endswith(name))
@@ -107,6 +128,6 @@ def taps_param(model, sites, name, file):
                 recorded = ast.literal_eval(param) if param.startswith("{") else {}
                 if recorded and recorded.keys() <= set(sites):
                     return recorded
-            raise
+            return LaterTaps(known)
 
     return taps

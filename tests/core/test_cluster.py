@@ -69,7 +69,7 @@ def submitted(slurm, tmp_path_factory, model, request):
 def unswept(local: Clone, folder: Path) -> Clone:
     """The local run up to its token tables: what is left to do is submitted, or reads that."""
     clone = local.copy(folder / "clone")
-    for kind in ("activations", "statistics", "figures"):
+    for kind in ("activations", "statistics", "figures", "tables"):
         shutil.rmtree(clone.product(kind))
     return clone
 
