@@ -122,7 +122,7 @@ def taps_param(model, sites, name, file):
             return known()
         except FileNotFoundError:
             # Where this workflow is imported as a module, names have a prefix.
-            making = next(known for known in workflow.rules if known.name.endswith(name))
+            making = next(other for other in workflow.rules if other.name.endswith(name))
             made = IOFile(file, rule=making)
             for param in workflow.persistence.params(made) or ():
                 recorded = ast.literal_eval(param) if param.startswith("{") else {}
