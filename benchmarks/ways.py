@@ -159,7 +159,7 @@ def scaling(name: str, task: Task) -> None:
     report(imported)
     from microtome.store.datasets import read_dataset
     from microtome.store.layers import read_columns
-    from microtome.sweep.interventions import scaled_blocks
+    from microtome.sweeps.interventions import scaled_blocks
 
     # The product has the target's probability only. All others are computed again.
     ids = read_columns(tokens(task.model, task.table))["token_id"]
@@ -183,7 +183,7 @@ def _run(script: str, task: Task, outputs: list[str], **params: object) -> float
     # What any way would import on first use.
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 
-    from microtome.model.architectures import plain_taps
+    from microtome.models.architectures import plain_taps
     from microtome.workflow.load import load
 
     if "function" in params:

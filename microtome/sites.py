@@ -2,7 +2,7 @@
 
 Names are TransformerLens' short names; q and k are the projections' outputs, before rotary
 positions and before any per-head norm. Which sites a model has depends on its architecture:
-`microtome.model.architectures` says where each lies.
+`microtome.models.architectures` says where each lies.
 """
 
 #: Every site of a block, in the order of computation, with the dimensions that follow `token`.

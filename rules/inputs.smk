@@ -4,8 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from snakemake.io import IOFile
 
-from microtome.model.architectures import plain_taps
-from microtome.model.sources import Folder, Package, Untrained, parse_source
+from microtome.models.architectures import plain_taps
+from microtome.models.sources import Folder, Package, Untrained, parse_source
 from microtome.store.checksums import size_and_time
 
 #: The sites that the model's stored weights lie at.

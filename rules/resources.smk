@@ -1,7 +1,7 @@
 # The memory and time that jobs request, from the model's shape and the texts' lengths.
 import json
 
-from microtome.sweep import cost
+from microtome.sweeps import cost
 
 
 def read_model(manifest):

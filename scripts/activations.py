@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from microtome.model.taps import from_plain
+from microtome.models.taps import from_plain
 from microtome.store.layers import (
     Section,
     layer_of,
@@ -16,7 +16,7 @@ from microtome.store.layers import (
     write_layers,
     write_layers_beside,
 )
-from microtome.sweep.sweep import sweep_table
+from microtome.sweeps.sweep import sweep_table
 from microtome.texts.rows import row_columns
 from microtome.workflow.jobs import job
 

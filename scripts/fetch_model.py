@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from microtome.errors import MicrotomeError
-from microtome.model.fetch import fetch, manifest
-from microtome.model.sources import parse_source
+from microtome.models.fetch import fetch, manifest
+from microtome.models.sources import parse_source
 from microtome.store.checksums import record
 from microtome.workflow.jobs import job
 
@@ -17,7 +17,7 @@ def main(
     checkpoint: Path,
     manifest_file: Path,
 ) -> None:
-    """Fetch one model; see `microtome.model.fetch`.
+    """Fetch one model; see `microtome.models.fetch`.
 
     Args:
         name: the model's name in the config.

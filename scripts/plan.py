@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, in_short
-from microtome.model.sources import Folder, Hub, Package, Untrained, parse_source
+from microtome.models.sources import Folder, Hub, Package, Untrained, parse_source
 from microtome.store.checksums import RESULTS
-from microtome.sweep import cost
+from microtome.sweeps import cost
 from microtome.texts.stimuli import read_stimuli
 
 CHARACTERS_PER_TOKEN = 4
@@ -50,8 +50,8 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
     """The shape of a model that is not fetched yet, from its config."""
     from transformers import AutoConfig
 
-    from microtome.model.checkpoint import read_config, sizes
-    from microtome.model.skeleton import skeleton
+    from microtome.models.checkpoint import read_config, sizes
+    from microtome.models.skeleton import skeleton
 
     try:
         match source:

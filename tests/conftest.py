@@ -15,8 +15,8 @@ from huggingface_hub import constants
 from origins import StandInHub, Trap
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Tokenizer
 
-from microtome.model.fetch import fetch, manifest
-from microtome.model.sources import Package
+from microtome.models.fetch import fetch, manifest
+from microtome.models.sources import Package
 
 # Two files run at a time, a core each: threads beyond would wait for each other. One thread also
 # keeps clear of a race in MKL, which makes half of a process's first activation function
@@ -32,7 +32,7 @@ SIZES = {
 }
 GROUPED = SIZES | {"num_key_value_heads": 2, "intermediate_size": 40}
 
-#: One tiny configuration per architecture of microtome.model.architectures, and the two NeoX forms.
+#: A tiny configuration per architecture of microtome.models.architectures, and both NeoX forms.
 CONFIGS = {
     "gpt2": ("gpt2", SIZES),
     "gpt_neo": (
@@ -78,7 +78,7 @@ def build(folder: Path, name: str, dtype: torch.dtype = torch.float32, **changes
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A checkpoint folder as `fetch` makes it for each tiny configuration."""
-    from microtome.model.sources import Folder
+    from microtome.models.sources import Folder
 
     root = tmp_path_factory.mktemp("models")
     folders = {}

@@ -17,7 +17,7 @@ RSA = {"statistics/category_selectivity/tiny/rsa"} | RSA_FIGURE
 COSINES = {"statistics/category_selectivity/tiny/cosine_similarities"} | COSINE_FIGURE | RSA
 TSNE_FIGURE = {"figures/mlp_distributions/tiny/tsne"}
 TSNE = {"statistics/mlp_distributions/tiny/tsne"} | TSNE_FIGURE
-ARCHITECTURES = "microtome/model/architectures.py"
+ARCHITECTURES = "microtome/models/architectures.py"
 GELU_FIGURE = {"figures/mlp_distributions/gelu"}
 GELU = {"statistics/mlp_distributions/gelu"} | GELU_FIGURE
 WEIGHTS_TABLE = {"tables/mlp_distributions/tiny/weight_counts"}
@@ -47,7 +47,7 @@ def drop_comments(clone: Clone) -> None:
 
 def docstrings(clone: Clone) -> None:
     clone.replace("studies/category_selectivity/statistics.py", '"""Correlation', '"""The one')
-    clone.replace("microtome/sweep/sweep.py", '"""The sweep:', '"""The one sweep:')
+    clone.replace("microtome/sweeps/sweep.py", '"""The sweep:', '"""The one sweep:')
     clone.replace("microtome/statistics/similarity.py", '"""Correlate', '"""Just correlate')
 
 
@@ -215,7 +215,7 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         FIGURES,
     ),
     "a method of a class that one statistic reads": (
-        in_code("microtome/model/stored.py", "return stored.T", "return stored.transpose()"),
+        in_code("microtome/models/stored.py", "return stored.T", "return stored.transpose()"),
         WEIGHTS,
     ),
     "a decorator": (
@@ -245,11 +245,11 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         set(),
     ),
     "a function of the sweep": (
-        in_code("microtome/sweep/sweep.py", "max(layers) + 1", "1 + max(layers)"),
+        in_code("microtome/sweeps/sweep.py", "max(layers) + 1", "1 + max(layers)"),
         SWEPT,
     ),
     "a method in the sweep": (
-        in_code("microtome/model/calls.py", "Stop(Exception)", "Stop(BaseException)"),
+        in_code("microtome/models/calls.py", "Stop(Exception)", "Stop(BaseException)"),
         SWEPT,
     ),
     # What carries results about, and decides none.
@@ -334,7 +334,7 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
     ),
     "a model of another architecture in its place": (swap_architecture, ALL - GELU),
     "what jobs ask a cluster for": (
-        in_code("microtome/sweep/cost.py", "MARGIN = 1.25", "MARGIN = 1.5"),
+        in_code("microtome/sweeps/cost.py", "MARGIN = 1.25", "MARGIN = 1.5"),
         set(),
     ),
     "an option that has its default": (

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from microtome.model.architectures import taps_of
-from microtome.model.checkpoint import read_json
+from microtome.models.architectures import taps_of
+from microtome.models.checkpoint import read_json
 from microtome.sites import SITES
-from microtome.sweep.batches import batched
-from microtome.sweep.sweep import sweep
+from microtome.sweeps.batches import batched
+from microtome.sweeps.sweep import sweep
 
 GATED = {"llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"}
 

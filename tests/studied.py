@@ -14,8 +14,8 @@ from hooked import taps_at
 from microtome.statistics.layers import stack_layers
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.store.layers import write_layers
-from microtome.sweep.batches import batched
-from microtome.sweep.sweep import sweep
+from microtome.sweeps.batches import batched
+from microtome.sweeps.sweep import sweep
 from microtome.workflow.inputs import compute
 from microtome.workflow.load import load
 

@@ -57,7 +57,7 @@ def of_least(**at_most: float) -> tuple[Bar, ...]:
 
 PREFIXES = """\
 The linear layers, which are nearly all of the work, multiply 38 rows for the sweep and 170 for the
-peers (`microtome/sweep/prefixes.py`); in the first block both, to find that the bits are the same.
+peers (`microtome/sweeps/prefixes.py`); in the first block both, to find that the bits are the same.
 A block's products take 63 ms for 38 rows and 176 for 170 here: its 123 MB of weights are read
 whatever the number of rows. Of the sweep's time, 4.9 s go into running blocks, the writer
 beside them, 0.1 s each into building the model without weights and mapping them; the rest waits

@@ -10,7 +10,7 @@ def stage_labels(histograms: xr.Dataset) -> list[str]:
 
     Args:
         histograms: coordinate `site`; attributes of
-            `microtome.model.stored.StoredMLP.attributes`.
+            `microtome.models.stored.StoredMLP.attributes`.
     """
     function = histograms.attrs["activation_function"]
     between = {"pre": "Expansion", "post": function}
@@ -32,7 +32,7 @@ def site_definition(statistic: xr.Dataset) -> str:
 
     Args:
         statistic: attributes `site` and those of
-            `microtome.model.stored.StoredMLP.attributes` for that site.
+            `microtome.models.stored.StoredMLP.attributes` for that site.
     """
     facts = statistic.attrs
     site, function = facts["site"], facts["activation_function"]

@@ -12,7 +12,7 @@ import xarray as xr
 from scipy.special import erf
 
 from microtome.errors import MicrotomeError
-from microtome.model.stored import StoredMLP
+from microtome.models.stored import StoredMLP
 from microtome.statistics.moments import accumulate, layers_by_sites
 from microtome.statistics.positions import require_positions, rows_at
 from microtome.store.layers import Section

@@ -51,7 +51,7 @@ def target_log_probability(log_probabilities: np.ndarray, target: int) -> xr.Dat
     """Log-probability of a target token, with each block's output scaled in turn.
 
     Args:
-        log_probabilities: what `microtome.sweep.interventions.scaled_blocks` returned.
+        log_probabilities: what `microtome.sweeps.interventions.scaled_blocks` returned.
         target: the target's token id.
 
     Returns:

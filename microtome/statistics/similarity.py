@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
-from microtome.model.stored import StoredMLP
+from microtome.models.stored import StoredMLP
 from microtome.statistics.correlation import correlation_matrix, site_pairs
 from microtome.statistics.distributions import freedman_diaconis
 from microtome.statistics.positions import require_all_tokens, require_words

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from microtome.errors import MicrotomeError
-from microtome.model.architectures import taps_of
-from microtome.model.checkpoint import config_json
-from microtome.model.taps import check_sites
+from microtome.models.architectures import taps_of
+from microtome.models.checkpoint import config_json
+from microtome.models.taps import check_sites
 from microtome.sites import SITES
 from microtome.texts.rows import sequences
 from microtome.texts.tokens import load_tokenizer, target_id

@@ -93,7 +93,7 @@ def token_table(
         MicrotomeError: a checkpoint without a tokenizer, or with that of another model; a text
             longer than the model's context, or too short for a position.
     """
-    from microtome.model.checkpoint import read_config, sizes
+    from microtome.models.checkpoint import read_config, sizes
 
     tokenizer = load_tokenizer(checkpoint)
     model = sizes(read_config(checkpoint))

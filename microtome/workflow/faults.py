@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, nearest
-from microtome.model.architectures import ARCHITECTURES, taps_of
-from microtome.model.checkpoint import config_json, read_json, source_files, weight_files
-from microtome.model.sources import Folder, Untrained, parse_source
-from microtome.model.taps import ENDS, check_sites
+from microtome.models.architectures import ARCHITECTURES, taps_of
+from microtome.models.checkpoint import config_json, read_json, source_files, weight_files
+from microtome.models.sources import Folder, Untrained, parse_source
+from microtome.models.taps import ENDS, check_sites
 from microtome.sites import SITES
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml

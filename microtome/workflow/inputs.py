@@ -22,7 +22,7 @@ from microtome.store.datasets import open_layer, read_dataset
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from microtome.model.stored import StoredMLP
+    from microtome.models.stored import StoredMLP
     from microtome.store.layers import Section
 
 
@@ -101,8 +101,8 @@ def tokens(job: Any) -> xr.Dataset:
 
 def stored(job: Any) -> "StoredMLP":
     """The model's weights, as they are stored."""
-    from microtome.model.stored import StoredMLP
-    from microtome.model.taps import from_plain
+    from microtome.models.stored import StoredMLP
+    from microtome.models.taps import from_plain
 
     taps = from_plain(job.params.taps)
     return StoredMLP(job.input.checkpoint, job.input.manifest, taps)
@@ -125,9 +125,9 @@ def checkpoint(job: Any) -> Path:
 
 def stream(job: Any) -> "Iterator[Section]":
     """Sections as a sweep makes them, batch by batch and layer by layer; none is stored."""
-    from microtome.model.taps import from_plain
+    from microtome.models.taps import from_plain
     from microtome.store.layers import read_columns
-    from microtome.sweep.sweep import sweep_table
+    from microtome.sweeps.sweep import sweep_table
 
     return sweep_table(
         checkpoint(job),

@@ -83,7 +83,7 @@ def scaling(
     target: Target,
 ) -> xr.Dataset:
     """What scaling each block's output does to the prediction of a target token."""
-    from microtome.sweep.interventions import scaled_blocks  # which imports torch
+    from microtome.sweeps.interventions import scaled_blocks  # which imports torch
 
     wanted = target_id(tokenizer, target)
     predicted = scaled_blocks(checkpoint, token_ids(tokens), factor)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import xarray as xr
 
-from microtome.model.stored import StoredMLP
+from microtome.models.stored import StoredMLP
 from microtome.options import (
     POSITIONS,
     Count,

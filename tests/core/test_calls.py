@@ -8,10 +8,10 @@ import torch
 from hooked import columns, taps_at
 
 from microtome.errors import MicrotomeError
-from microtome.model.calls import Call, SharedTensors
-from microtome.model.mapped import MappedModel
-from microtome.sweep.batches import batched
-from microtome.sweep.sweep import sweep
+from microtome.models.calls import Call, SharedTensors
+from microtome.models.mapped import MappedModel
+from microtome.sweeps.batches import batched
+from microtome.sweeps.sweep import sweep
 
 #: Texts of three lengths, many of each, and batches of two.
 LENGTHS = [40] * 6 + [31] * 6 + [17] * 3

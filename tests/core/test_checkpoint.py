@@ -17,9 +17,9 @@ from origins import CONFIGS, Trap, contents, logits, refused, shard, tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-import microtome.model.sources as sources
-from microtome.model.checkpoint import read_config, sizes
-from microtome.model.fetch import fetch, manifest
+import microtome.models.sources as sources
+from microtome.models.checkpoint import read_config, sizes
+from microtome.models.fetch import fetch, manifest
 
 #: Sockets are watched: nothing but a loopback stand-in for the hub is reached.
 pytestmark = pytest.mark.usefixtures("dialled")

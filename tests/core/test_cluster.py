@@ -15,7 +15,7 @@ import pytest
 from slurm import Slurm
 from workflows import TEXTS, Clone, held
 
-from microtome.sweep import cost
+from microtome.sweeps import cost
 
 pytestmark = pytest.mark.cluster
 

@@ -13,11 +13,11 @@ import pytest
 import xarray as xr
 from workflows import Clone
 
-from microtome.model.checkpoint import sizes
-from microtome.model.fetch import manifest
-from microtome.model.skeleton import skeleton
+from microtome.models.checkpoint import sizes
+from microtome.models.fetch import manifest
+from microtome.models.skeleton import skeleton
 from microtome.store.datasets import write_dataset
-from microtome.sweep import cost
+from microtome.sweeps import cost
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import token_table
 
@@ -27,10 +27,10 @@ SWEEP = """
 import re, sys
 from pathlib import Path
 from microtome.store.layers import read_columns, write_layers_beside
-from microtome.model.architectures import taps_of
-from microtome.model.checkpoint import read_json
-from microtome.sweep.batches import batched
-from microtome.sweep.sweep import sweep
+from microtome.models.architectures import taps_of
+from microtome.models.checkpoint import read_json
+from microtome.sweeps.batches import batched
+from microtome.sweeps.sweep import sweep
 checkpoint, tokens, folder, sites, final = sys.argv[1:]
 columns = read_columns(tokens)
 batches = batched(columns, 32)

@@ -11,10 +11,10 @@ from hooked import columns, load
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from microtome.errors import MicrotomeError
-from microtome.model.fetch import fetch
-from microtome.model.sources import Folder
-from microtome.sweep.batches import batched
-from microtome.sweep.sweep import sweep
+from microtome.models.fetch import fetch
+from microtome.models.sources import Folder
+from microtome.sweeps.batches import batched
+from microtome.sweeps.sweep import sweep
 
 #: Two texts of seven tokens and one of four.
 SEQUENCES = [

@@ -10,7 +10,7 @@ import pytest
 from origins import COMMIT, refused, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from microtome.model.fetch import manifest
+from microtome.models.fetch import manifest
 
 #: Sockets are watched: nothing but a loopback stand-in for the hub is reached.
 pytestmark = pytest.mark.usefixtures("dialled")

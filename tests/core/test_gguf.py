@@ -13,8 +13,8 @@ from origins import contents, refused
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import microtome.model.sources as sources
-from microtome.model.fetch import fetch, manifest
+import microtome.models.sources as sources
+from microtome.models.fetch import fetch, manifest
 
 #: Sockets are watched: nothing but a loopback stand-in for the hub is reached.
 pytestmark = pytest.mark.usefixtures("dialled")

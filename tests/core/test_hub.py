@@ -10,8 +10,8 @@ from origins import COMMIT, contents, logits, refused, shard, tiny
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-import microtome.model.sources as sources
-from microtome.model.fetch import fetch, manifest
+import microtome.models.sources as sources
+from microtome.models.fetch import fetch, manifest
 
 #: Sockets are watched: nothing but a loopback stand-in for the hub is reached.
 pytestmark = pytest.mark.usefixtures("dialled")

@@ -6,7 +6,7 @@ import torch
 from conftest import CONFIGS
 from transformers import AutoModelForCausalLM
 
-from microtome.sweep.interventions import scaled_blocks
+from microtome.sweeps.interventions import scaled_blocks
 
 IDS = np.random.default_rng(0).integers(1, 101, 9)
 #: A log-softmax is a difference of float32 numbers around 20, so its error does not shrink with it.
@@ -71,7 +71,7 @@ def test_factor_one_changes_nothing(checkpoints):
 
 
 def test_reads_each_blocks_weights_once(checkpoints, monkeypatch):
-    from microtome.model.mapped import MappedModel
+    from microtome.models.mapped import MappedModel
 
     read = []
     original = MappedModel.block_weights

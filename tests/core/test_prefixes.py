@@ -11,9 +11,9 @@ from torch import nn
 from transformers import AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from microtome.sweep.batches import batched
-from microtome.sweep.prefixes import Prefixes, PrefixSharing
-from microtome.sweep.sweep import sweep
+from microtome.sweeps.batches import batched
+from microtome.sweeps.prefixes import Prefixes, PrefixSharing
+from microtome.sweeps.sweep import sweep
 from microtome.texts.stimuli import read_stimuli
 
 #: Ten texts of six tokens with the first five in common, one of them twice.

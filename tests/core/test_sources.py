@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microtome.errors import MicrotomeError
-from microtome.model.sources import Folder, Hub, Package, Untrained, parse_source
+from microtome.models.sources import Folder, Hub, Package, Untrained, parse_source
 
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 seeded = settings(derandomize=True, deadline=None, max_examples=300)

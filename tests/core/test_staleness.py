@@ -146,7 +146,7 @@ def test_a_sweep_that_makes_the_same_bytes_stops_there(tmp_path, gpt2_tokenizer)
     clone.run()
     layer = clone.product("activations/tiny/texts/layer-01.h5")
     assert layer.stat().st_size > 100e6
-    clone.replace("microtome/model/calls.py", "Stop(Exception)", "Stop(BaseException)")
+    clone.replace("microtome/models/calls.py", "Stop(Exception)", "Stop(BaseException)")
     assert clone.planned() == TEXT_SWEEP | HISTOGRAMS
     assert clone.run("tokens") == set()
     assert clone.run("activations") == TEXT_SWEEP

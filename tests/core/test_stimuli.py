@@ -314,6 +314,6 @@ def test_any_texts_and_words_are_read_as_they_stand(gpt2, texts, words):
 
 
 def test_every_tiny_configuration_is_an_architecture_of_the_table():
-    from microtome.model.architectures import ARCHITECTURES
+    from microtome.models.architectures import ARCHITECTURES
 
     assert {model_type for model_type, _ in CONFIGS.values()} == set(ARCHITECTURES)

@@ -9,12 +9,12 @@ from torch.nn.functional import gelu, silu
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from microtome.errors import MicrotomeError
-from microtome.model.fetch import fetch
-from microtome.model.mapped import MappedModel
-from microtome.model.sources import Folder
+from microtome.models.fetch import fetch
+from microtome.models.mapped import MappedModel
+from microtome.models.sources import Folder
 from microtome.store.layers import read_section, write_layers
-from microtome.sweep.batches import batched
-from microtome.sweep.sweep import sweep
+from microtome.sweeps.batches import batched
+from microtome.sweeps.sweep import sweep
 
 #: Texts of unequal length, down to a single token; three share a length.
 LENGTHS = [7, 1, 12, 7, 5, 7, 2]

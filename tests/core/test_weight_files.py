@@ -11,9 +11,9 @@ from origins import COMMIT, contents, logits, refused, shard, tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-import microtome.model.sources as sources
-from microtome.model.checkpoint import config_json, read_config, source_files
-from microtome.model.fetch import fetch
+import microtome.models.sources as sources
+from microtome.models.checkpoint import config_json, read_config, source_files
+from microtome.models.fetch import fetch
 
 
 def edit(folder: Path, **values: object) -> None:

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from microtome.errors import MicrotomeError
 from microtome.figures.labels import site_definition
-from microtome.model.architectures import plain_taps
-from microtome.model.stored import StoredMLP
+from microtome.models.architectures import plain_taps
+from microtome.models.stored import StoredMLP
 
 
 def stored(folder):
@@ -139,8 +139,8 @@ def test_weights_are_read_without_torch(tmp_path):
     manifest = describe(folder)
     code = (
         "import sys; from microtome.statistics.similarity import weight_product; "
-        "from microtome.model.stored import StoredMLP; "
-        "from microtome.model.taps import from_plain; "
+        "from microtome.models.stored import StoredMLP; "
+        "from microtome.models.taps import from_plain; "
         f"taps = from_plain({plain_taps(manifest, ['pre', 'post'])!r}); "
         f"weight_product(StoredMLP({str(folder)!r}, {str(manifest)!r}, taps), 1); "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
 from microtome.figures.style import style
-from microtome.model.fetch import fetch
-from microtome.model.sources import Folder
+from microtome.models.fetch import fetch
+from microtome.models.sources import Folder
 from microtome.statistics import regression as least_squares
 from microtome.statistics.norms import log_norms, norm_histograms
 from microtome.statistics.regression import autoregression, regression

@@ -10,8 +10,8 @@ from scipy import stats
 from studied import by_layer, layer_files
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from microtome.model.fetch import fetch
-from microtome.model.sources import Folder
+from microtome.models.fetch import fetch
+from microtome.models.sources import Folder
 from microtome.statistics.correlation import correlations
 from microtome.statistics.positions import at_word, distinct
 from microtome.statistics.selectivity import selectivity, similarity_distributions

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from microtome.errors import MicrotomeError
 from microtome.figures.style import fonts_for, style
 from microtome.figures.text import shown, text_heatmap, text_height, typeset
-from microtome.model.fetch import fetch
-from microtome.model.sources import Folder
+from microtome.models.fetch import fetch
+from microtome.models.sources import Folder
 from microtome.statistics.selectivity import t_tests, text_tuning, word_activations
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.texts.stimuli import read_stimuli

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
 from microtome.figures.style import save, style
-from microtome.model.fetch import fetch
-from microtome.model.sources import Folder
+from microtome.models.fetch import fetch
+from microtome.models.sources import Folder
 from microtome.statistics.distributions import token_profile
 from microtome.statistics.layers import stack_hidden_states
 from microtome.statistics.positions import token_ids
@@ -195,7 +195,7 @@ def test_as_many_next_tokens_as_there_are_can_be_stored(gpt2_tokenizer, tmp_path
 
 
 def test_scaling_takes_the_target_out(checkpoint, tmp_path):
-    from microtome.sweep.interventions import scaled_blocks
+    from microtome.sweeps.interventions import scaled_blocks
 
     _, _, tokens = extract(checkpoint, "metamorphosis", tmp_path)
     ids, output = forward(checkpoint, "metamorphosis")

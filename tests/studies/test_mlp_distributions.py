@@ -16,8 +16,8 @@ from studied import layer_files, product, statistics, study
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome.figures.labels import stage_labels
-from microtome.model.fetch import fetch
-from microtome.model.sources import Folder
+from microtome.models.fetch import fetch
+from microtome.models.sources import Folder
 from microtome.statistics.dimensionality import linear_separation_demonstration
 from microtome.statistics.distributions import gelu_demonstration
 from microtome.texts.stimuli import read_stimuli

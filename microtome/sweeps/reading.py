@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from microtome.errors import MicrotomeError
-from microtome.model.mapped import hidden_state
-from microtome.model.taps import Tap
+from microtome.models.mapped import hidden_state
+from microtome.models.taps import Tap
 from microtome.sites import DIMENSIONS
-from microtome.sweep.batches import RowSelection
+from microtome.sweeps.batches import RowSelection
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def reading(
             except AttributeError:
                 raise MicrotomeError(
                     f"site {site!r}: {type(block).__name__} has no module {tap.path!r}; "
-                    "correct its entry in microtome/model/architectures.py"
+                    "correct its entry in microtome/models/architectures.py"
                 ) from None
             if tap.side == "output":
                 hook = module.register_forward_hook(
@@ -75,7 +75,7 @@ def shaped(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) 
         site: its name.
         value: what was read there, (n, width).
         tap: where it was read; None at a block's ends and after the last block.
-        sizes: the model's dimensions, as `microtome.model.checkpoint.sizes` names them.
+        sizes: the model's dimensions, as `microtome.models.checkpoint.sizes` names them.
 
     Returns:
         (n, …) with the site's `DIMENSIONS`, float32.
@@ -89,7 +89,7 @@ def shaped(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) 
     try:
         return value.reshape(len(value), *shape).to("cpu", torch.float32).numpy()
     except RuntimeError:
-        remedy = "correct microtome/model/architectures.py" if tap else "leave this site out"
+        remedy = "correct microtome/models/architectures.py" if tap else "leave this site out"
         raise MicrotomeError(
             f"site {site!r}: shape {tuple(value.shape)} where tokens × "
             f"{' × '.join(map(str, shape))} was expected; {remedy}"

@@ -1,7 +1,7 @@
 """A causal LM that is run block by block, with weights that stay on disk until a block runs.
 
 The skeleton holds modules without weights. Before a block runs, its weights are mapped from the
-checkpoint and handed to it for one call; see `microtome.model.weights`.
+checkpoint and handed to it for one call; see `microtome.models.weights`.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from microtome.errors import MicrotomeError
-from microtome.model.calls import Call, StandIn, Stop
-from microtome.model.checkpoint import read_config, sizes
-from microtome.model.skeleton import skeleton
-from microtome.model.weights import MappedWeights
+from microtome.models.calls import Call, StandIn, Stop
+from microtome.models.checkpoint import read_config, sizes
+from microtome.models.skeleton import skeleton
+from microtome.models.weights import MappedWeights
 
 
 class MappedModel:
@@ -24,7 +24,7 @@ class MappedModel:
 
     Attributes:
         config: the transformers config.
-        sizes: the model's dimensions, as `microtome.model.checkpoint.sizes` names them.
+        sizes: the model's dimensions, as `microtome.models.checkpoint.sizes` names them.
         blocks: the blocks, without weights.
         device: where it runs.
         dtype: what it computes in.
@@ -34,7 +34,7 @@ class MappedModel:
         """Build the skeleton and match its names with the checkpoint's tensors.
 
         Args:
-            checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
+            checkpoint: a checkpoint folder as `microtome.models.fetch.fetch` makes it.
             dtype: what is computed in: float32, bfloat16 or float16.
             device: where: cpu or cuda.
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from microtome.errors import MicrotomeError
-from microtome.model.checkpoint import tensor_index
-from microtome.model.taps import Tap
+from microtome.models.checkpoint import tensor_index
+from microtome.models.taps import Tap
 
 #: How safetensors' floats are mapped. numpy has no bfloat16, the upper half of a float32.
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -48,8 +48,8 @@ class StoredMLP:
         """Find out what the MLPs are made of.
 
         Args:
-            checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
-            manifest: the file that holds what `microtome.model.fetch.manifest` says of it.
+            checkpoint: a checkpoint folder as `microtome.models.fetch.fetch` makes it.
+            manifest: the file that holds what `microtome.models.fetch.manifest` says of it.
             taps: where `pre`, `post` and, if the MLP is gated, `pre_linear` lie.
 
         Raises:
@@ -63,7 +63,7 @@ class StoredMLP:
         if not {"pre", "post"} <= taps.keys():
             raise MicrotomeError(
                 f"{checkpoint}: the MLP of the architecture {self._architecture!r} is not known; "
-                "take another model, or add it to microtome/model/architectures.py"
+                "take another model, or add it to microtome/models/architectures.py"
             )
         self.gated = "pre_linear" in taps
         first = {"W1 (gate)": "pre", "W1 (up)": "pre_linear"} if self.gated else {"W1": "pre"}

@@ -32,7 +32,7 @@ class Tap(NamedTuple):
 
 
 def from_plain(entries: Mapping[str, Sequence[str | None]]) -> dict[str, Tap]:
-    """Taps from the lists that `microtome.model.architectures.plain_taps` makes of them."""
+    """Taps from the lists that `microtome.models.architectures.plain_taps` makes of them."""
     return {site: Tap(*entry) for site, entry in entries.items()}
 
 
@@ -53,5 +53,5 @@ def check_sites(sites: Iterable[str], taps: Mapping[str, Tap], architecture: str
         if site not in taps and site not in ENDS:
             raise MicrotomeError(
                 f"site {site!r} is not known for the architecture {architecture!r}; leave it out, "
-                "or add it to microtome/model/architectures.py"
+                "or add it to microtome/models/architectures.py"
             )

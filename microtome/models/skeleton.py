@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from microtome.errors import MicrotomeError, in_short
-from microtome.model.checkpoint import TensorIndex
+from microtome.models.checkpoint import TensorIndex
 
 if TYPE_CHECKING:
     import torch

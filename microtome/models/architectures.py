@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from microtome.model.taps import ENDS, Tap
+from microtome.models.taps import ENDS, Tap
 
 
 def _fused(path: str, fused: Literal["blocks", "heads"]) -> dict[str, Tap]:
@@ -99,7 +99,7 @@ def taps_of(config: Mapping[str, Any]) -> dict[str, Tap]:
 def plain_taps(manifest: str | Path, sites: Sequence[str]) -> dict[str, list[str | None]]:
     """The taps of some sites of a fetched model, as plain lists that a rule takes for a param.
 
-    `microtome.model.taps.from_plain` makes taps of them again. Only what a job reads is its param,
+    `microtome.models.taps.from_plain` makes taps of them again. Only what a job reads is its param,
     so that a new architecture, or a new site of this one, makes nothing stale. Sites that the
     architecture lacks are left out, and so are all if the checkpoint is damaged; the job says so.
 

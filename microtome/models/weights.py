@@ -15,9 +15,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from microtome.errors import MicrotomeError
-from microtome.model.checkpoint import tensor_index
-from microtome.model.memory import prefetch
-from microtome.model.skeleton import resolve
+from microtome.models.checkpoint import tensor_index
+from microtome.models.memory import prefetch
+from microtome.models.skeleton import resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,7 +37,7 @@ class MappedWeights:
         """Match a model's names with the checkpoint's tensors.
 
         Args:
-            checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
+            checkpoint: a checkpoint folder as `microtome.models.fetch.fetch` makes it.
             model: its skeleton.
             blocks: the path of the list of blocks in it.
             dtype: what is computed in.

@@ -4,7 +4,7 @@ One forward per batch, with recorders in the place of the blocks, gives the hidd
 enters the first block and what every block is called with. Then, for each block in order: map
 its weights, run every batch through it, drop them. The values are those of a full forward of
 the same batch, bit for bit: the same modules run the same operations on the same numbers, once for
-the prefixes that texts share (`microtome.sweep.prefixes`).
+the prefixes that texts share (`microtome.sweeps.prefixes`).
 
 A sweep may be made in parts, ranges of blocks one after another: the residual stream that leaves
 the last block of one part enters the first block of the next.
@@ -21,14 +21,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from microtome.errors import MicrotomeError
-from microtome.model.calls import Call, SharedTensors
-from microtome.model.mapped import MappedModel
-from microtome.model.memory import trim_heap
-from microtome.model.taps import Tap, check_sites
+from microtome.models.calls import Call, SharedTensors
+from microtome.models.mapped import MappedModel
+from microtome.models.memory import trim_heap
+from microtome.models.taps import Tap, check_sites
 from microtome.store.layers import Section
-from microtome.sweep.batches import Batch, RowSelection, batched
-from microtome.sweep.prefixes import Prefixes, PrefixSharing
-from microtome.sweep.reading import reading, shaped
+from microtome.sweeps.batches import Batch, RowSelection, batched
+from microtome.sweeps.prefixes import Prefixes, PrefixSharing
+from microtome.sweeps.reading import reading, shaped
 
 #: Bytes of activations after which free memory goes back to the system; that takes 10 ms.
 TRIM_AFTER = 1 << 27
@@ -53,7 +53,7 @@ def sweep_table(
     """Run a token table's sequences through a model as `sweep` does, with a progress bar.
 
     Args:
-        checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
+        checkpoint: a checkpoint folder as `microtome.models.fetch.fetch` makes it.
         columns: the token table's columns by name, (token,) each.
         sites: sites of blocks.
         layers: indices of blocks.
@@ -118,14 +118,14 @@ def sweep(
     last site there.
 
     Args:
-        checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
+        checkpoint: a checkpoint folder as `microtome.models.fetch.fetch` makes it.
         batches: what `batched` returned.
         sites: names of `microtome.sites.SITES`.
         layers: indices of blocks.
         final_sites: names of `microtome.sites.FINAL_SITES`.
         dtype: what is computed in: float32, bfloat16 or float16.
         device: where: cpu, cuda, or auto for a GPU if there is one.
-        taps: where the sites lie inside a block, as `microtome.model.architectures.taps_of` tells.
+        taps: where the sites lie inside a block, as `microtome.models.architectures.taps_of` tells.
         resid_in: `resid_pre` of all tokens at the first block that is run, which an earlier part
             of the sweep gave to its `resid_out`; without it the sweep begins with the embeddings.
         stop: the block that a later part begins at, where this one ends.

@@ -1,6 +1,6 @@
 """Interventions that ride the sweep: change what one block returns, and read the prediction.
 
-The model is run block by block as in `microtome.sweep.sweep`, and each block's weights are read
+The model is run block by block as in `microtome.sweeps.sweep`, and each block's weights are read
 once. The text begins as one row. After every block, a changed copy of the unchanged row joins the
 batch as a branch. Since a branch is not run through the blocks before its own, this takes half as
 many passes through blocks as one forward for each intervention.
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from microtome.model.mapped import MappedModel
+from microtome.models.mapped import MappedModel
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def scaled_blocks(checkpoint: Path, ids: np.ndarray, factor: float) -> np.ndarra
     Source: Mike X Cohen, "LLM breakdown 4/6: Transformer outputs (hidden states)", demo 3.
 
     Args:
-        checkpoint: a checkpoint folder as `microtome.model.fetch.fetch` makes it.
+        checkpoint: a checkpoint folder as `microtome.models.fetch.fetch` makes it.
         ids: the text's token ids, (position,).
         factor: what a block's output, the hidden state of every token, is multiplied by.
 

@@ -1,6 +1,6 @@
 """From a model's source to its checkpoint folder and manifest.
 
-Whatever the source, the result is the same: see `microtome.model.checkpoint`. A hub or local
+Whatever the source, the result is the same: see `microtome.models.checkpoint`. A hub or local
 checkpoint is linked; only a GGUF, an untrained model, or weights that transformers itself has to
 convert are written anew.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, in_short
-from microtome.model.checkpoint import (
+from microtome.models.checkpoint import (
     INDEX,
     TensorIndex,
     config_json,
@@ -24,8 +24,8 @@ from microtome.model.checkpoint import (
     tensor_index,
     weight_files,
 )
-from microtome.model.skeleton import resolve, skeleton
-from microtome.model.sources import Folder, Hub, Package, Source, Untrained
+from microtome.models.skeleton import resolve, skeleton
+from microtome.models.sources import Folder, Hub, Package, Source, Untrained
 from microtome.store.checksums import sha256
 
 #: What is taken from a hub repository, from its top folder only: configuration, tokenizer, the

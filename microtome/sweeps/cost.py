@@ -51,7 +51,7 @@ class Model:
     """A model's shape.
 
     Attributes:
-        sizes: its dimensions, as `microtome.model.checkpoint.sizes` names them.
+        sizes: its dimensions, as `microtome.models.checkpoint.sizes` names them.
         block: how many numbers the largest block has.
         stored: bytes per number in the checkpoint.
         masks: bytes of the causal masks that the architecture keeps, one per block.
@@ -92,7 +92,7 @@ class Cost:
 
 
 def model(manifest: Mapping[str, Any]) -> Model:
-    """Read a model's shape off the manifest that `microtome.model.fetch.manifest` makes."""
+    """Read a model's shape off the manifest that `microtome.models.fetch.manifest` makes."""
     blocks: Counter[int] = Counter()
     stored = 0
     for name, tensor in manifest["tensors"].items():
