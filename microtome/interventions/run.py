@@ -36,10 +36,14 @@ from microtome.sweeps.sweep import found_device
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: Tokens inside a block at once: more make no matrix product faster.
-INSIDE = 1024
+#: Tokens inside a block at once: more make no matrix product faster, and leave the cache.
+INSIDE = 512
 #: Tokens whose next one is predicted at once.
 PREDICTED = 256
+#: Sites whose layers treat each token on its own, after attention.
+LATE = ("z", "pre", "pre_linear", "post")
+#: Sites that attention reads.
+BEFORE_ATTENTION = ("resid_pre", "q", "k", "v")
 #: Batches of branches of which it is kept what blocks are called with; most batches recur.
 CALLS = 8
 
@@ -324,7 +328,11 @@ class _Ride:
         with (
             visiting(block, to_change if changes else {}, change),
             visiting(block, to_read, take),
-            self._shared(self._distinct(riding, rows), steady=True),
+            self._shared(
+                self._distinct(riding, rows),
+                steady=True,
+                **self._late(layer, riding, rows, changes),
+            ),
         ):
             call = self._calls_of(riding, rows)[layer]
             riding.hidden[rows] = self._model.run_block(layer, weights, hidden, call)
@@ -360,8 +368,23 @@ class _Ride:
             unchanged = clean[site][branch.text.number][positions]
             self._outcome.take_site(site, layer, branch, of_row[positions], unchanged)
 
-    def _shared(self, distinct: Distinct, *, steady: bool) -> AbstractContextManager[None]:
-        return self._sharing.of(distinct, steady=steady) if self._sharing else nullcontext()
+    def _shared(self, distinct: Distinct, **how: Any) -> AbstractContextManager[None]:
+        return self._sharing.of(distinct, **how) if self._sharing else nullcontext()
+
+    def _late(self, layer: int, riding: _Branches, rows: slice, changes: bool) -> dict[str, Any]:
+        """In the last block, the tokens that are needed after attention: those that are read."""
+        if (
+            layer < self.stop - 1
+            or self._asked.loss
+            or layer in self._outcome.read_layers
+            or (changes and self._site not in BEFORE_ATTENTION)
+        ):
+            return {}
+        needed = np.zeros((rows.stop - rows.start, riding.hidden.shape[1]), bool)
+        for row, branch in zip(needed, riding.branches[rows], strict=True):
+            row[self._outcome.predicted.positions[branch.run]] = True
+        layers = frozenset(self._taps[site].path for site in LATE if site in self._taps)
+        return {"late": self._distinct(riding, rows).only(needed), "late_layers": layers}
 
     def _distinct(self, riding: _Branches, rows: slice) -> Distinct:
         """The tokens of some branches that have values of their own."""
