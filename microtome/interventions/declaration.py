@@ -475,7 +475,7 @@ def _projection(own: Any, value: Mapping[str, Any], each: tuple[str, ...]) -> di
         wanted = "a share above 0" if by == "variance" else "a number of components, 1 or more"
         raise DeclarationError(keys, f"wants {wanted}; has {_shown(own)}")
     centered = value.get("centered", ["tokens"])
-    axes = () if centered == [] else _axes(("change", "centered"), centered, AXES[1:])
+    axes = () if centered in ([], ()) else _axes(("change", "centered"), centered, AXES[1:])
     return {"amounts": amounts, "by": by, "centered": axes}
 
 
