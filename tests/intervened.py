@@ -66,10 +66,12 @@ class Hooked:
             hook(key, change)
         for key in product(range(self.n_layers), reads):
             hook(key)
-        with torch.no_grad():
-            output = self.model(torch.as_tensor(ids)[None], use_cache=False)
-        for handle in handles:
-            handle.remove()
+        try:
+            with torch.no_grad():
+                output = self.model(torch.as_tensor(ids)[None], use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
         return output.logits[0].numpy(), seen
 
 
@@ -141,13 +143,14 @@ def middle_for(vector, middle, share, by):
 def leading_components(values, n_components, share, centered):
     """A text's values on their leading principal components."""
     matrix = values.reshape(len(values), -1).astype(np.float64)
-    centre = {(): 0, ("tokens",): matrix.mean(axis=0), ("tokens", "neurons"): matrix.mean()}
-    centre = centre[tuple(centered)]
-    u, s, v = np.linalg.svd(matrix - centre, full_matrices=False)
+    rest = matrix
+    for axis in centered:
+        rest = rest - rest.mean(axis=("tokens", "neurons").index(axis), keepdims=True)
+    u, s, v = np.linalg.svd(rest, full_matrices=False)
     if share is not None:
         n_components = 1 + np.argmax(np.cumsum(s**2) >= share * np.sum(s**2))
     s[n_components:] = 0
-    return ((u * s) @ v + centre).reshape(values.shape)
+    return ((u * s) @ v + matrix - rest).reshape(values.shape)
 
 
 def replaced(values, change, case, *, of_texts, given, vector):
@@ -170,7 +173,7 @@ def replaced(values, change, case, *, of_texts, given, vector):
         case {"add": _}:
             return values + amount * vector()
         case {"noise": _}:
-            sd = values.std() if change.get("of") == "sd" else 1
+            sd = values.std(ddof=1) if change.get("of") == "sd" else 1
             return values + amount * sd * rng.standard_normal(values.shape, dtype=np.float32)
         case {"patch": _}:
             return given()
@@ -218,7 +221,7 @@ class Cases:
         """What a dimension of the outcome runs over."""
         match name:
             case "layer":
-                return numbers(self.entry.get("layers", "all"), self.hooked.n_layers)
+                return sorted(numbers(self.entry.get("layers", "all"), self.hooked.n_layers))
             case "head":
                 return numbers(self.entry.get("heads", "all"), self.hooked.n_heads(self.site))
             case "position":
@@ -295,6 +298,8 @@ class Cases:
             rng=np.random.default_rng([seed, layer, text.number]),
         )
         new, place = values.copy(), np.ix_(tokens, heads, neurons)
+        if not values[place].size:
+            return new
         new[place] = replaced(
             values[place], self.change, told, of_texts=of_texts, given=given, vector=vector
         )
@@ -348,7 +353,7 @@ def read_text(read, tokenizer, text, changed, clean):
         found["kl"] = ("token",), np.sum(np.exp(p) * (p - q), axis=-1)
     if read.get("loss"):
         following = log_softmax(logits)[range(len(text.ids) - 1), text.ids[1:]]
-        found["loss"] = ("sequence",), np.array([-following.mean()])
+        found["loss"] = ("stimulus",), np.array([-following.mean()])
     for site in SITES:
         if site in read:
             found |= read_site(site, read[site], text, values, clean_values)
@@ -441,7 +446,12 @@ def intervened(hooked, columns, entry, tokenizer=None):
     dataset = stacked(outcomes, names, [len(cases.along(name)) for name in names])
     clean = stacked(clean, ["pair"], [len(clean)]) if "pair" in names else joined(clean)
     dataset |= {f"clean_{n}": read for n, read in clean.items() if not n.endswith(COMPARED)}
-    return xr.Dataset(dataset, {name: cases.along(name) for name in names})
+    outcome = xr.Dataset(dataset, {name: cases.along(name) for name in names})
+    if "position" in names:  # counted among the chosen tokens, unless these lie alike in all texts
+        lying = {tuple(cases.tokens({}, texts[receiver])) for receiver, _ in cases.pairs}
+        outcome["position"] = list(*lying) if len(lying) == 1 else outcome["position"]
+    # A pair has one text and one loss.
+    return outcome.isel(stimulus=0, missing_dims="ignore") if "pair" in names else outcome
 
 
 def joined(runs):
@@ -450,7 +460,7 @@ def joined(runs):
     return {
         name: (dims, np.concatenate([run[name][1] for run in runs], axis=dims.index(rows)))
         for name, (dims, _) in runs[0].items()
-        for rows in set(dims) & {"token", "sequence", "read_token"}
+        for rows in set(dims) & {"token", "stimulus", "read_token"}
     }
 
 

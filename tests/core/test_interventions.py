@@ -182,9 +182,7 @@ def test_every_change_on_every_architecture(check, hooked, name, site, change):
 )
 def test_every_site_of_every_architecture(check, name, site):
     everything = {site: {"as": ["values", "difference", "cosine"]} for site in sites_of(name)}
-    found = check(name, at_site(site, {"noise": 1.0}, tokens=[3], read=everything))
-    reached = found[f"{site}_difference"] > 0
-    assert not reached.sel(read_token=reached.read_position < 3).any() if False else True
+    check(name, at_site(site, {"noise": 1.0}, tokens=[3], read=everything))
 
 
 # What varies
@@ -200,7 +198,7 @@ EACH = {
     "layers_and_heads": {"each": ["layer", "head"]},
     "heads_and_layers": {"each": ["head", "layer"]},
     "positions": {"each": ["position"], "tokens": [0, 2, -1]},
-    "layers_and_positions": {"each": ["layer", "position"], "tokens": "all"},
+    "layers_and_positions": {"each": ["layer", "position"], "tokens": [0, 1, 2, 3, 4]},
     "neurons": {"each": ["neurons", "layer"], "neurons": [3, 0, 5]},
     "groups": {"each": ["layer", "neurons"], "neurons": {"few": [1, 4], "one": [2]}},
     "amounts": {"each": ["amount", "layer"], "change": {"scale": [0.0, 0.5, 2.0]}},
@@ -385,7 +383,7 @@ def test_targets_have_their_texts(check):
     entry = at_site("z", "zero", read={"logits": "last", "targets": ["<7>", "<3>"], "loss": True})
     found = check("gpt2", entry)
     assert found.target.values.tolist() == ["<7>", "<3>"]
-    assert found["sequence"].values.tolist() == [0, 1, 2]
+    assert found["stimulus"].values.tolist() == [0, 1, 2]
 
 
 def test_clean_targets_have_their_texts(check, hooked):
