@@ -215,6 +215,10 @@ class _Ride:
             )
         return found
 
+    def _read_at(self, layer: int) -> list[str]:
+        """The sites that are read of a layer."""
+        return list(self._asked.sites) if layer in self._outcome.read_layers else []
+
     def _run_clean(
         self, layer: int, weights: dict[str, Tensor], *, wanted_by_changes: bool
     ) -> dict[str, dict[int, Tensor]]:
@@ -224,7 +228,7 @@ class _Ride:
             For each site that is read or that changes take values from, the values of each text,
             (token, …), by its number.
         """
-        read = set(self._asked.sites) if layer in self._outcome.read_layers else set()
+        read = self._read_at(layer)
         wanted = set(read)
         if wanted_by_changes and self._changes.clean_texts:
             wanted.add(self._site)
@@ -287,9 +291,9 @@ class _Ride:
             self._run_rows(layer, weights, riding, rows, clean)
         if at_end:
             riding.hidden[new] = riding.texts.hidden[riding.which[new]]
-            self._change(layer, riding, slice(0, joined), riding.hidden, clean)
-        if "resid_post" in clean and "resid_post" in self._asked.sites:
-            self._take("resid_post", layer, riding, slice(0, joined), riding.hidden, clean)
+            self._change(layer, riding, slice(0, joined), riding.hidden[:joined], clean)
+        if "resid_post" in self._read_at(layer):
+            self._take("resid_post", layer, riding, slice(0, joined), riding.hidden[:joined], clean)
 
     def _run_rows(
         self,
@@ -303,7 +307,7 @@ class _Ride:
         hidden = riding.hidden[rows]
         if self._site == "resid_pre":
             self._change(layer, riding, rows, hidden, clean)
-        read = [site for site in self._asked.sites if site in clean]
+        read = self._read_at(layer)
         if "resid_pre" in read:
             self._take("resid_pre", layer, riding, rows, hidden, clean)
 
@@ -363,7 +367,7 @@ class _Ride:
         clean: dict[str, dict[int, Tensor]],
     ) -> None:
         """Take what a site holds of some branches."""
-        for branch, of_row in zip(riding.branches[rows], values[: rows.stop], strict=True):
+        for branch, of_row in zip(riding.branches[rows], values, strict=True):
             positions = self._outcome.read.positions[branch.run]
             unchanged = clean[site][branch.text.number][positions]
             self._outcome.take_site(site, layer, branch, of_row[positions], unchanged)
