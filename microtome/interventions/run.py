@@ -283,7 +283,7 @@ class _Ride:
             self._run_rows(layer, weights, riding, rows, clean)
         if at_end:
             riding.hidden[new] = riding.texts.hidden[riding.which[new]]
-            self._change(layer, riding, slice(0, joined), riding.hidden, clean)
+            self._change(layer, riding, slice(0, joined), riding.hidden[:joined], clean)
         if "resid_post" in clean and "resid_post" in self._asked.sites:
             self._take("resid_post", layer, riding, slice(0, joined), riding.hidden, clean)
 
