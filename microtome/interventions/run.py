@@ -285,9 +285,10 @@ class _Ride:
         at_end = self._site == "resid_post"
         if not at_end:
             riding.hidden[new] = before[riding.which[new]]
-        length = riding.hidden.shape[1]
-        for start in range(0, old if at_end else joined, max(1, INSIDE // length)):
-            rows = slice(start, min(start + max(1, INSIDE // length), old if at_end else joined))
+        running = old if at_end else joined
+        size = max(1, INSIDE // riding.hidden.shape[1])
+        for start in range(0, running, size):
+            rows = slice(start, min(start + size, running))
             self._run_rows(layer, weights, riding, rows, clean)
         if at_end:
             riding.hidden[new] = riding.texts.hidden[riding.which[new]]

@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import build
-from hooked import GATED, columns, load, sites_of, taps_at
-from intervened import Hooked, intervened, split
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from hooked import columns, load, sites_of, taps_at
+from intervened import Hooked, intervened
 
-from microtome.errors import MicrotomeError
-from microtome.interventions import run
 from microtome.interventions.declaration import declared
 from microtome.interventions.run import intervene
-from microtome.models.mapped import MappedModel
 from microtome.sites import SITES
 
 NAMES = ["gpt2", "gpt_neo", "gpt_neox", "gpt_neox_sequential", "llama", "qwen3", "gemma3"]
