@@ -23,4 +23,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Names for tab completion."""
-    return sorted({*globals(), *__all__})
+    return __all__

@@ -16,10 +16,11 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError, in_short, nearest
+from microtome.interventions.declaration import declared
 from microtome.models.architectures import taps_of
 from microtome.models.cache import cached
 from microtome.models.checkpoint import config_json, read_config, sizes
-from microtome.models.sources import Folder, Untrained, parse_source
+from microtome.models.sources import Folder, parse_source
 from microtome.models.taps import ENDS, Tap, check_sites
 from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
 from microtome.store.datasets import open_file
@@ -104,28 +105,32 @@ def model(
     Raises:
         MicrotomeError: no such model, or one that Microtome cannot run.
     """
-    folder = Path(os.path.expanduser(where))
+    uri = os.fspath(where)
+    if uri.startswith("untrained://") != (reference is not None):
+        raise MicrotomeError(
+            f"{uri}: an untrained:// model copies the architecture of reference=, another model; "
+            "no other source has one"
+        )
+    folder = Path(os.path.expanduser(uri))
     if (folder / "manifest.json").is_file() and (folder / "checkpoint").is_dir():
         checkpoint = folder / "checkpoint"
     else:
-        source = parse_source(os.fspath(where), allow_unpinned=allow_unpinned)
+        source = parse_source(uri, allow_unpinned=allow_unpinned)
         if isinstance(source, Folder) and not source.path.is_dir():
             raise MicrotomeError(
-                f"{where}: no such folder; a model is a folder, hf://organisation/name@commit, "
+                f"{uri}: no such folder; a model is a folder, hf://organisation/name@commit, "
                 "pypi://package/file.gguf or untrained://name?seed=N"
             )
-        if isinstance(source, Untrained) != (reference is not None):
-            raise MicrotomeError(
-                f"{where}: an untrained model copies another's architecture; give that model as "
-                "reference=, and to no other source"
-            )
-        checkpoint = cached(
-            os.fspath(where), source, reference=reference.checkpoint if reference else None
-        )
+        copied = reference.checkpoint if reference else None
+        checkpoint = cached(uri, source, reference=copied)
     config = read_config(checkpoint)
-    found = folder.absolute().name if folder.is_dir() else os.fspath(where)
-    taps = taps_of(config_json(checkpoint))
-    return Model(name or found, checkpoint.absolute(), config.model_type, sizes(config), taps)
+    return Model(
+        name or (folder.resolve().name if folder.is_dir() else uri),
+        checkpoint.absolute(),
+        config.model_type,
+        sizes(config),
+        taps_of(config_json(checkpoint)),
+    )
 
 
 def sweep(
@@ -171,6 +176,8 @@ def sweep(
     from microtome.sweeps.sweep import sweep_table
 
     sites = [sites] if isinstance(sites, str) else list(sites)
+    if not sites:
+        raise MicrotomeError(f"sites: there are none; name some of {', '.join(model.sites)}")
     for site in sites:
         if site not in DIMENSIONS:
             raise MicrotomeError(
@@ -189,10 +196,7 @@ def sweep(
         numbers,
         [site for site in sites if site in FINAL_SITES],
         taps=model.taps,
-        batch_size=batch_size,
-        dtype=_dtype(dtype),
-        device=device,
-        log=sys.stderr,
+        **_computing(batch_size, dtype, device),
     ):
         for site, values in section.values.items():
             axes = (len(numbers),) if site in SITES else ()
@@ -254,9 +258,6 @@ def intervene(
     Raises:
         MicrotomeError: what is wrong with the declaration, or does not fit the model or the texts.
     """
-    from microtome.interventions import run
-    from microtome.interventions.declaration import declared
-
     intervention = declared(
         {
             "site": site,
@@ -279,16 +280,15 @@ def intervene(
             f"change.use: only a study knows {intervention.change.function!r} by name; give the "
             "function itself"
         )
+    from microtome.interventions import run
+
     return run.intervene(
         model.checkpoint,
         token_table(_stimuli(texts), model.checkpoint).coords,
         intervention,
         taps=model.taps,
         tokenizer=model.tokenizer,
-        batch_size=batch_size,
-        dtype=_dtype(dtype),
-        device=device,
-        log=sys.stderr,
+        **_computing(batch_size, dtype, device),
     )
 
 
@@ -310,6 +310,8 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
         MicrotomeError: no such file or folder, or a damaged one.
     """
     path = Path(os.path.expanduser(path))
+    if not path.exists():
+        raise MicrotomeError(f"{path}: no such file or folder; correct the path")
     return open_layers(path) if path.is_dir() else open_file(path)
 
 
@@ -356,10 +358,16 @@ def _whole(numbers: Any) -> list[int]:
     return list(map(int, numbers)) if all(isinstance(n, Integral) for n in numbers) else []
 
 
-def _dtype(dtype: str) -> str:
-    if dtype not in (known := ["float32", "bfloat16", "float16"]):
-        raise MicrotomeError(f"dtype: wants {', '.join(known)}; has {in_short(repr(dtype))}")
-    return dtype
+def _computing(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
+    for key, value, known in (
+        ("dtype", dtype, ("float32", "bfloat16", "float16")),
+        ("device", device, ("cpu", "cuda", "auto")),
+    ):
+        if value not in known:
+            raise MicrotomeError(f"{key}: wants {', '.join(known)}; has {in_short(repr(value))}")
+    if not _whole([batch_size]) or batch_size < 1:
+        raise MicrotomeError(f"batch_size: wants 1 or more; has {in_short(repr(batch_size))}")
+    return {"batch_size": batch_size, "dtype": dtype, "device": device, "log": sys.stderr}
 
 
 def _dimensions(site: str) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ def cached(uri: str, source: Source, *, reference: Path | None = None) -> Path:
     """
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "microtome"
     key = hashlib.sha256(f"{uri} {_state(source, reference)}".encode()).hexdigest()[:16]
-    folder = root / f"{re.sub(r'[^\w.-]+', '-', uri)[-60:].strip('-')}-{key}"
+    label = re.sub(r"[^\w.-]+", "-", uri)[-60:].strip("-")
+    folder = root / f"{label}-{key}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         with folder.with_name(f"{folder.name}.lock").open("w") as lock:

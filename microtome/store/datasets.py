@@ -33,6 +33,16 @@ def read_dataset(path: str | Path) -> xr.Dataset:
         return dataset.load()
 
 
+def open_file(path: str | Path) -> xr.Dataset:
+    """Open what `write_dataset` or `write_layers` wrote; values are read when they are used.
+
+    Raises:
+        MicrotomeError: the file is missing or damaged.
+    """
+    with readable(Path(path)):
+        return xr.open_dataset(path, engine="h5netcdf")
+
+
 @contextmanager
 def open_layer(path: str | Path) -> Iterator[xr.Dataset]:
     """Open one layer's activations; values are read when they are used.

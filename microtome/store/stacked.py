@@ -120,9 +120,7 @@ class _Site(BackendArray):
         self.shape, self.dtype = (*files.shape, *shape), dtype
 
     def __getitem__(self, key: ExplicitIndexer) -> np.ndarray:
-        return explicit_indexing_adapter(
-            key, self.shape, IndexingSupport.OUTER_1VECTOR, self._read
-        )
+        return explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER_1VECTOR, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         n = self.files.ndim
