@@ -1,5 +1,7 @@
 """Microtome from Python: its values beside full forwards and the workflow's, and its refusals."""
 
+import doctest
+import re
 import shutil
 import subprocess
 import sys
@@ -407,17 +409,15 @@ def test_what_has_been_read_is_kept_and_may_be_changed(stored, read):
     assert mt.open(stored)["q"].sel(layer=0).values[0].all()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_values_that_are_stored_in_two_bytes(clone, tmp_path, dtype):
-    other = clone.copy(tmp_path / "two-bytes")
-    other.change("sweep", "store_dtype", to=dtype)
-    other.run("activations")
-    found = mt.open(other.product("activations/tiny/texts"))
-    whole = mt.open(clone.product("activations/tiny/texts"))
+@pytest.mark.parametrize(("dtype", "opened"), [("bfloat16", "float32"), ("float16", "float16")])
+def test_values_that_are_stored_in_two_bytes(folders, gpt2, tmp_path, dtype, opened):
+    table = table_of(folders["gpt2"], SENTENCES)
+    layer_files(tmp_path, folders["gpt2"], table, ["q"], LAYERS, ["ln_final"], dtype)
+    found, whole = mt.open(tmp_path), mt.sweep(gpt2, SENTENCES, ["q", "ln_final"], LAYERS)
     for site, values in whole.items():
         rounded = torch.from_numpy(values.values).to(getattr(torch, dtype)).float()
         np.testing.assert_array_equal(found[site], rounded)
-        assert found[site].dtype == ("float32" if dtype == "bfloat16" else "float16")
+        assert found[site].dtype == opened
 
 
 def test_final_sites_alone(stored):
@@ -504,11 +504,31 @@ def test_an_array_chooses_heads(gpt2):
         ({"change": {"use": "shrink"}}, "change.use: only a study knows 'shrink' by name"),
         ({"texts": []}, "texts: there are none"),
         ({"dtype": "int8"}, "dtype: wants float32"),
-        ({"layers": [9]}, "9"),
-        ({"heads": [9]}, "9"),
     ],
     ids=lambda value: None if isinstance(value, str) else "-".join(map(str, value))[:20],
 )
 def test_an_intervention_that_is_refused(gpt2, changes, says):
     asked = {"texts": ["The cat"], "read": {"loss": True}} | HEADS | changes
     assert says in refusal(mt.intervene, gpt2, **asked)
+
+
+# The page of the documentation
+
+
+def test_the_page_says_what_happens(smollm2, tmp_path, monkeypatch):
+    """docs/python.md, line by line, in a folder with a model and activations of a workflow's."""
+    folder = tmp_path / "results" / "models" / "smollm2-135m"
+    activations = tmp_path / "results" / "activations" / "smollm2-135m" / "categories"
+    folder.mkdir(parents=True)
+    activations.mkdir(parents=True)
+    (folder / "checkpoint").symlink_to(smollm2)
+    (folder / "manifest.json").write_text("{}")
+    stimuli = read_stimuli(ROOT / "stimuli" / "categories.yaml")[:3]
+    layer_files(activations, smollm2, token_table(stimuli, smollm2), ["q"], [5, 6])
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    lines = re.sub("^```.*$", "", text, flags=re.MULTILINE)
+    page = doctest.DocTestParser().get_doctest(lines, {}, "python.md", "docs/python.md", 0)
+    said = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(page, out=said.append)
+    assert len(page.examples) > 15 and not said, "".join(said)
