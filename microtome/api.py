@@ -84,11 +84,11 @@ def model(
     reference: Model | None = None,
     allow_unpinned: bool = False,
 ) -> Model:
-    """Name a model.
+    """Find a model, or fetch it.
 
-    A folder of a workflow's is used as it is. From anywhere else the checkpoint is brought into a
-    cache (`microtome/` in `$XDG_CACHE_HOME` or `~/.cache`), once: as links, where it need not be
-    converted.
+    A folder that a workflow made is used as it is. From anywhere else the checkpoint is brought
+    into a cache once (`microtome/` in `$XDG_CACHE_HOME` or `~/.cache`): as links, where it need not
+    be converted.
 
         gpt2 = mt.model("hf://openai-community/gpt2@607a30d783dfa663caf39e06633721c8d4cfcd7e")
         twin = mt.model("untrained://gpt2?seed=0", reference=gpt2)
@@ -271,24 +271,27 @@ def intervene(
         }
     )
     for named in intervention.references:
+        file = f"results/statistics/…/{named.statistic.rpartition('.')[2]}.h5"
         raise MicrotomeError(
             f"{named.statistic}.{named.variable}: only a study knows statistics by name; give the "
-            f"values, as mt.open('results/statistics/…/{named.statistic}.h5')[{named.variable!r}]"
+            f"values, as mt.open({file!r})[{named.variable!r}]"
         )
     if intervention.change.kind == "use" and isinstance(intervention.change.function, str):
         raise MicrotomeError(
             f"change.use: only a study knows {intervention.change.function!r} by name; give the "
             "function itself"
         )
+    computing = _computing(batch_size, dtype, device)
+    table = token_table(_stimuli(texts), model.checkpoint)
     from microtome.interventions import run
 
     return run.intervene(
         model.checkpoint,
-        token_table(_stimuli(texts), model.checkpoint).coords,
+        table.coords,
         intervention,
         taps=model.taps,
         tokenizer=model.tokenizer,
-        **_computing(batch_size, dtype, device),
+        **computing,
     )
 
 
