@@ -512,11 +512,12 @@ def test_an_intervention_that_is_refused(gpt2, changes, says):
     assert says in refusal(mt.intervene, gpt2, **asked)
 
 
-# The page of the documentation
+# The pages of the documentation
 
 
-def test_the_page_says_what_happens(smollm2, tmp_path, monkeypatch):
-    """docs/python.md, line by line, in a folder with a model and activations of a workflow's."""
+@pytest.mark.parametrize("page", ["python.md", "interventions.md"])
+def test_a_page_says_what_happens(smollm2, tmp_path, monkeypatch, page):
+    """A page, line by line, in a folder with a model and activations of a workflow's."""
     folder = tmp_path / "results" / "models" / "smollm2-135m"
     activations = tmp_path / "results" / "activations" / "smollm2-135m" / "categories"
     folder.mkdir(parents=True)
@@ -526,9 +527,9 @@ def test_the_page_says_what_happens(smollm2, tmp_path, monkeypatch):
     stimuli = read_stimuli(ROOT / "stimuli" / "categories.yaml")[:3]
     layer_files(activations, smollm2, token_table(stimuli, smollm2), ["q"], [5, 6])
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     lines = re.sub("^```.*$", "", text, flags=re.MULTILINE)
-    page = doctest.DocTestParser().get_doctest(lines, {}, "python.md", "docs/python.md", 0)
+    examples = doctest.DocTestParser().get_doctest(lines, {}, page, f"docs/{page}", 0)
     said = []
-    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(page, out=said.append)
-    assert len(page.examples) > 15 and not said, "".join(said)
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples, out=said.append)
+    assert len(examples.examples) > 15 and not said, "".join(said)
