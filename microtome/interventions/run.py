@@ -95,7 +95,11 @@ def intervene(
     ride = _Ride(model, cases, outcome, taps, batch_size)
     firsts = [group[0].layers[0] for group in groups]
     with tqdm(
-        total=len(groups) * ride.stop - sum(firsts[1:]), unit="block", file=log, disable=log is None
+        total=len(groups) * ride.stop - sum(firsts[1:]),
+        unit="block",
+        file=log,
+        disable=log is None,
+        delay=2,
     ) as bar:
         for number, group in enumerate(groups):
             for _ in ride.blocks(group, firsts[number + 1] if number + 1 < len(groups) else None):
@@ -285,9 +289,10 @@ class _Ride:
         at_end = self._site == "resid_post"
         if not at_end:
             riding.hidden[new] = before[riding.which[new]]
-        length = riding.hidden.shape[1]
-        for start in range(0, old if at_end else joined, max(1, INSIDE // length)):
-            rows = slice(start, min(start + max(1, INSIDE // length), old if at_end else joined))
+        running = old if at_end else joined
+        size = max(1, INSIDE // riding.hidden.shape[1])
+        for start in range(0, running, size):
+            rows = slice(start, min(start + size, running))
             self._run_rows(layer, weights, riding, rows, clean)
         if at_end:
             riding.hidden[new] = riding.texts.hidden[riding.which[new]]
