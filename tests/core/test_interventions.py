@@ -79,6 +79,10 @@ def check(checkpoints, hooked):
     return check
 
 
+#: Where only predictions are read, the last block computes no more than what they need.
+READS = [{"logits": "all", "resid_post": "all"}, {"logits": "last", "kl": "last"}]
+
+
 # The reference
 
 
@@ -96,24 +100,24 @@ def test_the_reference_in_two_ways(hooked, name):
     """What are the same changes in words alone have the same outcome."""
 
     def outcome(site, change, **more):
-        return intervened(hooked(name), TABLE, at_site(site, change, **more))
+        entry = {"site": site, "change": change, "read": READS[0]} | more
+        return intervened(hooked(name), columns([TEXTS[0], TEXTS[2]]), entry)
 
     for site in sites_of(name):
-        for nothing in ({"scale": 1.0}, {"noise": 0.0}, {"patch": [[n, n] for n in range(3)]}):
-            found = outcome(site, nothing)
-            assert not found.resid_post_difference.any()
-        # Normed, GPT-NeoX' attention and MLP read the same.
+        for nothing in ({"scale": 1.0}, {"noise": 0.0}, {"patch": [[0, 0], [1, 1]]}):
+            assert not outcome(site, nothing).resid_post_difference.any()
         assert outcome(site, "zero").resid_post_difference.any()
-    for later in (1, 2, 3):
-        before = outcome("resid_post", {"scale": 0.5}, layers=[later - 1], each=[])
-        after = outcome("resid_pre", {"scale": 0.5}, layers=[later], each=[])
-        xr.testing.assert_equal(before.logits, after.logits)
-    without_bias = name in ("llama", "qwen3", "gemma3")
-    for inside, outside in [("z", "attn_out"), ("post", "mlp_out")] if without_bias else []:
-        xr.testing.assert_equal(outcome(inside, "zero"), outcome(outside, "zero"))
-    patched = outcome("resid_pre", {"patch": [[0, 2]]}, layers=[0], each=[], tokens="all")
-    clean = outcome("resid_pre", {"scale": 1.0}, layers=[0], each=[])
-    np.testing.assert_array_equal(patched.logits, clean.clean_logits[-7:])
+    xr.testing.assert_equal(
+        outcome("resid_post", {"scale": 0.5}, layers=[1]).logits,
+        outcome("resid_pre", {"scale": 0.5}, layers=[2]).logits,
+    )
+    patched = outcome("resid_pre", {"patch": [[0, 1]]}, layers=[0])
+    np.testing.assert_array_equal(
+        patched.logits, outcome("z", {"scale": 1}).clean_logits[len(TEXTS[0]) :]
+    )
+    if name in ("llama", "qwen3", "gemma3"):  # no bias
+        for inside, outside in [("z", "attn_out"), ("post", "mlp_out")]:
+            xr.testing.assert_equal(outcome(inside, "zero"), outcome(outside, "zero"))
 
 
 # Changes
@@ -146,6 +150,7 @@ CHANGES = {
     "mean_of_all": {"mean": ["neurons", "tokens"]},
     "mean_texts": {"mean": "texts"},
     "mean_of_texts_and_neurons": {"mean": ["texts", "neurons"]},
+    "mean_of_texts_and_tokens": {"mean": ["texts", "tokens"]},
     "median_tokens": {"median": "tokens"},
     "median_neurons": {"median": "neurons"},
     "median_of_all": {"median": ["tokens", "neurons"]},
@@ -194,10 +199,6 @@ def at_site(site, change, **more):
     return entry | {"read": read} | more
 
 
-#: Where only predictions are read, the last block computes no more than what they need.
-READS = [{"logits": "all", "resid_post": "all"}, {"logits": "last", "kl": "last"}]
-
-
 def turns():
     """Every change at every site, and every change on every architecture."""
     waiting, reads = deque(NAMES), cycle(READS)
@@ -223,7 +224,7 @@ def test_the_turns_leave_nothing_out():
 @pytest.mark.parametrize(("name", "site", "change", "read"), turns())
 def test_every_change(check, hooked, name, site, change, read):
     change = with_vector((CHANGES | ACROSS_HEADS)[change], hooked(name), site)
-    check(name, at_site(site, change, read=read))
+    check(name, at_site(site, change, read=read, layers=[1, 3]))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +234,33 @@ def test_every_site_of_every_architecture(check, name, site):
     everything = {site: {"as": ["values", "difference", "cosine"]} for site in sites_of(name)}
     for tokens, read in ([3], everything), ([-1], {"logits": "last"}):
         check(name, at_site(site, {"noise": 1.0}, tokens=tokens, read=read))
+
+
+def test_what_a_change_of_ones_own_is_told(checkpoints):
+    told = []
+
+    def note(values, case):
+        told.append((tuple(values.shape), case))
+        return values
+
+    def all_told(site, **more):
+        told.clear()
+        change = {"use": note, "amount": 0.25, "seed": 5}
+        swept(checkpoints["gpt2"], at_site(site, change, tokens=[1, 3], layers=[2], **more))
+        return told
+
+    for shape, case in all_told("post"):
+        assert shape == (2, 96)
+        assert (case.layer, case.head, case.position) == (2, None, None)
+        assert (case.amount, case.seed) == (0.25, 5)
+        expected = np.random.default_rng([5, 2, case.text]).normal(size=3)
+        np.testing.assert_array_equal(case.rng.normal(size=3), expected)
+    assert sorted(case.text for _, case in told) == [0, 1, 2]
+    assert [shape for shape, _ in all_told("z", heads=[0, 3], neurons=[2])] == 3 * [(2, 2, 1)]
+    for shape, _ in all_told("z", each=["layer", "head", "position"]):
+        assert shape == (1, 1, 6)
+    cases = [(case.head, case.position, case.text) for _, case in told]
+    assert sorted(cases) == list(product(range(4), range(2), range(3)))
 
 
 # What varies
@@ -285,8 +313,7 @@ EACH = {
 }
 
 
-@pytest.mark.parametrize("site", ["z", "k"])
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize(("name", "site"), [("gpt2", "z"), ("llama", "k")])
 @pytest.mark.parametrize("each", EACH)
 def test_what_varies(check, name, site, each):
     entry = at_site(site, "zero", each=[]) | EACH[each]
@@ -397,8 +424,7 @@ READ = {
 }
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt_neox"])
-@pytest.mark.parametrize("site", ["z", "resid_post"])
+@pytest.mark.parametrize(("name", "site"), [("llama", "z"), ("gpt_neox", "resid_post")])
 @pytest.mark.parametrize("read", READ)
 def test_what_is_read(check, name, site, read):
     check(name, at_site(site, {"scale": 0.5}, read=READ[read]))
