@@ -134,7 +134,7 @@ def median(vector):
 def middle_for(vector, middle, share, by):
     """A vector whose numbers, or the largest share of them, become the mean or median of all."""
     size = abs(vector) if by == "magnitude" else vector
-    n = round(share * len(vector))
+    n = int(share * len(vector))
     new = vector.copy()
     new[np.argsort(-size)[:n]] = middle(vector)
     return new

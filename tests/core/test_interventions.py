@@ -236,6 +236,21 @@ def test_every_site_of_every_architecture(check, name, site):
         check(name, at_site(site, {"noise": 1.0}, tokens=tokens, read=read))
 
 
+@pytest.mark.parametrize("change", [{"mean": ["texts", "tokens"]}, {"median": ["tokens", "texts"]}])
+def test_texts_of_unequal_length_as_one(check, change):
+    check("gpt2", at_site("z", change, tokens="all"))
+
+
+def test_more_components_than_a_head_has_neurons(check):
+    check("gpt2", at_site("z", {"project": [5, 7]}, each=["layer", "amount"], tokens="all"))
+
+
+def test_a_share_is_rounded_down(check):
+    """Of 24 values 2, 23 and none."""
+    change = {"mean": ["heads", "neurons"], "largest": [0.1, 0.99, 0.04]}
+    check("gpt2", at_site("z", change, each=["amount"]))
+
+
 def test_what_a_change_of_ones_own_is_told(checkpoints):
     told = []
 
