@@ -9,9 +9,9 @@ from forked import shared
 from transformers import AutoTokenizer
 
 from microtome.errors import MicrotomeError
-from microtome.texts.requirements import judge
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import token_table
+from microtome.workflow.requirements import judge
 
 TEXTS = [Stimulus("One two three four"), Stimulus("Four five")]
 WORDS = [  # pear is one token, asteroid is two: " aster" and "oid"
