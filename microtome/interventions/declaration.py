@@ -152,7 +152,8 @@ class Read:
     Attributes:
         predictions: names of `PREDICTIONS`.
         tokens: where predictions are read.
-        targets: tokens of the vocabulary, by their texts; empty for all, unless `top` is given.
+        targets: tokens of the vocabulary, by their texts; `clean` for the one that the clean run
+            finds most likely at each token; empty for all, unless `top` is given.
         top: how many of the highest.
         loss: whether the texts' losses are read.
         sites: what is read of each site.
@@ -160,7 +161,7 @@ class Read:
 
     predictions: tuple[str, ...] = ()
     tokens: Tokens = Tokens()
-    targets: tuple[str, ...] = ()
+    targets: tuple[str, ...] | str = ()
     top: int = 0
     loss: bool = False
     sites: dict[str, SiteRead] = field(default_factory=dict)
@@ -451,8 +452,10 @@ def _change(value: Any, each: tuple[str, ...]) -> Change:
             raise DeclarationError(
                 ("each",), f"has {name}, but the change has no list of them; take it out"
             )
-    if found.get("by") == "magnitude" and "amounts" not in found:
+    if kind in ("mean", "median") and "by" in found and "amounts" not in found:
         raise DeclarationError(("change", "by"), "means nothing without `largest`; take it out")
+    if "texts" in found.get("over", ()) and "amounts" in found:
+        raise DeclarationError(("change", "largest"), "means nothing over texts; take it out")
     if kind in ("mean", "median"):
         found.setdefault("by", "value")
     return Change(kind, **found)
@@ -601,13 +604,18 @@ def _read(value: Any) -> Read:
             raise DeclarationError(
                 ("read", key), "means nothing without logits or log_probabilities; add one"
             )
-    if "targets" in value and (
-        not isinstance(targets, list | tuple)
-        or not targets
-        or not all(isinstance(target, str) and target for target in targets)
+    if (
+        "targets" in value
+        and targets != "clean"
+        and (
+            not isinstance(targets, list | tuple)
+            or not targets
+            or not all(isinstance(target, str) and target for target in targets)
+        )
     ):
         raise DeclarationError(
-            ("read", "targets"), f"wants a list of texts, each one token; has {_shown(targets)}"
+            ("read", "targets"),
+            f"wants `clean`, or a list of texts, each one token; has {_shown(targets)}",
         )
     if "top" in value and not _whole(top, 1):
         raise DeclarationError(
@@ -632,7 +640,7 @@ def _read(value: Any) -> Read:
     return Read(
         predictions,
         spans[0] if spans else Tokens(),
-        tuple(_once(("read", "targets"), targets)),
+        targets if targets == "clean" else tuple(_once(("read", "targets"), targets)),
         top,
         loss,
         sites,

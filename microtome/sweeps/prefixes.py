@@ -1,13 +1,15 @@
-"""Prefixes that texts of a batch share, computed once.
+"""Tokens of a batch that are known to have equal values, computed once.
 
 A causal model gives a token the same values after the same tokens, in whatever text they stand.
 34 texts "The next word is {word}" have 170 tokens, but only 38 of them differ in themselves or in
 what precedes them. The linear layers are nearly all of the work and treat each token on its own, so
-they need to compute only those 38.
+they need to compute only those 38. Likewise, an intervention reaches no token before the first one
+that it changes.
 
-Both assumptions are tested as the model runs. Tokens after the same tokens have to arrive at a
-layer with equal values. And the first layer of each shape computes all tokens as well as the
-distinct ones. Only if their bits agree, later layers of that shape compute the distinct ones alone.
+Both assumptions are tested as the model runs. At the first use of each layer of a block, tokens of
+one class have to arrive with equal values: elsewhere the model is not causal, and all is computed.
+The first layer of each shape computes all tokens as well as the distinct ones. Only if their bits
+agree, layers of that shape compute the distinct ones alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,86 +21,134 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-#: The largest share of distinct tokens at which sharing pays for its copies and comparisons.
+#: The largest share of distinct tokens at which sharing pays for its copies.
 WORTHWHILE = 0.75
+#: Rows per thread from which on a row's bits do not depend on how many rows there are: matrix
+#: products of fewer are summed in another order. Seen with MKL, of any shape: 4, and 6 with two
+#: threads.
+STEADY = 8
 
 
-class Prefixes:
-    """The tokens of a batch that differ in themselves or in what precedes them.
+def prefix_classes(ids: np.ndarray) -> np.ndarray:
+    """Number the tokens of a batch that differ in themselves or in what precedes them.
+
+    Args:
+        ids: token ids, (batch, position).
+
+    Returns:
+        A number for each token, (batch, position): that of another one after the same tokens, or
+        the next one, position by position.
+    """
+    which = np.empty(ids.shape, dtype=int)
+    before, n = np.zeros(len(ids), dtype=int), 0
+    for position, tokens in enumerate(ids.T):
+        _, which_here = np.unique(np.stack([before, tokens]), axis=1, return_inverse=True)
+        which[:, position] = before = which_here.ravel() + n
+        n = before.max() + 1
+    return which
+
+
+class Distinct:
+    """The tokens of a batch that have values of their own.
 
     Attributes:
         shape: (batch, position).
-        first: where each distinct token occurs first in the flattened batch, (n,).
-        which: the number of each token among the distinct ones, (batch × position,).
+        first: where each of them occurs first in the flattened batch, (n,).
+        which: the number of each token among them, (batch × position,).
     """
 
-    def __init__(self, ids: np.ndarray) -> None:
-        """Find the distinct tokens.
+    def __init__(self, classes: np.ndarray) -> None:
+        """Find them.
 
         Args:
-            ids: token ids, (batch, position).
+            classes: a number for each token, (batch, position), equal where values are equal.
         """
-        self.shape = ids.shape
-        which = np.empty(ids.shape, dtype=int)
-        first: list[np.ndarray] = []
-        before, n = np.zeros(len(ids), dtype=int), 0
-        for position, tokens in enumerate(ids.T):
-            _, texts, which_here = np.unique(
-                np.stack([before, tokens]), axis=1, return_index=True, return_inverse=True
-            )
-            first.append(texts * ids.shape[1] + position)
-            which[:, position] = before = which_here.ravel() + n
-            n += len(texts)
-        self.first = torch.from_numpy(np.concatenate(first))
-        self.which = torch.from_numpy(which.ravel())
+        self.shape = classes.shape
+        _, first, which = np.unique(classes, return_index=True, return_inverse=True)
+        self.first, self.which = torch.from_numpy(first), torch.from_numpy(which.ravel())
 
     @property
     def worthwhile(self) -> bool:
-        """Whether sharing saves more than its copies and comparisons cost."""
+        """Whether sharing saves more than its copies cost."""
         return len(self.first) <= WORTHWHILE * len(self.which)
 
 
-class PrefixSharing:
-    """Makes a module's linear layers compute the prefixes that texts share once.
+class Sharing:
+    """Makes a module's linear layers compute once what tokens share.
 
     The results are bit for bit those of computing all tokens.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        """Wrap the linear layers of a module; without prefixes they do what they did before."""
-        self._now: Prefixes | None = None
+        """Wrap the linear layers of a module; outside of `of` they do what they did before."""
+        self._now: Distinct | None = None
+        self._steady = False
+        self._causal = True
+        self._seen: set[str] = set()
         # Whether distinct rows have the same bits alone as among all rows, by the kind and shape
-        # of the layer and both numbers of rows.
+        # of the layer.
         self._exact: dict[tuple[object, ...], bool] = {}
-        for layer in module.modules():
+        for name, layer in module.named_modules():
             if type(layer) in (nn.Linear, Conv1D):
-                layer.forward = partial(self._forward, layer.forward, tuple(layer.weight.shape))
+                kind = type(layer), tuple(layer.weight.shape)
+                in_block = name.partition(".")[2]
+                layer.forward = partial(self._forward, layer.forward, in_block, kind)
 
     @contextmanager
-    def of(self, prefixes: Prefixes | None) -> Iterator[None]:
-        """Share these prefixes until the context ends; None shares nothing."""
-        self._now = prefixes if prefixes and prefixes.worthwhile else None
+    def of(self, distinct: Distinct | None, *, steady: bool = False) -> Iterator[None]:
+        """Share the values of a batch's tokens until the context ends; None shares nothing.
+
+        Args:
+            distinct: the tokens that have values of their own.
+            steady: whether a token's bits are to be the same in a batch of any size, rather than
+                those of this batch where it is small.
+        """
+        self._now, self._steady = distinct, steady
         try:
             yield
         finally:
             self._now = None
 
+    def switch(self, distinct: Distinct | None) -> None:
+        """Share other tokens from here on, in the middle of the block that runs."""
+        self._now = distinct
+
     def _forward(
-        self, forward: Callable[[Tensor], Tensor], shape: tuple[int, ...], values: Tensor
+        self,
+        forward: Callable[[Tensor], Tensor],
+        name: str,
+        kind: tuple[object, ...],
+        values: Tensor,
     ) -> Tensor:
-        prefixes = self._now
-        if prefixes is None or values.shape[:-1] != prefixes.shape:
+        distinct = self._now
+        if distinct is None or values.shape[:-1] != distinct.shape:
             return forward(values)
         rows = values.flatten(0, 1)
-        distinct = rows[prefixes.first]
-        if not torch.equal(distinct[prefixes.which], rows):
-            return forward(values)  # not causal
-        # The order in which products are summed, and so the last bits, depends on shapes alone.
-        kind = forward.__func__, shape, len(rows), len(distinct)
-        if self._exact.get(kind) is False:
+        least = STEADY * torch.get_num_threads()
+        if len(rows) < least:
+            return (
+                self._filled(forward, rows, least).unflatten(0, distinct.shape)
+                if self._steady
+                else forward(values)
+            )
+        if not distinct.worthwhile or not self._causal or self._exact.get(kind) is False:
             return forward(values)
-        shared = forward(distinct)[prefixes.which].unflatten(0, prefixes.shape)
+        alone = rows[distinct.first]
+        if name not in self._seen:
+            self._seen.add(name)
+            if not torch.equal(alone[distinct.which], rows):
+                self._causal = False
+                return forward(values)
+        shared = self._filled(forward, alone, least)[distinct.which].unflatten(0, distinct.shape)
         if kind not in self._exact:
             self._exact[kind] = torch.equal(shared, whole := forward(values))
             return whole
         return shared
+
+    @staticmethod
+    def _filled(forward: Callable[[Tensor], Tensor], rows: Tensor, least: int) -> Tensor:
+        """Compute rows, (n, width), filled up to so many that their bits do not depend on it."""
+        if len(rows) >= least:
+            return forward(rows)
+        filling = rows[:1].expand(least - len(rows), -1)
+        return forward(torch.cat([rows, filling]))[: len(rows)]

@@ -27,7 +27,7 @@ from microtome.models.memory import trim_heap
 from microtome.models.taps import Tap, check_sites
 from microtome.store.layers import Section
 from microtome.sweeps.batches import Batch, RowSelection, batched
-from microtome.sweeps.prefixes import Prefixes, PrefixSharing
+from microtome.sweeps.prefixes import Distinct, Sharing, prefix_classes
 from microtome.sweeps.reading import reading, shaped
 
 #: Bytes of activations after which free memory goes back to the system; that takes 10 ms.
@@ -94,7 +94,7 @@ class _BatchState:
     ids: Tensor  # (batch, position)
     hidden: Tensor  # entering the next block, (batch, position, d_model)
     calls: list[Call]  # of every block
-    prefixes: Prefixes | None
+    distinct: Distinct | None  # tokens with values of their own
 
 
 @torch.no_grad()
@@ -158,7 +158,7 @@ def sweep(
     shared = SharedTensors()
     states = _start(model, batches, n_layers if resid_out else stop, resid_in, shared)
     resid_in = None  # as large as all hidden states
-    sharing = PrefixSharing(model.blocks)
+    sharing = Sharing(model.blocks)
     n_bytes = 0
     later = [call.versions() for call in states[0].calls[stop:]]
     for layer, weights in model.weights_of_blocks(blocks):
@@ -171,7 +171,7 @@ def sweep(
                 values["resid_pre"] = state.selection(state.hidden)
             with (
                 reading(model.blocks[layer], inside, state.selection, values, leave=leave),
-                sharing.of(state.prefixes),
+                sharing.of(state.distinct),
             ):
                 state.hidden = model.run_block(layer, weights, state.hidden, state.calls[layer])
             if "resid_post" in read:
@@ -237,10 +237,10 @@ def _start(
         if resid_in is not None:
             values = torch.from_numpy(resid_in.values["resid_pre"][batch.tokens])
             hidden = values.to(model.device, model.dtype)
-        # Not on a GPU, where every comparison would wait for what runs there.
-        prefixes = Prefixes(batch.ids) if model.device.type == "cpu" else None
+        # Not on a GPU, where the order of sums depends on how many rows there are.
+        distinct = Distinct(prefix_classes(batch.ids)) if model.device.type == "cpu" else None
         states[number] = _BatchState(
-            RowSelection(batch.rows), ids, hidden, shared.of(calls), prefixes
+            RowSelection(batch.rows), ids, hidden, shared.of(calls), distinct
         )
     return [states[number] for number in range(len(batches))]
 

@@ -9,7 +9,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 #: The ground floor first; modules of the ground floor stand directly in the library.
-FLOORS = ("", "store", "models", "texts", "sweeps", "interventions", "statistics", "figures", "workflow")
+FLOORS = (
+    "",
+    "store",
+    "models",
+    "texts",
+    "sweeps",
+    "interventions",
+    "statistics",
+    "figures",
+    "workflow",
+)
 MODULES = sorted((ROOT / "microtome").rglob("*.py"))
 
 

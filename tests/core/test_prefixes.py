@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from microtome.sweeps.batches import batched
-from microtome.sweeps.prefixes import Prefixes, PrefixSharing
+from microtome.sweeps.prefixes import Distinct, Sharing, prefix_classes
 from microtome.sweeps.sweep import sweep
 from microtome.texts.stimuli import read_stimuli
 
@@ -37,11 +37,13 @@ def rows(monkeypatch):
 
 
 def test_distinct_prefixes_by_hand():
-    prefixes = Prefixes(np.array([[1, 2, 3], [1, 2, 4], [1, 2, 3], [2, 2, 3]]))
-    assert prefixes.first.tolist() == [0, 9, 1, 10, 2, 5, 11]
-    assert prefixes.which.tolist() == [0, 2, 4, 0, 2, 5, 0, 2, 4, 1, 3, 6]
-    assert prefixes.worthwhile  # 7 of 12
-    assert not Prefixes(np.array([[1, 2, 3], [1, 4, 3], [3, 2, 4], [4, 2, 3]])).worthwhile
+    distinct = Distinct(prefix_classes(np.array([[1, 2, 3], [1, 2, 4], [1, 2, 3], [2, 2, 3]])))
+    assert distinct.first.tolist() == [0, 9, 1, 10, 2, 5, 11]
+    assert distinct.which.tolist() == [0, 2, 4, 0, 2, 5, 0, 2, 4, 1, 3, 6]
+    assert distinct.worthwhile  # 7 of 12
+    assert not Distinct(
+        prefix_classes(np.array([[1, 2, 3], [1, 4, 3], [3, 2, 4], [4, 2, 3]]))
+    ).worthwhile
 
 
 def linear_layers(model):
@@ -93,7 +95,7 @@ def test_a_layer_that_sees_more_than_what_precedes_computes_all():
     layer = nn.Linear(8, 16)
     values = torch.randn(10, 6, 8)
     expected = layer(values)
-    with PrefixSharing(layer).of(Prefixes(np.stack(PROMPTS))):
+    with Sharing(layer).of(Distinct(prefix_classes(np.stack(PROMPTS)))):
         assert torch.equal(layer(values), expected)
 
 
@@ -102,10 +104,10 @@ def test_a_layer_whose_bits_depend_on_the_number_of_rows_computes_all(monkeypatc
     forward = nn.Linear.forward
     monkeypatch.setattr(nn.Linear, "forward", lambda self, x: forward(self, x) + x.numel())
     layer = nn.Linear(8, 16)
-    prefixes = Prefixes(np.stack(PROMPTS))
-    values = torch.randn(DISTINCT, 8)[prefixes.which].unflatten(0, prefixes.shape)
+    distinct = Distinct(prefix_classes(np.stack(PROMPTS)))
+    values = torch.randn(DISTINCT, 8)[distinct.which].unflatten(0, distinct.shape)
     expected = layer(values)
-    with PrefixSharing(layer).of(prefixes):
+    with Sharing(layer).of(distinct):
         for _ in range(3):
             assert torch.equal(layer(values), expected)
     assert torch.equal(layer(values), expected)
