@@ -6,13 +6,9 @@ take their places are judged. Nothing here imports torch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING, Any
 
 from microtome.errors import MicrotomeError
-from microtome.interventions.cases import positions
 from microtome.interventions.declaration import (
     DeclarationError,
     Intervention,
@@ -22,7 +18,12 @@ from microtome.interventions.declaration import (
 )
 from microtome.models.taps import Tap, check_sites
 from microtome.sites import SITES
-from microtome.texts.rows import sequences
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike
+
+    from microtome.interventions.cases import Text
 
 Keys = tuple[str, ...]
 
@@ -124,7 +125,7 @@ def fit_set(intervention: Intervention, n_texts: int, *, words: bool) -> None:
             )
 
 
-def fit_texts(intervention: Intervention, columns: Mapping[str, ArrayLike]) -> None:
+def fit_texts(intervention: Intervention, columns: "Mapping[str, ArrayLike]") -> None:
     """Refuse an intervention that texts cannot serve.
 
     Args:
@@ -136,17 +137,16 @@ def fit_texts(intervention: Intervention, columns: Mapping[str, ArrayLike]) -> N
             which a token has no partner; texts with unequal numbers of tokens where these make up
             one dimension; the loss of a text of one token.
     """
-    parts = {name: sequences(columns, name) for name in columns}
-    texts = [
-        dict(zip(parts, of_text, strict=True)) for of_text in zip(*parts.values(), strict=True)
-    ]
+    from microtome.interventions.cases import texts_of  # numpy, which a config's check does without
+
+    texts = texts_of(columns)
     fit_set(intervention, len(texts), words="in_word" in columns)
     change = intervention.change
     received = list(dict.fromkeys(receiver for receiver, _ in change.pairs)) or range(len(texts))
     places: dict[Keys, list[np.ndarray]] = {}
     for keys, tokens, of in _tokens(intervention, received):
         try:
-            places[keys] = [positions(tokens, texts[number]) for number in of]
+            places[keys] = [texts[number].positions(tokens) for number in of]
         except MicrotomeError as error:
             raise DeclarationError(keys, str(error)) from None
     if "position" in intervention.each:
@@ -158,10 +158,10 @@ def fit_texts(intervention: Intervention, columns: Mapping[str, ArrayLike]) -> N
             if keys[0] == "read":
                 _equal(keys, found, "`each` has pair")
     for receiver, giver in change.pairs:
-        _fit_pair(intervention, texts, receiver, giver)
+        _fit_pair(intervention, texts[receiver], texts[giver])
     if intervention.read.loss:
         for number in received:
-            if len(texts[number]["token_id"]) < 2:
+            if len(texts[number].ids) < 2:
                 raise DeclarationError(
                     ("read", "loss"), f"text {number} is one token, which nothing predicts"
                 )
@@ -220,31 +220,25 @@ def _fit_dimensions(
             )
 
 
-def _fit_pair(
-    intervention: Intervention,
-    texts: Sequence[Mapping[str, np.ndarray]],
-    receiver: int,
-    giver: int,
-) -> None:
+def _fit_pair(intervention: Intervention, receiver: "Text", giver: "Text") -> None:
     """Judge whether every token that is changed has a partner in the giving text."""
-    change = intervention.change
-    n_tokens, n_given = (len(texts[number]["token_id"]) for number in (receiver, giver))
+    change, n_tokens, n_given = intervention.change, len(receiver.ids), len(giver.ids)
     if change.position is not None:
         if not -n_given <= change.position < n_given:
             raise DeclarationError(
                 ("change", "from"),
-                f"no token {change.position} in text {giver}, which has {n_given} tokens",
+                f"text {giver.number} has {n_given} tokens and no position {change.position}",
             )
         return
     if n_tokens == n_given:
         return
-    lengths = f"text {receiver} has {n_tokens} tokens, text {giver} has {n_given}"
+    lengths = f"text {receiver.number} has {n_tokens} tokens, text {giver.number} has {n_given}"
     if change.align is None:
         raise DeclarationError(
             ("change", "patch"), f"{lengths}; say `align: start` or `align: end`, or name another"
         )
     shift = n_given - n_tokens if change.align == "end" else 0
-    for place in positions(intervention.tokens, texts[receiver]):
+    for place in receiver.positions(intervention.tokens):
         if not 0 <= place + shift < n_given:
             raise DeclarationError(
                 ("tokens",),
@@ -259,7 +253,7 @@ def _in_range(keys: Keys, what: str, numbers: Sequence[int], size: int) -> None:
             raise DeclarationError(keys, f"no {what} {number}; there are 0 to {size - 1}")
 
 
-def _equal(keys: Keys, places: Sequence[np.ndarray], why: str) -> None:
+def _equal(keys: Keys, places: "Sequence[np.ndarray]", why: str) -> None:
     counts = sorted({len(found) for found in places})
     if len(counts) > 1:
         raise DeclarationError(

@@ -120,15 +120,15 @@ def test_what_texts_can_serve(keys):
 @pytest.mark.parametrize(
     ("keys", "key", "message"),
     [
-        ({"tokens": [2]}, "tokens", "no token 2"),
-        ({"read": {"kl": [-3]}}, "read.kl", "no token -3"),
-        ({"read": {"z": {"tokens": [3]}}}, "read.z", "no token 3"),
+        ({"tokens": [2]}, "tokens", "text 1 has 2 tokens and no position 2"),
+        ({"read": {"kl": [-3]}}, "read.kl", "text 1 has 2 tokens and no position -3"),
+        ({"read": {"z": {"tokens": [3]}}}, "read.z", "text 1 has 2 tokens and no position 3"),
         (
             {"change": {"add": 1, "vector": {"texts": [0, 1], "tokens": [2]}}},
             "change.vector.tokens",
-            "no token 2",
+            "text 1 has 2 tokens and no position 2",
         ),
-        ({"tokens": "mask"}, "tokens", ""),
+        ({"tokens": "mask"}, "tokens", "text 0 has no mask token"),
         ({"each": ["position"]}, "tokens", "wants as many tokens of each text, since `each` has"),
         ({"change": {"mean": "texts"}}, "tokens", "wants as many tokens of each text, since the m"),
         (
@@ -147,7 +147,11 @@ def test_what_texts_can_serve(keys):
             "tokens",
             "text 0 has 4 tokens, text 1 has 2; counted from the end, token 0 has no partner",
         ),
-        ({"change": {"patch": [[0, 1]], "from": 2}}, "change.from", "no token 2 in text 1, which"),
+        (
+            {"change": {"patch": [[0, 1]], "from": 2}},
+            "change.from",
+            "text 1 has 2 tokens and no position 2",
+        ),
         ({"change": {"patch": [[0, 3]]}}, "change.patch", "no text 3; there are 0 to 2"),
     ],
 )
@@ -170,6 +174,6 @@ def test_a_set_without_words_has_no_word():
     assert fault(fit_set, entry(change=steer), 1, words=True)[1] == "no text 1; there are 0 to 0"
 
 
-def test_nothing_is_run_to_tell():
-    script = "import microtome.interventions.fit, sys; sys.exit('torch' in sys.modules)"
+def test_a_config_is_checked_without_numpy():
+    script = "import microtome.interventions.fit, sys; sys.exit('numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
