@@ -195,7 +195,7 @@ def _run(script: str, task: Task, outputs: list[str], **params: object) -> float
             checkpoint=str(checkpoint(task.model)),
             tokens=str(tokens(task.model, task.table)),
             resid_in=[],
-            statistics=[],
+            datasets=[],
         ),
         output=outputs,
         log=[f"results/logs/{Path(script).stem}.log"],

@@ -82,7 +82,7 @@ def statistics(
         if "section" in parameters and "layer" in entry:
             given["layers"] = [given["layers"][entry["layer"]]]
         reads = [read for read in parameters if read in made]
-        files = Files(given | {"statistics": [folder / f"{read}.h5" for read in reads]})
+        files = Files(given | {"datasets": [folder / f"{read}.h5" for read in reads]})
         params = SimpleNamespace(
             options=entry,
             reads=reads,

@@ -66,8 +66,8 @@ def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
     if len(ids) != 1:
         pieces = " + ".join(repr(token_text(tokenizer, token)) for token in ids)
         raise MicrotomeError(
-            f"target {target!r} is {len(ids)} tokens of this model ({pieces or 'none'}); correct "
-            "the `target` option to a text that is one token"
+            f"target {target!r} is {len(ids)} tokens of this model ({pieces or 'none'}); name a "
+            "text that is one token"
         )
     return ids[0]
 

@@ -57,7 +57,7 @@ def files(tmp_path):
 
 def job(files, **params):
     """A job as Snakemake hands it to a script."""
-    given = {"statistics": []} | files
+    given = {"datasets": []} | files
     return SimpleNamespace(
         input=Files(given),
         params=SimpleNamespace(**{"options": {}, "reads": [], "sites": [], "threads": 1} | params),
@@ -131,7 +131,7 @@ def test_the_token_table_and_statistics_are_given_by_the_parameters_names(files,
         return xr.Dataset({"found": ("n", [a["x"].item(), b["x"].item(), *limits])})
 
     options = {"limits": [0.5, 0.6]}
-    found = compute(both, job(files | {"statistics": read}, reads=["a", "b"], options=options))
+    found = compute(both, job(files | {"datasets": read}, reads=["a", "b"], options=options))
     assert found["found"].values.tolist() == [1.0, 2.0, 0.5, 0.6]
 
 
