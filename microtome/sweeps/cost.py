@@ -42,6 +42,8 @@ ROWS = 256 << 20
 #: Speeds, chosen below what two cores and one local disk were seen to do: floating-point
 #: operations per second and thread, bytes per second read and bytes per second written.
 COMPUTE, READ, WRITE = 15e9, 500e6, 200e6
+#: Bytes of hidden states of changed texts that are held at once.
+CHANGED = 512 << 20
 #: Seconds until a job's first block runs.
 START = 15
 #: A scheduler is asked for so many times the expected duration, and for so many minutes at least.
@@ -230,6 +232,16 @@ def rows_at_once(sizes: Mapping[str, int], length: int) -> int:
     heads = 2 * (sizes["n_heads"] + sizes["n_kv_heads"]) * sizes["d_head"]
     block = sizes["d_model"] * (heads + 2 * sizes["d_mlp"])
     return max(1, max(2 * block * 4, ROWS) // (length * sizes["d_model"] * 4))
+
+
+def rows_at_once(sizes: Mapping[str, int], length: int) -> int:
+    """How many changed texts ride a sweep together; the others ride the next one.
+
+    Args:
+        sizes: the model's dimensions.
+        length: tokens of the longest text.
+    """
+    return max(1, CHANGED // (length * sizes["d_model"] * 4))
 
 
 def statistic(read: int, *, block: int = 0, matrices: int = 0, n_layers: int = 0) -> Cost:
