@@ -59,7 +59,7 @@ def extent(
 
 
 def _per_token(intervention: Intervention, sizes: Mapping[str, int]) -> int:
-    """Numbers that are kept of a prediction; each of the highest tokens has an id and a text too."""
+    """Numbers that are kept of a prediction; the highest tokens have ids and texts too."""
     read = intervention.read
     targets = 1 if read.targets == "clean" else len(read.targets)
     if not (targets or read.top):

@@ -23,11 +23,13 @@ from tqdm import tqdm
 from microtome.interventions.cases import Branch, Cases, Text, texts_of
 from microtome.interventions.changes import Changes, CleanValues
 from microtome.interventions.declaration import Intervention
+from microtome.interventions.fit import fit_model, fit_texts
 from microtome.interventions.outcome import Outcome
 from microtome.models.calls import Call
 from microtome.models.mapped import MappedModel
 from microtome.models.memory import trim_heap
-from microtome.models.taps import Tap, check_sites
+from microtome.models.taps import Tap
+from microtome.sweeps.cost import INSIDE, PREDICTED
 from microtome.sweeps.cost import rows_at_once as affordable
 from microtome.sweeps.prefixes import STEADY, Distinct, Sharing, prefix_classes
 from microtome.sweeps.reading import part, visiting
@@ -36,10 +38,6 @@ from microtome.sweeps.sweep import found_device
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: Tokens inside a block at once: more make no matrix product faster.
-INSIDE = 1024
-#: Tokens whose next one is predicted at once.
-PREDICTED = 256
 #: Batches of branches of which it is kept what blocks are called with; most batches recur.
 CALLS = 8
 
@@ -79,8 +77,8 @@ def intervene(
         MicrotomeError: an intervention that does not fit the model or the texts.
     """
     model = MappedModel(checkpoint, dtype, found_device(device))
-    read = intervention.read
-    check_sites([intervention.site, *read.sites], taps, model.config.model_type)
+    fit_model(intervention, model.sizes, taps, model.config.model_type)
+    fit_texts(intervention, columns)
     texts = texts_of(columns)
     cases = Cases(intervention, model.sizes, texts)
     outcome = Outcome(cases, model.sizes, columns, tokenizer)
@@ -283,7 +281,7 @@ class _Ride:
             self._run_rows(layer, weights, riding, rows, clean)
         if at_end:
             riding.hidden[new] = riding.texts.hidden[riding.which[new]]
-            self._change(layer, riding, slice(0, joined), riding.hidden, clean)
+            self._change(layer, riding, slice(0, joined), riding.hidden[:joined], clean)
         if "resid_post" in clean and "resid_post" in self._asked.sites:
             self._take("resid_post", layer, riding, slice(0, joined), riding.hidden, clean)
 

@@ -37,13 +37,12 @@ MASKS = ("codegen", "gpt_neo", "gptj")
 AROUND = 64 << 10
 #: Sections at once: in the making, being written.
 SECTIONS = 2
-#: Bytes that the changed texts of an intervention may take at least.
-ROWS = 256 << 20
+#: Of an intervention's changed texts: bytes that may be held in any case, tokens inside a block at
+#: once (more make no matrix product faster), and tokens whose next one is predicted at once.
+ROWS, INSIDE, PREDICTED = 256 << 20, 1024, 256
 #: Speeds, chosen below what two cores and one local disk were seen to do: floating-point
 #: operations per second and thread, bytes per second read and bytes per second written.
 COMPUTE, READ, WRITE = 15e9, 500e6, 200e6
-#: Bytes of hidden states of changed texts that are held at once.
-CHANGED = 512 << 20
 #: Seconds until a job's first block runs.
 START = 15
 #: A scheduler is asked for so many times the expected duration, and for so many minutes at least.
@@ -199,7 +198,7 @@ def intervention(
     rows = len(lengths) + n_branches
     held = min(n_branches, rows_at_once(model.sizes, longest))
     groups = math.ceil(n_branches / held)  # for each of which the weights are read again
-    batch = min(batch_size, rows)
+    inside = max(largest_batch(lengths, batch_size)[0], min(n_branches * longest, INSIDE), longest)
     operations = n_layers * sum(_operations(model, length) for length in lengths)
     operations += sum(
         count * (n_layers - first) * _operations(model, length)
@@ -210,8 +209,8 @@ def intervention(
     disk = 4 * kept * rows
     return Cost(
         memory=_memory(
-            *(model, sum(lengths) + held * longest, batch * longest, longest),
-            *(batch * predicted, dtype),
+            *(model, sum(lengths) + held * longest, inside, longest),
+            *(min(rows * predicted, PREDICTED + predicted), dtype),
         )
         + MARGIN * SECTIONS * disk,
         disk=disk,
@@ -220,7 +219,7 @@ def intervention(
 
 
 def rows_at_once(sizes: Mapping[str, int], length: int) -> int:
-    """How many changed texts of an intervention are held at once, beside the unchanged ones.
+    """How many changed texts ride a sweep together; the others ride the next one.
 
     Their hidden states take about as much as the weights of two blocks, or `ROWS` bytes if that is
     more: those of a small model cost next to nothing, and reading the weights anew costs time.
@@ -232,16 +231,6 @@ def rows_at_once(sizes: Mapping[str, int], length: int) -> int:
     heads = 2 * (sizes["n_heads"] + sizes["n_kv_heads"]) * sizes["d_head"]
     block = sizes["d_model"] * (heads + 2 * sizes["d_mlp"])
     return max(1, max(2 * block * 4, ROWS) // (length * sizes["d_model"] * 4))
-
-
-def rows_at_once(sizes: Mapping[str, int], length: int) -> int:
-    """How many changed texts ride a sweep together; the others ride the next one.
-
-    Args:
-        sizes: the model's dimensions.
-        length: tokens of the longest text.
-    """
-    return max(1, CHANGED // (length * sizes["d_model"] * 4))
 
 
 def statistic(read: int, *, block: int = 0, matrices: int = 0, n_layers: int = 0) -> Cost:
