@@ -167,8 +167,8 @@ CONFIGS = {
         "wants a level of significance between 0 and 1; has 1",
     ),
     "no_target": (
-        study("{statistics: {scaling: {target: ''}}}", STATES),
-        'scaling.target: wants a text that is one token; has ""',
+        study("{interventions: {scaled_blocks: {read: {logits: last, targets: ['']}}}}", STATES),
+        "scaled_blocks.read.targets: wants `clean`, or a list of texts, each one token; has ['']",
     ),
     "scale": (
         study("{figures: {selectivity_profile: {scale: z}}}"),

@@ -174,20 +174,6 @@ def test_the_models_weights_are_given_as_they_are_stored(model):
     np.testing.assert_array_equal(found["w"], expected)
 
 
-def test_the_checkpoint_is_given_as_a_folder(model):
-    def parameters(checkpoint):
-        plain = AutoModelForCausalLM.from_pretrained(checkpoint)
-        return xr.Dataset(attrs={"n": sum(p.numel() for p in plain.parameters())})
-
-    n_threads = torch.get_num_threads()
-    found = compute(parameters, job(model))
-    assert (
-        found.attrs["n"]
-        == AutoModelForCausalLM.from_pretrained(model["checkpoint"]).num_parameters()
-    )
-    assert torch.get_num_threads() == n_threads == 1
-
-
 def test_the_tokenizer_is_the_models_own(gpt2_tokenizer, tmp_path):
     (tmp_path / "checkpoint").mkdir()
     AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(tmp_path / "checkpoint")
