@@ -176,7 +176,7 @@ NEEDS = {
     "two_texts_for_the_statistic_of_an_intervention": (
         study("{interventions: {scaled_blocks: {stimuli: mine}}}", "hidden_states"),
         {"stimuli/mine.yaml": TWO_TEXTS},
-        "hidden_states.statistics.scaling: scaling wants a set of one text; 'mine' has 2 texts",
+        "statistics.scaling: scaling wants a set of one text; 'mine' has 2 texts",
     ),
     "unknown_set_of_an_intervention": (
         study("{interventions: {scaled_blocks: {stimuli: metamorphoses}}}", "hidden_states"),

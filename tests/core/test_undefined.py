@@ -290,7 +290,7 @@ def test_a_scaling_that_is_no_number_is_not_stored():
     outcome = {"log_probabilities": predicted, "clean_log_probabilities": predicted[0]}
     assert target_log_probability(xr.Dataset(outcome))["clean"] == -1
     predicted[1] = np.nan
-    with pytest.raises(MicrotomeError, match=r"with block 4 changed, .* no number|not a finite"):
+    with pytest.raises(MicrotomeError, match="with block 4 changed, the log-probability is not"):
         target_log_probability(xr.Dataset(outcome))
 
 
