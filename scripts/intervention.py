@@ -11,7 +11,6 @@ from microtome.interventions.declaration import DeclarationError, Intervention, 
 from microtome.interventions.run import intervene
 from microtome.models.taps import from_plain
 from microtome.store.datasets import read_dataset, write_dataset
-from microtome.store.layers import read_columns
 from microtome.texts.tokens import load_tokenizer
 from microtome.workflow.jobs import job
 from microtome.workflow.load import load
@@ -40,7 +39,7 @@ if __name__ == "__main__":
                 intervention = replace(intervention, change=change)
             found = intervene(
                 Path(inputs.checkpoint),
-                read_columns(inputs.tokens),
+                read_dataset(inputs.tokens).coords,
                 intervention,
                 taps=from_plain(params.taps),
                 tokenizer=load_tokenizer(Path(inputs.checkpoint)),

@@ -15,7 +15,7 @@ from microtome.interventions.declaration import declared as read_declaration
 from microtome.interventions.run import intervene
 from microtome.statistics.layers import stack_layers
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
-from microtome.store.layers import read_columns, write_layers
+from microtome.store.layers import write_layers
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
 from microtome.texts.tokens import load_tokenizer
@@ -43,6 +43,7 @@ def layer_files(
     sites: Sequence[str],
     layers: Sequence[int],
     final_sites: Sequence[str] = (),
+    dtype: str = "float32",
 ) -> list[Path]:
     """Sweep a token table into the files of some layers, and last that of final sites, if any."""
     paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in layers}
@@ -50,7 +51,7 @@ def layer_files(
         paths[None] = folder / "final.h5"
     batches = batched(table, 32)
     sections = sweep(checkpoint, batches, sites, layers, final_sites, taps=taps_at(checkpoint))
-    write_layers(sections, table.coords, paths, {})
+    write_layers(sections, table.coords, paths, {}, dtype)
     return list(paths.values())
 
 
@@ -72,7 +73,7 @@ def intervened(
     declared = study(name)["interventions"][intervention]
     return intervene(
         checkpoint,
-        read_columns(tokens),
+        read_dataset(tokens).coords,
         read_declaration(declaration(declared | keys)),
         taps=taps_at(checkpoint),
         tokenizer=load_tokenizer(checkpoint),

@@ -8,7 +8,7 @@ fit the model and the texts.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from microtome.errors import MicrotomeError, in_short, nearest
@@ -304,7 +304,7 @@ def _shown(value: Any) -> str:
 
 
 def _site(keys: tuple[str, ...], value: Any) -> str:
-    if value not in SITES:
+    if not isinstance(value, str) or value not in SITES:
         raise DeclarationError(
             keys, f"no site {_shown(value)} of a block; {nearest(str(value), list(SITES))}"
         )
@@ -340,13 +340,15 @@ def _once(keys: tuple[str, ...], values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
 
 def _numbers(keys: tuple[str, ...], value: Any, least: int, wanted: str) -> tuple[int, ...]:
     """Whole numbers, each once."""
+    if hasattr(value, "tolist"):  # a numpy array; a config's check does without numpy
+        value = value.tolist()
     if isinstance(value, list | tuple | range) and value and all(_whole(n, least) for n in value):
-        return tuple(_once(keys, value))
+        return tuple(_once(keys, map(int, value)))
     raise DeclarationError(keys, f"wants {wanted}; has {_shown(value)}")
 
 
@@ -430,8 +432,8 @@ def _change(value: Any, each: tuple[str, ...]) -> Change:
             if own is not None:
                 raise DeclarationError(keys, "takes no value; write `change: zero`")
         case "scale" | "add" | "noise":
-            least = 0 if kind == "noise" else None
-            found["amounts"] = _amounts(keys, own, each, "a number", least=least)
+            least, wanted = (0, "a number, 0 or more") if kind == "noise" else (None, "a number")
+            found["amounts"] = _amounts(keys, own, each, wanted, least=least)
         case "patch":
             found["pairs"] = _pairs(keys, own)
         case "mean" | "median" | "permute":
@@ -452,6 +454,8 @@ def _change(value: Any, each: tuple[str, ...]) -> Change:
             raise DeclarationError(
                 ("each",), f"has {name}, but the change has no list of them; take it out"
             )
+    if "position" in found and "align" in found:
+        raise DeclarationError(("change", "align"), "means nothing beside `from`; take one out")
     if kind in ("mean", "median") and "by" in found and "amounts" not in found:
         raise DeclarationError(("change", "by"), "means nothing without `largest`; take it out")
     if "texts" in found.get("over", ()) and "amounts" in found:
@@ -500,7 +504,7 @@ def _projection(own: Any, value: Mapping[str, Any], each: tuple[str, ...]) -> di
         wanted = "a share above 0" if by == "variance" else "a number of components, 1 or more"
         raise DeclarationError(keys, f"wants {wanted}; has {_shown(own)}")
     centered = value.get("centered", ["tokens"])
-    axes = _axes(("change", "centered"), centered, ("tokens", "neurons")) if centered else ()
+    axes = () if centered in ([], ()) else _axes(("change", "centered"), centered, AXES[1:])
     return {"amounts": amounts, "by": by, "centered": axes}
 
 
@@ -577,7 +581,8 @@ def _vector(keys: tuple[str, ...], value: Any) -> Any:
             or not all(_whole(n, 0) for n in texts)
         ):
             raise DeclarationError((*keys, "texts"), f"wants two text numbers; has {_shown(texts)}")
-        return Vector(tuple(texts), _tokens((*keys, "tokens"), value.get("tokens", "last")))
+        texts = tuple(_once((*keys, "texts"), texts))
+        return Vector(texts, _tokens((*keys, "tokens"), value.get("tokens", "last")))
     found = _from_statistic(keys, value)
     if found is None:
         raise DeclarationError(
@@ -648,7 +653,7 @@ def _read(value: Any) -> Read:
 
 
 def _site_read(keys: tuple[str, ...], value: Any) -> SiteRead:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or "from" in value:
         return SiteRead(_tokens(keys, value), None, ("difference",))
     _known(keys, value, ("tokens", "layers", "as"))
     kept = _axes((*keys, "as"), value.get("as", "difference"), KEPT)

@@ -130,13 +130,12 @@ class Outcome:
             runs = {"pair" if paired else "stimulus": n_runs}
             self._array("loss", self._varying | runs)
             self._array("clean_loss", runs)
-        layers = {"read_layer": len(self.read_layers)}
-        rows = layers | {"read_token": self.read.size}
+        rows = {"read_layer": len(self.read_layers), "read_token": self.read.size}
         for site, of_site in asked.sites.items():
             width = {name: sizes[name] for name in DIMENSIONS[site]}
             if "values" in of_site.kept:
                 self._array(site, self._varying | rows | width)
-                self._array(f"clean_{site}", layers | self.read.clean_sizes | width)
+                self._array(f"clean_{site}", ({"pair": n_runs} if paired else {}) | rows | width)
             # Where a change cannot reach, these are those of the clean run.
             if "difference" in of_site.kept:
                 self._array(f"{site}_difference", self._varying | rows)
@@ -170,7 +169,8 @@ class Outcome:
         if "values" in self._asked.sites[site].kept:
             place = self.read_layers.index(layer)
             kept = _numpy(values)
-            self._arrays[f"clean_{site}"][(place, *self.read.clean(run))] = kept
+            *pair, span = self.read.clean(run)
+            self._arrays[f"clean_{site}"][(*pair, place, span)] = kept
             # Of every case; those that reach this far take their own values' place.
             cases = (slice(None),) * len(self._varying)
             if "pair" in self._varying:
@@ -202,7 +202,7 @@ class Outcome:
         for name, values in self._of_prediction(run, logits).items():
             self._arrays[f"clean_{name}"][place] = values
         if "kl" in self._asked.predictions:
-            self._clean[run] = logits.log_softmax(dim=-1)
+            self._clean[run] = logits.double().log_softmax(dim=-1)
 
     def take_prediction(self, branch: Branch, logits: Tensor) -> None:
         """Take the logits of a branch, (token, d_vocab)."""
@@ -211,7 +211,8 @@ class Outcome:
             self._arrays[name][place] = values
         if "kl" in self._asked.predictions:
             clean = self._clean[branch.run]
-            kl = (clean.exp() * (clean - logits.log_softmax(dim=-1))).sum(dim=-1)
+            # In float32, the smallest divergences would be rounding alone.
+            kl = (clean.exp() * (clean - logits.double().log_softmax(dim=-1))).sum(dim=-1)
             self._arrays["kl"][place] = _numpy(kl)
 
     def _of_prediction(self, run: int, logits: Tensor) -> dict[str, np.ndarray]:
@@ -262,6 +263,8 @@ class Outcome:
         if self._asked.loss and "pair" not in coordinates:
             numbers = [text.number for text, _ in self._cases.runs]
             coordinates["stimulus"] = ("stimulus", np.array(numbers))
+        if self._asked.top:
+            coordinates["rank"] = ("rank", np.arange(1, self._asked.top + 1))
         if isinstance(self._asked.targets, tuple) and self._asked.targets:
             coordinates["target"] = ("target", np.array(self._asked.targets, dtype=object))
         variables = {name: (self._dims[name], values) for name, values in self._arrays.items()}

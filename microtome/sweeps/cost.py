@@ -38,8 +38,9 @@ AROUND = 64 << 10
 #: Sections at once: in the making, being written.
 SECTIONS = 2
 #: Of an intervention's changed texts: bytes that may be held in any case, tokens inside a block at
-#: once (more make no matrix product faster), and tokens whose next one is predicted at once.
-ROWS, INSIDE, PREDICTED = 256 << 20, 1024, 256
+#: once (more make no matrix product faster, and leave the cache), and tokens whose next one is
+#: predicted at once.
+ROWS, INSIDE, PREDICTED = 256 << 20, 512, 256
 #: Speeds, chosen below what two cores and one local disk were seen to do: floating-point
 #: operations per second and thread, bytes per second read and bytes per second written.
 COMPUTE, READ, WRITE = 15e9, 500e6, 200e6

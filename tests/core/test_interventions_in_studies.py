@@ -9,7 +9,6 @@ from workflows import Clone
 from microtome.interventions.declaration import declared
 from microtome.interventions.run import intervene
 from microtome.store.datasets import read_dataset
-from microtome.store.layers import read_columns
 from microtome.texts.tokens import load_tokenizer
 
 EACH = {"site": "z", "each": ["layer", "head"], "change": "zero"}
@@ -79,7 +78,7 @@ def product(clone: Clone, label: str) -> xr.Dataset:
 
 def test_the_outcome_is_that_of_the_declaration(clone):
     checkpoint = clone.product("models/tiny/checkpoint")
-    columns = read_columns(clone.product("tokens/tiny/texts.h5"))
+    columns = product(clone, "tokens/tiny/texts").coords
     same = {"taps": taps_at(checkpoint), "tokenizer": load_tokenizer(checkpoint), "batch_size": 4}
     each = product(clone, "interventions/silence/tiny/each")
     xr.testing.assert_identical(each, intervene(checkpoint, columns, declared(EACH), **same))
@@ -191,7 +190,10 @@ def test_a_target_makes_the_interventions_alone(clone, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"site": "pre_linear"}, "each.site: tiny: site 'pre_linear' is not known for the archi"),
+        (
+            {"site": "pre_linear", "each": ["layer"]},
+            "each.site: tiny: site 'pre_linear' is not known for the archi",
+        ),
         ({"read": {"pre_linear": "all"}}, "each.read.pre_linear: tiny: site 'pre_linear' is not"),
         ({"layers": [3]}, "each.layers: tiny: no layer 3; there are 0 to 2"),
         ({"change": {"use": "shrnk"}}, "changes.py has no function 'shrnk'; did you mean 'shrink'"),
