@@ -22,6 +22,7 @@ from microtome.sites import SITES
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
+    from transformers import PreTrainedTokenizerBase
 
     from microtome.interventions.cases import Text
 
@@ -165,6 +166,22 @@ def fit_texts(intervention: Intervention, columns: "Mapping[str, ArrayLike]") ->
                 raise DeclarationError(
                     ("read", "loss"), f"text {number} is one token, which nothing predicts"
                 )
+
+
+def fit_targets(intervention: Intervention, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Refuse targets that are not one token of the model.
+
+    Raises:
+        DeclarationError: there is such a target.
+    """
+    from microtome.texts.tokens import target_id  # numpy, as above
+
+    targets = intervention.read.targets
+    for target in targets if isinstance(targets, tuple) else ():
+        try:
+            target_id(tokenizer, target)
+        except MicrotomeError as error:
+            raise DeclarationError(("read", "targets"), str(error)) from None
 
 
 def _tokens(

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from microtome.interventions.cases import Branch, Cases, Text, texts_of
 from microtome.interventions.changes import Changes, CleanValues
 from microtome.interventions.declaration import Intervention
-from microtome.interventions.fit import fit_model, fit_texts
+from microtome.interventions.fit import fit_model, fit_targets, fit_texts
 from microtome.interventions.outcome import Outcome
 from microtome.models.calls import Call
 from microtome.models.mapped import MappedModel
@@ -83,6 +83,7 @@ def intervene(
     model = MappedModel(checkpoint, dtype, found_device(device))
     fit_model(intervention, model.sizes, taps, model.config.model_type)
     fit_texts(intervention, columns)
+    fit_targets(intervention, tokenizer)
     texts = texts_of(columns)
     cases = Cases(intervention, model.sizes, texts)
     outcome = Outcome(cases, model.sizes, columns, tokenizer)

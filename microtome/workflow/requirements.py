@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from microtome.errors import MicrotomeError
 from microtome.interventions.declaration import DeclarationError, declared
-from microtome.interventions.fit import fit_model, fit_texts
+from microtome.interventions.fit import fit_model, fit_targets, fit_texts
 from microtome.models.architectures import taps_of
 from microtome.models.checkpoint import config_json, read_config, sizes
 from microtome.models.taps import check_sites
@@ -116,12 +116,7 @@ def _judge_intervention(
     config = read_config(checkpoint)
     fit_model(intervention, sizes(config), taps_of(config_json(checkpoint)), config.model_type)
     fit_texts(intervention, columns)
-    if isinstance(intervention.read.targets, tuple):
-        for target in intervention.read.targets:
-            try:
-                target_id(load_tokenizer(checkpoint), target)
-            except MicrotomeError as error:
-                raise DeclarationError(("read", "targets"), str(error)) from None
+    fit_targets(intervention, load_tokenizer(checkpoint))
 
 
 def _quoted(tokens: np.ndarray) -> str:
