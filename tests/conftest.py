@@ -206,6 +206,7 @@ LONG = (
     "test_verify",
     "test_hidden_states",
     "test_grammar_tuning",
+    "test_api",
 )
 
 

@@ -39,6 +39,7 @@ def layer_files(
     sites: Sequence[str],
     layers: Sequence[int],
     final_sites: Sequence[str] = (),
+    dtype: str = "float32",
 ) -> list[Path]:
     """Sweep a token table into the files of some layers, and last that of final sites, if any."""
     paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in layers}
@@ -46,7 +47,7 @@ def layer_files(
         paths[None] = folder / "final.h5"
     batches = batched(table, 32)
     sections = sweep(checkpoint, batches, sites, layers, final_sites, taps=taps_at(checkpoint))
-    write_layers(sections, table.coords, paths, {})
+    write_layers(sections, table.coords, paths, {}, dtype)
     return list(paths.values())
 
 

@@ -8,7 +8,7 @@ fit the model and the texts.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from microtome.errors import MicrotomeError, in_short, nearest
@@ -313,13 +313,15 @@ def _once(keys: tuple[str, ...], values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
 
 def _numbers(keys: tuple[str, ...], value: Any, least: int, wanted: str) -> tuple[int, ...]:
     """Whole numbers, each once."""
+    if hasattr(value, "tolist"):  # a numpy array; a config's check does without numpy
+        value = value.tolist()
     if isinstance(value, list | tuple | range) and value and all(_whole(n, least) for n in value):
-        return tuple(_once(keys, value))
+        return tuple(_once(keys, map(int, value)))
     raise DeclarationError(keys, f"wants {wanted}; has {_shown(value)}")
 
 

@@ -202,7 +202,7 @@ class Outcome:
         for name, values in self._of_prediction(run, logits).items():
             self._arrays[f"clean_{name}"][place] = values
         if "kl" in self._asked.predictions:
-            self._clean[run] = logits.log_softmax(dim=-1)
+            self._clean[run] = logits.double().log_softmax(dim=-1)
 
     def take_prediction(self, branch: Branch, logits: Tensor) -> None:
         """Take the logits of a branch, (token, d_vocab)."""
@@ -211,7 +211,8 @@ class Outcome:
             self._arrays[name][place] = values
         if "kl" in self._asked.predictions:
             clean = self._clean[branch.run]
-            kl = (clean.exp() * (clean - logits.log_softmax(dim=-1))).sum(dim=-1)
+            # In float32, the smallest divergences would be rounding alone.
+            kl = (clean.exp() * (clean - logits.double().log_softmax(dim=-1))).sum(dim=-1)
             self._arrays["kl"][place] = _numpy(kl)
 
     def _of_prediction(self, run: int, logits: Tensor) -> dict[str, np.ndarray]:
@@ -262,6 +263,8 @@ class Outcome:
         if self._asked.loss and "pair" not in coordinates:
             numbers = [text.number for text, _ in self._cases.runs]
             coordinates["stimulus"] = ("stimulus", np.array(numbers))
+        if self._asked.top:
+            coordinates["rank"] = ("rank", np.arange(1, self._asked.top + 1))
         if isinstance(self._asked.targets, tuple) and self._asked.targets:
             coordinates["target"] = ("target", np.array(self._asked.targets, dtype=object))
         variables = {name: (self._dims[name], values) for name, values in self._arrays.items()}

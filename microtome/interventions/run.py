@@ -95,7 +95,11 @@ def intervene(
     ride = _Ride(model, cases, outcome, taps, batch_size)
     firsts = [group[0].layers[0] for group in groups]
     with tqdm(
-        total=len(groups) * ride.stop - sum(firsts[1:]), unit="block", file=log, disable=log is None
+        total=len(groups) * ride.stop - sum(firsts[1:]),
+        unit="block",
+        file=log,
+        disable=log is None,
+        delay=2,
     ) as bar:
         for number, group in enumerate(groups):
             for _ in ride.blocks(group, firsts[number + 1] if number + 1 < len(groups) else None):

@@ -233,10 +233,11 @@ def _initialise(reference: Path, seed: int, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(
-        read_config(reference), dtype=torch.float32, trust_remote_code=False
-    )
+    with torch.random.fork_rng():  # a notebook's own numbers stay as they are
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(
+            read_config(reference), dtype=torch.float32, trust_remote_code=False
+        )
     model.save_pretrained(folder)
     _link(side_files(reference), folder)
 

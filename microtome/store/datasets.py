@@ -29,8 +29,18 @@ def read_dataset(path: str | Path) -> xr.Dataset:
     Raises:
         MicrotomeError: the file is missing or damaged.
     """
-    with _readable(Path(path)), xr.open_dataset(path, engine="h5netcdf") as dataset:
+    with readable(Path(path)), xr.open_dataset(path, engine="h5netcdf") as dataset:
         return dataset.load()
+
+
+def open_file(path: str | Path) -> xr.Dataset:
+    """Open what `write_dataset` or `write_layers` wrote; values are read when they are used.
+
+    Raises:
+        MicrotomeError: the file is missing or damaged.
+    """
+    with readable(Path(path)):
+        return xr.open_dataset(path, engine="h5netcdf")
 
 
 @contextmanager
@@ -44,12 +54,13 @@ def open_layer(path: str | Path) -> Iterator[xr.Dataset]:
     Raises:
         MicrotomeError: the file is missing or damaged; also raised where values are read.
     """
-    with _readable(Path(path)), xr.open_dataset(path, engine="h5netcdf") as section:
+    with readable(Path(path)), xr.open_dataset(path, engine="h5netcdf") as section:
         yield section
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Tell in one line what is wrong where a file of the store cannot be read."""
     try:
         yield
     except FileNotFoundError:

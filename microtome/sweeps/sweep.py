@@ -50,7 +50,9 @@ def sweep_table(
     stop: int | None = None,
     resid_out: Callable[[Iterator[Section]], None] | None = None,
 ) -> Iterator[Section]:
-    """Run a token table's sequences through a model as `sweep` does, with a progress bar.
+    """Run a token table's sequences through a model as `sweep` does.
+
+    If that takes longer than 2 s, there is a progress bar.
 
     Args:
         checkpoint: a checkpoint folder as `microtome.models.fetch.fetch` makes it.
@@ -76,7 +78,7 @@ def sweep_table(
         resid_out=resid_out,
     )
     total = (len(layers) + bool(final_sites)) * len(batches)
-    with tqdm(total=total, unit="batch", desc="layers × batches", file=log) as bar:
+    with tqdm(total=total, unit="batch", desc="layers × batches", file=log, delay=2) as bar:
 
         def counted(section: Section) -> Section:
             bar.update()

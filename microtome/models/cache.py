@@ -1,0 +1,56 @@
+"""Checkpoint folders of models that are no part of a workflow, made once and kept for later.
+
+They lie in `microtome/` of `$XDG_CACHE_HOME`, which is `~/.cache` by default.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from microtome.errors import MicrotomeError
+from microtome.models.checkpoint import source_files
+from microtome.models.fetch import fetch
+from microtome.models.sources import Folder, Package, Source
+
+
+def cached(uri: str, source: Source, *, reference: Path | None = None) -> Path:
+    """The checkpoint folder of a source, made by `microtome.models.fetch.fetch` where it is new.
+
+    Args:
+        uri: the source's URI.
+        source: what `parse_source` made of it.
+        reference: the checkpoint folder of the model that an untrained one copies.
+
+    Raises:
+        MicrotomeError: what `fetch` finds wrong, or no place to write to.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "microtome"
+    key = hashlib.sha256(f"{uri} {_state(source, reference)}".encode()).hexdigest()[:16]
+    label = re.sub(r"[^\w.-]+", "-", uri)[-60:].strip("-")
+    folder = root / f"{label}-{key}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed: two notebooks may want the same
+            # Links lead nowhere once the hub's cache has been cleared.
+            if not folder.is_dir() or not all(file.exists() for file in folder.iterdir()):
+                fetch(source, folder, reference=reference)
+    except OSError as error:
+        raise MicrotomeError(
+            f"{root}: {error.strerror}; set XDG_CACHE_HOME to a folder that you can write to"
+        ) from None
+    return folder
+
+
+def _state(source: Source, reference: Path | None) -> object:
+    """What a source's bytes depend on beside its URI, and may have changed since."""
+    if isinstance(source, Package):
+        with suppress(PackageNotFoundError):  # which `fetch` tells better
+            return version(source.package)
+    folder = source.path if isinstance(source, Folder) else reference
+    files = [(file.absolute(), file.stat()) for file in (source_files(folder) if folder else ())]
+    return [(str(file), status.st_size, status.st_mtime_ns) for file, status in files]
