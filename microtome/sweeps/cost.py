@@ -40,6 +40,8 @@ SECTIONS = 2
 #: Speeds, chosen below what two cores and one local disk were seen to do: floating-point
 #: operations per second and thread, bytes per second read and bytes per second written.
 COMPUTE, READ, WRITE = 15e9, 500e6, 200e6
+#: Bytes of hidden states of changed texts that are held at once.
+CHANGED = 512 << 20
 #: Seconds until a job's first block runs.
 START = 15
 #: A scheduler is asked for so many times the expected duration, and for so many minutes at least.
@@ -182,6 +184,16 @@ def branches(model: Model, length: int, *, threads: int) -> Cost:
         disk=0,
         seconds=_seconds(model, lengths, n_layers, n_layers + 1, threads),
     )
+
+
+def rows_at_once(sizes: Mapping[str, int], length: int) -> int:
+    """How many changed texts ride a sweep together; the others ride the next one.
+
+    Args:
+        sizes: the model's dimensions.
+        length: tokens of the longest text.
+    """
+    return max(1, CHANGED // (length * sizes["d_model"] * 4))
 
 
 def statistic(read: int, *, block: int = 0, matrices: int = 0, n_layers: int = 0) -> Cost:

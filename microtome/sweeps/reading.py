@@ -1,6 +1,6 @@
 """Reading the sites of a block while it runs, and giving each its dimensions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -13,6 +13,53 @@ from microtome.models.mapped import hidden_state
 from microtome.models.taps import Tap
 from microtome.sites import DIMENSIONS
 from microtome.sweeps.batches import RowSelection
+
+
+@contextmanager
+def visiting(
+    block: nn.Module, taps: Mapping[str, Tap], visit: Callable[[str, Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Call a function with what passes a block's sites while it runs.
+
+    Args:
+        block: the block.
+        taps: the sites to visit.
+        visit: called with a site and the tensor there, (batch, position, width); a tensor that it
+            returns takes that one's place.
+
+    Raises:
+        MicrotomeError: a tap that leads nowhere.
+    """
+
+    def at_output(site: str, output: Any) -> Any:
+        new = visit(site, hidden_state(output))
+        if new is None or isinstance(output, Tensor):
+            return new
+        return (new, *output[1:])
+
+    def at_input(site: str, args: tuple[Any, ...]) -> Any:
+        new = visit(site, hidden_state(args))
+        return None if new is None else (new, *args[1:])
+
+    with ExitStack() as hooks:
+        for site, tap in taps.items():
+            try:
+                module = block.get_submodule(tap.path)
+            except AttributeError:
+                raise MicrotomeError(
+                    f"site {site!r}: {type(block).__name__} has no module {tap.path!r}; "
+                    "correct its entry in microtome/models/architectures.py"
+                ) from None
+            if tap.side == "output":
+                hook = module.register_forward_hook(
+                    lambda module, args, output, site=site: at_output(site, output)
+                )
+            else:
+                hook = module.register_forward_pre_hook(
+                    lambda module, args, site=site: at_input(site, args)
+                )
+            hooks.callback(hook.remove)
+        yield
 
 
 @contextmanager
@@ -37,31 +84,13 @@ def reading(
         MicrotomeError: a tap that leads nowhere.
     """
 
-    def note(site: str, value: Any) -> None:
-        values[site] = selection(hidden_state(value))
+    def note(site: str, value: Tensor) -> None:
+        values[site] = selection(value)
         if leave and taps.keys() <= values.keys():
             raise _AllRead
 
-    with ExitStack() as hooks:
-        for site, tap in taps.items():
-            try:
-                module = block.get_submodule(tap.path)
-            except AttributeError:
-                raise MicrotomeError(
-                    f"site {site!r}: {type(block).__name__} has no module {tap.path!r}; "
-                    "correct its entry in microtome/models/architectures.py"
-                ) from None
-            if tap.side == "output":
-                hook = module.register_forward_hook(
-                    lambda module, args, output, site=site: note(site, output)
-                )
-            else:
-                hook = module.register_forward_pre_hook(
-                    lambda module, args, site=site: note(site, args)
-                )
-            hooks.callback(hook.remove)
-        with suppress(_AllRead):
-            yield
+    with visiting(block, taps, note), suppress(_AllRead):
+        yield
 
 
 class _AllRead(Exception):
@@ -83,12 +112,10 @@ def shaped(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) 
     Raises:
         MicrotomeError: the width is not that of the site.
     """
-    if tap is not None and tap.part is not None:
-        value = _part(value, tap, sizes)
-    shape = [sizes[dimension] for dimension in DIMENSIONS[site]]
     try:
-        return value.reshape(len(value), *shape).to("cpu", torch.float32).numpy()
+        return part(site, value, tap, sizes).to("cpu", torch.float32).numpy()
     except RuntimeError:
+        shape = (sizes[dimension] for dimension in DIMENSIONS[site])
         remedy = "correct microtome/models/architectures.py" if tap else "leave this site out"
         raise MicrotomeError(
             f"site {site!r}: shape {tuple(value.shape)} where tokens × "
@@ -96,9 +123,23 @@ def shaped(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) 
         ) from None
 
 
-def _part(value: Tensor, tap: Tap, sizes: Mapping[str, int]) -> Tensor:
-    n_heads, n_kv_heads, d_head = sizes["n_heads"], sizes["n_kv_heads"], sizes["d_head"]
-    which = "qkv".index(tap.part)
-    if tap.fused == "heads":
-        return value.unflatten(-1, (n_heads, 3, d_head))[..., which, :]
-    return value.split([d_head * n for n in (n_heads, n_kv_heads, n_kv_heads)], dim=-1)[which]
+def part(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) -> Tensor:
+    """A site's part of the tensor that is there: a view, (…, *the site's dimensions).
+
+    Args:
+        site: its name.
+        value: what was read there, (…, width).
+        tap: where; None at a block's ends and after the last block.
+        sizes: the model's dimensions.
+
+    Raises:
+        RuntimeError: the width is not that of the site.
+    """
+    if tap is not None and tap.part is not None:
+        n_heads, n_kv_heads, d_head = sizes["n_heads"], sizes["n_kv_heads"], sizes["d_head"]
+        which = "qkv".index(tap.part)
+        if tap.fused == "heads":
+            return value.unflatten(-1, (n_heads, 3, d_head))[..., which, :]
+        widths = [d_head * n for n in (n_heads, n_kv_heads, n_kv_heads)]
+        value = value.split(widths, dim=-1)[which]
+    return value.unflatten(-1, [sizes[dimension] for dimension in DIMENSIONS[site]])

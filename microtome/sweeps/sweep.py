@@ -140,13 +140,7 @@ def sweep(
         MicrotomeError: an unknown site or layer, weights that do not fit the config, no GPU; a
             part that ends where blocks pass on more than the hidden state.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise MicrotomeError(
-            "sweep.device: cuda, but torch finds no GPU here; set it to auto or cpu"
-        )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = MappedModel(checkpoint, dtype, device)
+    model = MappedModel(checkpoint, dtype, found_device(device))
     check_sites(sites, taps, model.config.model_type)
     n_layers = model.sizes["n_layers"]
     for layer in layers:
@@ -210,6 +204,17 @@ def sweep(
             )
             for batch, state in zip(batches, states, strict=True)
         )
+
+
+def found_device(device: str) -> str:
+    """The device that `cpu`, `cuda` or `auto` means here; MicrotomeError without the GPU asked."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MicrotomeError(
+            "sweep.device: cuda, but torch finds no GPU here; set it to auto or cpu"
+        )
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def _start(
