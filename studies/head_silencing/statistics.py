@@ -101,9 +101,8 @@ def next_tokens(one_head_silenced: Annotated[xr.Dataset, ONE_TEXT]) -> xr.Datase
         name: (("run", "rank"), np.stack([outcome[f"clean_{top}"].values, outcome[top].values]))
         for name, top in found.items()
     }
-    return xr.Dataset(
-        both, {"run": ["clean", "silenced"], "rank": outcome["rank"].values}, _silenced(outcome)
-    )
+    ranks = np.arange(1, outcome.sizes["rank"] + 1)
+    return xr.Dataset(both, {"run": ["clean", "silenced"], "rank": ranks}, _silenced(outcome))
 
 
 def each_head(each_head_silenced: Annotated[xr.Dataset, ONE_TEXT]) -> xr.Dataset:
@@ -158,7 +157,7 @@ def one_head(each_head: xr.Dataset, *, head: Head) -> xr.Dataset:
     }
     return xr.Dataset(
         {name: values.variable for name, values in found.items()},
-        {"layer": chosen["layer"], "text": chosen["top_text"].variable},
+        {"layer": chosen["layer"].values, "text": chosen["top_text"].variable},
         {"head": head},
     )
 
@@ -209,10 +208,16 @@ def _silenced(outcome: xr.Dataset) -> dict[str, int]:
 
 
 def _states(values: xr.DataArray) -> xr.DataArray:
-    """Values of a site at all tokens and layers, named as hidden states are."""
+    """Values of a site at all tokens and layers of the one text, named as hidden states are.
+
+    Raises:
+        MicrotomeError: more than one text.
+    """
     names = {name: name.removeprefix("read_") for name in (*values.dims, *values.coords)}
     plain = values.drop_vars(["layer", "head"], errors="ignore")
-    return plain.rename({k: v for k, v in names.items() if k != v} | {"read_layer": "hidden"})
+    states = plain.rename({k: v for k, v in names.items() if k != v} | {"read_layer": "hidden"})
+    require_one_text(states)
+    return states
 
 
 def _at_the_end(outcome: xr.Dataset) -> xr.Dataset:
