@@ -1,7 +1,11 @@
 """The sweep of some texts, and full forwards of the Hugging Face model to hold beside it."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import torch
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from microtome.models.architectures import taps_of
@@ -48,98 +52,138 @@ def swept(checkpoint, sequences, sites, layers, batch_size=32, final_sites=()):
     return arrays, order
 
 
-def hooked(model, name, ids, dtype=torch.float32):
-    """Every site of every layer from one full forward; the taps are written out by hand.
+class Place(NamedTuple):
+    """Where a site lies: a module's first argument or its output, and what part of that it is."""
 
-    Returns (layer, site): array (batch, position, width).
-    """
-    seen = {}
-    handles = []
+    module: nn.Module
+    side: str
+    part: Callable[[Tensor], Tensor] = lambda values: values
 
-    def keep(layer, site, part=lambda x: x):
-        def note(value):
-            value = value[0] if isinstance(value, tuple) else value
-            seen[layer, site] = part(value).detach().clone().to(dtype).numpy()
 
-        return note
-
-    def after(module, note):
-        handles.append(module.register_forward_hook(lambda m, args, out: note(out)))
-
-    def before(module, note):
-        handles.append(
-            module.register_forward_pre_hook(
-                lambda m, args, kwargs: note(args[0] if args else kwargs["hidden_states"]),
-                with_kwargs=True,
-            )
-        )
-
+def places(model, name):
+    """The place of each site, by (layer, site); written out by hand."""
     family = name.split("_sequential")[0]
     blocks = {
         "gpt2": lambda: model.transformer.h,
         "gpt_neo": lambda: model.transformer.h,
         "gpt_neox": lambda: model.gpt_neox.layers,
+        "bloom": lambda: model.transformer.h,
     }.get(family, lambda: model.model.layers)()
-    for i, block in enumerate(blocks):
-        before(block, keep(i, "resid_pre"))
-        after(block, keep(i, "resid_post"))
-        before(block.mlp, keep(i, "ln2_out"))
-        if family == "gpt2":
-            width = model.config.hidden_size
-            for j, site in enumerate("qkv"):
-                cut = slice(j * width, (j + 1) * width)
-                note = keep(i, site, lambda x, cut=cut: x[..., cut])
-                after(block.attn.c_attn, note)
-            before(block.attn.c_proj, keep(i, "z"))
-        elif family == "gpt_neo":
-            attention = block.attn.attention
-            for site in "qkv":
-                after(getattr(attention, f"{site}_proj"), keep(i, site))
-            before(attention.out_proj, keep(i, "z"))
-        if family in ("gpt2", "gpt_neo"):
-            after(block.attn, keep(i, "attn_out"))
-            before(block.ln_2, keep(i, "resid_mid"))
-            after(block.mlp.c_fc, keep(i, "pre"))
-            before(block.mlp.c_proj, keep(i, "post"))
-            after(block.mlp, keep(i, "mlp_out"))
-        elif family == "gpt_neox":
-            heads = model.config.num_attention_heads
-            for j, site in enumerate("qkv"):
+    found = {}
+    for layer, block in enumerate(blocks):
+        match family:
+            case "gpt2" | "gpt_neo":
+                sites = _gpt(block, family, model.config.hidden_size)
+            case "gpt_neox":
+                sites = _gpt_neox(block, model.config.num_attention_heads)
+            case "bloom":
+                sites = {}
+            case _:
+                sites = _llama(block, gemma=family.startswith("gemma"))
+        if name == "gpt_neox":  # attention and MLP both read resid_pre
+            del sites["resid_mid"]
+        sites["resid_pre"] = Place(block, "input")
+        sites["resid_post"] = Place(block, "output")
+        found |= {(layer, site): place for site, place in sites.items()}
+    return found
 
-                def cut(x, j=j, heads=heads):
-                    per_head = x.chunk(heads, dim=-1)
-                    return torch.cat([head.chunk(3, dim=-1)[j] for head in per_head], dim=-1)
 
-                after(block.attention.query_key_value, keep(i, site, cut))
-            before(block.attention.dense, keep(i, "z"))
-            after(block.attention, keep(i, "attn_out"))
-            before(block.post_attention_layernorm, keep(i, "resid_mid"))
-            after(block.mlp.dense_h_to_4h, keep(i, "pre"))
-            before(block.mlp.dense_4h_to_h, keep(i, "post"))
-            after(block.mlp, keep(i, "mlp_out"))
-        else:
-            for site in "qkv":
-                after(getattr(block.self_attn, f"{site}_proj"), keep(i, site))
-            before(block.self_attn.o_proj, keep(i, "z"))
-            after(block.mlp.gate_proj, keep(i, "pre"))
-            after(block.mlp.up_proj, keep(i, "pre_linear"))
-            before(block.mlp.down_proj, keep(i, "post"))
-            if family.startswith("gemma"):
-                after(block.post_attention_layernorm, keep(i, "attn_out"))
-                before(block.pre_feedforward_layernorm, keep(i, "resid_mid"))
-                after(block.post_feedforward_layernorm, keep(i, "mlp_out"))
-            else:
-                after(block.self_attn, keep(i, "attn_out"))
-                before(block.post_attention_layernorm, keep(i, "resid_mid"))
-                after(block.mlp, keep(i, "mlp_out"))
+def _gpt(block, family, width):
+    if family == "gpt2":  # q, k and v one after another
+        fused = block.attn.c_attn
+        projections = {
+            site: Place(fused, "output", lambda x, i=i: x[..., i * width : (i + 1) * width])
+            for i, site in enumerate("qkv")
+        }
+        z = block.attn.c_proj
+    else:
+        attention = block.attn.attention
+        projections = {site: Place(getattr(attention, f"{site}_proj"), "output") for site in "qkv"}
+        z = attention.out_proj
+    return projections | {
+        "z": Place(z, "input"),
+        "attn_out": Place(block.attn, "output"),
+        "resid_mid": Place(block.ln_2, "input"),
+        "ln2_out": Place(block.mlp, "input"),
+        "pre": Place(block.mlp.c_fc, "output"),
+        "post": Place(block.mlp.c_proj, "input"),
+        "mlp_out": Place(block.mlp, "output"),
+    }
+
+
+def _gpt_neox(block, n_heads):
+    fused = block.attention.query_key_value  # q, k and v of head 0, then those of head 1, …
+    projections = {
+        site: Place(fused, "output", lambda x, i=i: x.unflatten(-1, (n_heads, 3, -1))[..., i, :])
+        for i, site in enumerate("qkv")
+    }
+    return projections | {
+        "z": Place(block.attention.dense, "input"),
+        "attn_out": Place(block.attention, "output"),
+        "resid_mid": Place(block.post_attention_layernorm, "input"),
+        "ln2_out": Place(block.mlp, "input"),
+        "pre": Place(block.mlp.dense_h_to_4h, "output"),
+        "post": Place(block.mlp.dense_4h_to_h, "input"),
+        "mlp_out": Place(block.mlp, "output"),
+    }
+
+
+def _llama(block, gemma):
+    attention, mlp = block.self_attn, block.mlp
+    after_attention = block.post_attention_layernorm
+    return {
+        "q": Place(attention.q_proj, "output"),
+        "k": Place(attention.k_proj, "output"),
+        "v": Place(attention.v_proj, "output"),
+        "z": Place(attention.o_proj, "input"),
+        # Gemma norms what attention and MLP return before it joins the residual stream.
+        "attn_out": Place(after_attention if gemma else attention, "output"),
+        "resid_mid": Place(block.pre_feedforward_layernorm if gemma else after_attention, "input"),
+        "ln2_out": Place(mlp, "input"),
+        "pre": Place(mlp.gate_proj, "output"),
+        "pre_linear": Place(mlp.up_proj, "output"),
+        "post": Place(mlp.down_proj, "input"),
+        "mlp_out": Place(block.post_feedforward_layernorm if gemma else mlp, "output"),
+    }
+
+
+def at(place, do):
+    """Call a function with a place's values at every forward, (batch, position, …).
+
+    They are the tensor that the model goes on with, or a view of it: what is written into them
+    is what all that follows reads.
+    """
+
+    def before(module, args, kwargs):
+        do(place.part(args[0] if args else kwargs["hidden_states"]))
+
+    def after(module, args, output):
+        do(place.part(output[0] if isinstance(output, tuple) else output))
+
+    if place.side == "input":
+        return place.module.register_forward_pre_hook(before, with_kwargs=True)
+    return place.module.register_forward_hook(after)
+
+
+def hooked(model, name, ids, dtype=torch.float32):
+    """Every site of every layer from one full forward.
+
+    Returns (layer, site): array (batch, position, width).
+    """
+    seen = {}
+
+    def keep(key):
+        return lambda values: seen.update({key: values.flatten(2).clone().to(dtype).numpy()})
+
+    handles = [at(place, keep(key)) for key, place in places(model, name).items()]
     with torch.no_grad():
         output = model(torch.as_tensor(np.asarray(ids)), output_hidden_states=True)
+    for handle in handles:
+        handle.remove()
     seen[None, "logits"] = output.logits.to(dtype).numpy()
     seen[None, "ln_final"] = (
         output.hidden_states[-1].to(dtype).numpy()
     )  # transformers' last is normed
-    for handle in handles:
-        handle.remove()
     return seen
 
 

@@ -277,7 +277,7 @@ def _shown(value: Any) -> str:
 
 
 def _site(keys: tuple[str, ...], value: Any) -> str:
-    if value not in SITES:
+    if not isinstance(value, str) or value not in SITES:
         raise DeclarationError(
             keys, f"no site {_shown(value)} of a block; {nearest(str(value), list(SITES))}"
         )
@@ -403,8 +403,8 @@ def _change(value: Any, each: tuple[str, ...]) -> Change:
             if own is not None:
                 raise DeclarationError(keys, "takes no value; write `change: zero`")
         case "scale" | "add" | "noise":
-            least = 0 if kind == "noise" else None
-            found["amounts"] = _amounts(keys, own, each, "a number", least=least)
+            least, wanted = (0, "a number, 0 or more") if kind == "noise" else (None, "a number")
+            found["amounts"] = _amounts(keys, own, each, wanted, least=least)
         case "patch":
             found["pairs"] = _pairs(keys, own)
         case "mean" | "median" | "permute":
@@ -425,6 +425,8 @@ def _change(value: Any, each: tuple[str, ...]) -> Change:
             raise DeclarationError(
                 ("each",), f"has {name}, but the change has no list of them; take it out"
             )
+    if "position" in found and "align" in found:
+        raise DeclarationError(("change", "align"), "means nothing beside `from`; take one out")
     if kind in ("mean", "median") and "by" in found and "amounts" not in found:
         raise DeclarationError(("change", "by"), "means nothing without `largest`; take it out")
     if "texts" in found.get("over", ()) and "amounts" in found:
@@ -473,7 +475,7 @@ def _projection(own: Any, value: Mapping[str, Any], each: tuple[str, ...]) -> di
         wanted = "a share above 0" if by == "variance" else "a number of components, 1 or more"
         raise DeclarationError(keys, f"wants {wanted}; has {_shown(own)}")
     centered = value.get("centered", ["tokens"])
-    axes = _axes(("change", "centered"), centered, ("tokens", "neurons")) if centered else ()
+    axes = () if centered in ([], ()) else _axes(("change", "centered"), centered, AXES[1:])
     return {"amounts": amounts, "by": by, "centered": axes}
 
 
@@ -550,7 +552,8 @@ def _vector(keys: tuple[str, ...], value: Any) -> Any:
             or not all(_whole(n, 0) for n in texts)
         ):
             raise DeclarationError((*keys, "texts"), f"wants two text numbers; has {_shown(texts)}")
-        return Vector(tuple(texts), _tokens((*keys, "tokens"), value.get("tokens", "last")))
+        texts = tuple(_once((*keys, "texts"), texts))
+        return Vector(texts, _tokens((*keys, "tokens"), value.get("tokens", "last")))
     found = _from_statistic(keys, value)
     if found is None:
         raise DeclarationError(
@@ -621,7 +624,7 @@ def _read(value: Any) -> Read:
 
 
 def _site_read(keys: tuple[str, ...], value: Any) -> SiteRead:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or "from" in value:
         return SiteRead(_tokens(keys, value), None, ("difference",))
     _known(keys, value, ("tokens", "layers", "as"))
     kept = _axes((*keys, "as"), value.get("as", "difference"), KEPT)

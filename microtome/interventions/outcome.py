@@ -130,13 +130,12 @@ class Outcome:
             runs = {"pair" if paired else "stimulus": n_runs}
             self._array("loss", self._varying | runs)
             self._array("clean_loss", runs)
-        layers = {"read_layer": len(self.read_layers)}
-        rows = layers | {"read_token": self.read.size}
+        rows = {"read_layer": len(self.read_layers), "read_token": self.read.size}
         for site, of_site in asked.sites.items():
             width = {name: sizes[name] for name in DIMENSIONS[site]}
             if "values" in of_site.kept:
                 self._array(site, self._varying | rows | width)
-                self._array(f"clean_{site}", layers | self.read.clean_sizes | width)
+                self._array(f"clean_{site}", ({"pair": n_runs} if paired else {}) | rows | width)
             # Where a change cannot reach, these are those of the clean run.
             if "difference" in of_site.kept:
                 self._array(f"{site}_difference", self._varying | rows)
@@ -170,7 +169,8 @@ class Outcome:
         if "values" in self._asked.sites[site].kept:
             place = self.read_layers.index(layer)
             kept = _numpy(values)
-            self._arrays[f"clean_{site}"][(place, *self.read.clean(run))] = kept
+            *pair, span = self.read.clean(run)
+            self._arrays[f"clean_{site}"][(*pair, place, span)] = kept
             # Of every case; those that reach this far take their own values' place.
             cases = (slice(None),) * len(self._varying)
             if "pair" in self._varying:

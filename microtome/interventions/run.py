@@ -36,10 +36,14 @@ from microtome.sweeps.sweep import found_device
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: Tokens inside a block at once: more make no matrix product faster.
-INSIDE = 1024
+#: Tokens inside a block at once: more make no matrix product faster, and leave the cache.
+INSIDE = 512
 #: Tokens whose next one is predicted at once.
 PREDICTED = 256
+#: Sites whose layers treat each token on its own, after attention.
+LATE = ("z", "pre", "pre_linear", "post")
+#: Sites that attention reads.
+BEFORE_ATTENTION = ("resid_pre", "q", "k", "v")
 #: Batches of branches of which it is kept what blocks are called with; most batches recur.
 CALLS = 8
 
@@ -211,6 +215,10 @@ class _Ride:
             )
         return found
 
+    def _read_at(self, layer: int) -> list[str]:
+        """The sites that are read of a layer."""
+        return list(self._asked.sites) if layer in self._outcome.read_layers else []
+
     def _run_clean(
         self, layer: int, weights: dict[str, Tensor], *, wanted_by_changes: bool
     ) -> dict[str, dict[int, Tensor]]:
@@ -220,7 +228,7 @@ class _Ride:
             For each site that is read or that changes take values from, the values of each text,
             (token, …), by its number.
         """
-        read = set(self._asked.sites) if layer in self._outcome.read_layers else set()
+        read = self._read_at(layer)
         wanted = set(read)
         if wanted_by_changes and self._changes.clean_texts:
             wanted.add(self._site)
@@ -277,15 +285,16 @@ class _Ride:
         at_end = self._site == "resid_post"
         if not at_end:
             riding.hidden[new] = before[riding.which[new]]
-        length = riding.hidden.shape[1]
-        for start in range(0, old if at_end else joined, max(1, INSIDE // length)):
-            rows = slice(start, min(start + max(1, INSIDE // length), old if at_end else joined))
+        running = old if at_end else joined
+        size = max(1, INSIDE // riding.hidden.shape[1])
+        for start in range(0, running, size):
+            rows = slice(start, min(start + size, running))
             self._run_rows(layer, weights, riding, rows, clean)
         if at_end:
             riding.hidden[new] = riding.texts.hidden[riding.which[new]]
-            self._change(layer, riding, slice(0, joined), riding.hidden, clean)
-        if "resid_post" in clean and "resid_post" in self._asked.sites:
-            self._take("resid_post", layer, riding, slice(0, joined), riding.hidden, clean)
+            self._change(layer, riding, slice(0, joined), riding.hidden[:joined], clean)
+        if "resid_post" in self._read_at(layer):
+            self._take("resid_post", layer, riding, slice(0, joined), riding.hidden[:joined], clean)
 
     def _run_rows(
         self,
@@ -299,7 +308,7 @@ class _Ride:
         hidden = riding.hidden[rows]
         if self._site == "resid_pre":
             self._change(layer, riding, rows, hidden, clean)
-        read = [site for site in self._asked.sites if site in clean]
+        read = self._read_at(layer)
         if "resid_pre" in read:
             self._take("resid_pre", layer, riding, rows, hidden, clean)
 
@@ -324,7 +333,11 @@ class _Ride:
         with (
             visiting(block, to_change if changes else {}, change),
             visiting(block, to_read, take),
-            self._shared(self._distinct(riding, rows), steady=True),
+            self._shared(
+                self._distinct(riding, rows),
+                steady=True,
+                **self._late(layer, riding, rows, changes),
+            ),
         ):
             call = self._calls_of(riding, rows)[layer]
             riding.hidden[rows] = self._model.run_block(layer, weights, hidden, call)
@@ -355,13 +368,28 @@ class _Ride:
         clean: dict[str, dict[int, Tensor]],
     ) -> None:
         """Take what a site holds of some branches."""
-        for branch, of_row in zip(riding.branches[rows], values[: rows.stop], strict=True):
+        for branch, of_row in zip(riding.branches[rows], values, strict=True):
             positions = self._outcome.read.positions[branch.run]
             unchanged = clean[site][branch.text.number][positions]
             self._outcome.take_site(site, layer, branch, of_row[positions], unchanged)
 
-    def _shared(self, distinct: Distinct, *, steady: bool) -> AbstractContextManager[None]:
-        return self._sharing.of(distinct, steady=steady) if self._sharing else nullcontext()
+    def _shared(self, distinct: Distinct, **how: Any) -> AbstractContextManager[None]:
+        return self._sharing.of(distinct, **how) if self._sharing else nullcontext()
+
+    def _late(self, layer: int, riding: _Branches, rows: slice, changes: bool) -> dict[str, Any]:
+        """In the last block, the tokens that are needed after attention: those that are read."""
+        if (
+            layer < self.stop - 1
+            or self._asked.loss
+            or layer in self._outcome.read_layers
+            or (changes and self._site not in BEFORE_ATTENTION)
+        ):
+            return {}
+        needed = np.zeros((rows.stop - rows.start, riding.hidden.shape[1]), bool)
+        for row, branch in zip(needed, riding.branches[rows], strict=True):
+            row[self._outcome.predicted.positions[branch.run]] = True
+        layers = frozenset(self._taps[site].path for site in LATE if site in self._taps)
+        return {"late": self._distinct(riding, rows).only(needed), "late_layers": layers}
 
     def _distinct(self, riding: _Branches, rows: slice) -> Distinct:
         """The tokens of some branches that have values of their own."""

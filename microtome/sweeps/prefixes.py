@@ -67,6 +67,19 @@ class Distinct:
         _, first, which = np.unique(classes, return_index=True, return_inverse=True)
         self.first, self.which = torch.from_numpy(first), torch.from_numpy(which.ravel())
 
+    def only(self, needed: np.ndarray) -> "Distinct":
+        """Those of some tokens; others are given the values of one of these.
+
+        Args:
+            needed: which tokens' values are needed, (batch, position).
+        """
+        those = torch.unique(self.which[torch.from_numpy(needed.ravel())])
+        new = torch.zeros(len(self.first), dtype=torch.long)
+        new[those] = torch.arange(len(those))
+        found = object.__new__(Distinct)
+        found.shape, found.first, found.which = self.shape, self.first[those], new[self.which]
+        return found
+
     @property
     def worthwhile(self) -> bool:
         """Whether sharing saves more than its copies cost."""
@@ -82,6 +95,8 @@ class Sharing:
     def __init__(self, module: nn.Module) -> None:
         """Wrap the linear layers of a module; outside of `of` they do what they did before."""
         self._now: Distinct | None = None
+        self._late: Distinct | None = None
+        self._late_layers: frozenset[str] = frozenset()
         self._steady = False
         self._causal = True
         self._seen: set[str] = set()
@@ -95,19 +110,29 @@ class Sharing:
                 layer.forward = partial(self._forward, layer.forward, in_block, kind)
 
     @contextmanager
-    def of(self, distinct: Distinct | None, *, steady: bool = False) -> Iterator[None]:
+    def of(
+        self,
+        distinct: Distinct | None,
+        *,
+        steady: bool = False,
+        late: Distinct | None = None,
+        late_layers: frozenset[str] = frozenset(),
+    ) -> Iterator[None]:
         """Share the values of a batch's tokens until the context ends; None shares nothing.
 
         Args:
             distinct: the tokens that have values of their own.
             steady: whether a token's bits are to be the same in a batch of any size, rather than
                 those of this batch where it is small.
+            late: the tokens that some layers compute alone, because nobody reads the others.
+            late_layers: the names of these layers in their block.
         """
         self._now, self._steady = distinct, steady
+        self._late, self._late_layers = late, late_layers
         try:
             yield
         finally:
-            self._now = None
+            self._now = self._late = None
 
     def switch(self, distinct: Distinct | None) -> None:
         """Share other tokens from here on, in the middle of the block that runs."""
@@ -131,19 +156,24 @@ class Sharing:
                 if self._steady
                 else forward(values)
             )
-        if not distinct.worthwhile or not self._causal or self._exact.get(kind) is False:
+        late = self._late if name in self._late_layers else None
+        if not self._causal or self._exact.get(kind) is False:
             return forward(values)
-        alone = rows[distinct.first]
-        if name not in self._seen:
+        if late is None and not distinct.worthwhile:
+            return forward(values)
+        own = late or distinct
+        alone = rows[own.first]
+        if late is None and name not in self._seen:
             self._seen.add(name)
-            if not torch.equal(alone[distinct.which], rows):
+            if not torch.equal(alone[own.which], rows):
                 self._causal = False
                 return forward(values)
-        shared = self._filled(forward, alone, least)[distinct.which].unflatten(0, distinct.shape)
+        alone = self._filled(forward, alone, least)
         if kind not in self._exact:
-            self._exact[kind] = torch.equal(shared, whole := forward(values))
+            whole = forward(values)
+            self._exact[kind] = torch.equal(alone, whole.flatten(0, 1)[own.first])
             return whole
-        return shared
+        return alone[own.which].unflatten(0, distinct.shape)
 
     @staticmethod
     def _filled(forward: Callable[[Tensor], Tensor], rows: Tensor, least: int) -> Tensor:
