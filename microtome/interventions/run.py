@@ -29,7 +29,7 @@ from microtome.models.calls import Call
 from microtome.models.mapped import MappedModel
 from microtome.models.memory import trim_heap
 from microtome.models.taps import Tap
-from microtome.sweeps.cost import INSIDE, PREDICTED
+from microtome.sweeps.cost import INSIDE, PREDICTED, WITH_SHARED
 from microtome.sweeps.cost import rows_at_once as affordable
 from microtome.sweeps.prefixes import STEADY, Distinct, Sharing, prefix_classes
 from microtome.sweeps.reading import part, visiting
@@ -291,6 +291,7 @@ class _Ride:
         length = riding.hidden.shape[1]
         # Of a branch that is changed in this block, perhaps all.
         own = np.where(riding.firsts < layer, length - riding.reach, length)
+        own = np.maximum(own, length * INSIDE / WITH_SHARED)
         for rows in _slices(own[: old if at_end else joined], INSIDE):
             self._run_rows(layer, weights, riding, rows, clean)
         if at_end:
@@ -487,12 +488,12 @@ class _Ride:
 
 
 def _slices(sizes: np.ndarray, at_most: int) -> Iterator[slice]:
-    """Slices of things with sizes, in order: as many as are no larger together, but at least one."""
-    start = total = 0
+    """Slices of things with sizes, in order: as many as fit together, but at least one."""
+    start, total = 0, 0.0
     for stop, size in enumerate(sizes):
         if stop > start and total + size > at_most:
             yield slice(start, stop)
-            start, total = stop, 0
+            start, total = stop, 0.0
         total += size
     if len(sizes):
         yield slice(start, len(sizes))
