@@ -51,8 +51,8 @@ LENSES = {
 }
 #: How the histograms are made.
 EDGES = {"n_edges": 201, "limit": 3.0}
-#: What a scaled block's output is multiplied by, and the token whose probability is read.
-SCALED = {"factor": 0.8, "target": " insect"}
+#: What a scaled block's output is multiplied by.
+FACTOR = 0.8
 
 
 @dataclass(frozen=True)
@@ -152,21 +152,26 @@ def histograms(name: str, task: Task) -> None:
 
 
 def scaling(name: str, task: Task) -> None:
-    """Make a statistic of the study of hidden states: each block's output scaled, in one sweep."""
-    product = Path("results", "statistics", "scaling.h5")
-    study = {"function": "studies/hidden_states/statistics.py:scaling", "reads": []}
-    imported = _run("statistic.py", task, [str(product)], **study, options=SCALED)
+    """Run an intervention as the workflow does: each block's output scaled, in one sweep."""
+    from microtome.interventions.declaration import declared
+
+    product = Path("results", "interventions", "scaling.h5")
+    scaled = {
+        "site": "resid_post",
+        "each": ["layer"],
+        "layers": list(task.layers),
+        "change": {"scale": FACTOR},
+        "read": {"log_probabilities": "last"},
+    }
+    study = {"declared": vars(declared(scaled)), "key": name, "function": None, "reads": []}
+    imported = _run("intervention.py", task, [str(product)], **study)
     report(imported)
     from microtome.store.datasets import read_dataset
-    from microtome.store.layers import read_columns
-    from microtome.sweeps.interventions import scaled_blocks
 
-    # The product has the target's probability only. All others are computed again.
-    ids = read_columns(tokens(task.model, task.table))["token_id"]
-    clean, *scaled = scaled_blocks(checkpoint(task.model), ids, SCALED["factor"])
     found = read_dataset(product)
-    arrays = {"clean": clean} | {f"block {layer}": row for layer, row in enumerate(scaled)}
-    arrays["target"] = found["log_probability"].values.astype("float32")
+    rows = found["log_probabilities"].values[:, 0]
+    arrays = {f"block {layer}": row for layer, row in zip(task.layers, rows, strict=True)}
+    arrays["clean"] = found["clean_log_probabilities"].values[0]
     report_arrays(name, arrays.items())
 
 
@@ -186,7 +191,7 @@ def _run(script: str, task: Task, outputs: list[str], **params: object) -> float
     from microtome.models.architectures import plain_taps
     from microtome.workflow.load import load
 
-    if "function" in params:
+    if params.get("function"):
         load(params["function"])
     imported = time.perf_counter()
     job = SimpleNamespace(
@@ -195,7 +200,7 @@ def _run(script: str, task: Task, outputs: list[str], **params: object) -> float
             checkpoint=str(checkpoint(task.model)),
             tokens=str(tokens(task.model, task.table)),
             resid_in=[],
-            statistics=[],
+            datasets=[],
         ),
         output=outputs,
         log=[f"results/logs/{Path(script).stem}.log"],
@@ -370,12 +375,11 @@ def passes(name: str, task: Task) -> None:
     model = AutoModelForCausalLM.from_pretrained(checkpoint(task.model), dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint(task.model))
     ids = torch.tensor(tokenizer.encode(text))[None]
-    (target,) = tokenizer.encode(SCALED["target"])
 
     def scale(module: object, args: object, output: object) -> object:
         if isinstance(output, tuple):
-            return (SCALED["factor"] * output[0], *output[1:])
-        return SCALED["factor"] * output
+            return (FACTOR * output[0], *output[1:])
+        return FACTOR * output
 
     def predict() -> "torch.Tensor":
         with torch.no_grad():
@@ -387,9 +391,8 @@ def passes(name: str, task: Task) -> None:
         handle = model.transformer.h[layer].register_forward_hook(scale)
         arrays[f"block {layer}"] = predict()
         handle.remove()
-    targets = torch.stack([row[target] for row in arrays.values()])
     report(imported, passes=time.perf_counter() - start)
-    arrays |= {"clean": predict(), "target": targets}
+    arrays["clean"] = predict()
     report_arrays(name, ((key, array.numpy()) for key, array in arrays.items()))
 
 

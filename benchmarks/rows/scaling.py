@@ -11,9 +11,9 @@ ROWS = (
         title="GPT-2's shape, each block's output scaled",
         text="The first sentence of The Metamorphosis up to the last word but one of its clause; "
         "the output of one block scaled by 0.8, for each of the 12 blocks, and the next token's "
-        "log-probabilities read. *Sweep* is the statistic `scaling` of the study hidden_states, "
-        "which also runs the unchanged text; *passes* is the notebook's way, a full pass of the "
-        "hooked model per block. Both load tokenizer and model after the imports.",
+        "log-probabilities read. *Sweep* is an intervention, which also runs the unchanged text; "
+        "*passes* is the notebook's way, a full pass of the hooked model per block. Both load "
+        "tokenizer and model after the imports.",
         ways={"sweep": Way("scaling", TASK), "passes": Way("passes", TASK)},
         bars=(
             Bar(
