@@ -38,8 +38,6 @@ TABLES = {
 #: tokens: "The next word is".
 SENTENCE = (464, 1306, 1573, 318)
 PROMPTS = ("prompts", "batches")
-#: The table of the scaling intervention: the study's own text, in GPT-2's tokens.
-METAMORPHOSIS = "stimuli/metamorphosis.yaml"
 
 
 def checkpoint(model: str) -> Path:
@@ -112,11 +110,9 @@ def _build_tables() -> None:
     import numpy as np
     import xarray as xr
 
-    from benchmarks.process import REPOSITORY
     from microtome.store.checksums import record
     from microtome.store.datasets import write_dataset
-    from microtome.texts.stimuli import read_stimuli
-    from microtome.texts.tokens import column, token_table
+    from microtome.texts.tokens import column
 
     made = {}
     for model, tables in TABLES.items():
@@ -135,8 +131,6 @@ def _build_tables() -> None:
             made[tokens(model, name)] = xr.Dataset(
                 coords={key: ("token", column(values)) for key, values in columns.items()}
             )
-    stimuli = read_stimuli(REPOSITORY / METAMORPHOSIS)
-    made[tokens("gpt2", "metamorphosis")] = token_table(stimuli, checkpoint("gpt2"))
     for file, table in made.items():
         write_dataset(table, file)
         record(file)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.process import REPOSITORY, report, report_arrays
 from benchmarks.scratch import checkpoint, manifest, token_ids, tokens
@@ -51,8 +51,6 @@ LENSES = {
 }
 #: How the histograms are made.
 EDGES = {"n_edges": 201, "limit": 3.0}
-#: What a scaled block's output is multiplied by, and the token whose probability is read.
-SCALED = {"factor": 0.8, "target": " insect"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,8 @@ class Task:
         last: whether each text's last token alone is kept.
         bins: whether the product is histograms of the values.
     """
+
+    MODULE: ClassVar[str] = "benchmarks.ways"
 
     model: str
     table: str
@@ -149,25 +149,6 @@ def histograms(name: str, task: Task) -> None:
             for site in task.sites
         ),
     )
-
-
-def scaling(name: str, task: Task) -> None:
-    """Make a statistic of the study of hidden states: each block's output scaled, in one sweep."""
-    product = Path("results", "statistics", "scaling.h5")
-    study = {"function": "studies/hidden_states/statistics.py:scaling", "reads": []}
-    imported = _run("statistic.py", task, [str(product)], **study, options=SCALED)
-    report(imported)
-    from microtome.store.datasets import read_dataset
-    from microtome.store.layers import read_columns
-    from microtome.sweeps.interventions import scaled_blocks
-
-    # The product has the target's probability only. All others are computed again.
-    ids = read_columns(tokens(task.model, task.table))["token_id"]
-    clean, *scaled = scaled_blocks(checkpoint(task.model), ids, SCALED["factor"])
-    found = read_dataset(product)
-    arrays = {"clean": clean} | {f"block {layer}": row for layer, row in enumerate(scaled)}
-    arrays["target"] = found["log_probability"].values.astype("float32")
-    report_arrays(name, arrays.items())
 
 
 def _run(script: str, task: Task, outputs: list[str], **params: object) -> float:
@@ -358,51 +339,6 @@ def write(name: str, task: Task) -> None:
     report_arrays(name, ())
 
 
-def passes(name: str, task: Task) -> None:
-    """Run the whole model once for each block, with a hook on that block: as the notebook does."""
-    import torch
-    import transformers.models.gpt2.modeling_gpt2  # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    text = _metamorphosis()
-    imported = time.perf_counter()
-    calm_mkl()
-    model = AutoModelForCausalLM.from_pretrained(checkpoint(task.model), dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint(task.model))
-    ids = torch.tensor(tokenizer.encode(text))[None]
-    (target,) = tokenizer.encode(SCALED["target"])
-
-    def scale(module: object, args: object, output: object) -> object:
-        if isinstance(output, tuple):
-            return (SCALED["factor"] * output[0], *output[1:])
-        return SCALED["factor"] * output
-
-    def predict() -> "torch.Tensor":
-        with torch.no_grad():
-            return model(ids).logits[0, -1].log_softmax(-1)
-
-    arrays = {}
-    start = time.perf_counter()
-    for layer in task.layers:
-        handle = model.transformer.h[layer].register_forward_hook(scale)
-        arrays[f"block {layer}"] = predict()
-        handle.remove()
-    targets = torch.stack([row[target] for row in arrays.values()])
-    report(imported, passes=time.perf_counter() - start)
-    arrays |= {"clean": predict(), "target": targets}
-    report_arrays(name, ((key, array.numpy()) for key, array in arrays.items()))
-
-
-def _metamorphosis() -> str:
-    import yaml
-
-    from benchmarks.scratch import METAMORPHOSIS
-
-    content = yaml.safe_load((REPOSITORY / METAMORPHOSIS).read_text(encoding="utf-8"))
-    (text,) = content["texts"]
-    return text
-
-
 def calm_mkl() -> None:
     """Make the first call of one of MKL's vector functions with a single number.
 
@@ -453,13 +389,11 @@ WAYS: dict[str, Callable[[str, Task], None]] = {
     for way in (
         sweep,
         histograms,
-        scaling,
         hooks,
         nnsight,
         transformer_lens,
         bare,
         write,
-        passes,
     )
 }
 
