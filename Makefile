@@ -35,7 +35,7 @@ define stages
 	if changed $(ALL_ELSE) || ! changed $(DRAWING); then \
 		plan=$$(run --dry-run 2>&1) || { echo "$$plan"; exit 1; }; \
 	fi; \
-	if planned 'rule (fetch_model|token_table|activations_|statistic_)'; then \
+	if planned 'rule (fetch_model|token_table|activations_|intervention_|statistic_)'; then \
 		run tokens; run activations; run statistics; \
 	fi; \
 	planned 'Nothing to be done' || run all --report $(2) --report-after-run; \

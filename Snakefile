@@ -46,9 +46,16 @@ rule activations:
     localrule: True
 
 
+rule interventions:
+    input:
+        all_datasets("interventions"),
+    localrule: True
+
+
+# Interventions too: either kind may read the other.
 rule statistics:
     input:
-        all_statistics(),
+        all_datasets("interventions", "statistics"),
     localrule: True
 
 
@@ -64,6 +71,7 @@ onerror:
 include: "rules/models.smk"
 include: "rules/stimuli.smk"
 include: "rules/activations.smk"
+include: "rules/interventions.smk"
 include: "rules/statistics.smk"
 include: "rules/figures.smk"
 include: "rules/tables.smk"

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from benchmarks import ways
 from benchmarks.process import report, report_arrays
 from benchmarks.scratch import MODELS, checkpoint, token_ids
 from benchmarks.ways import LENSES, PLACES, calm_mkl
@@ -49,7 +51,8 @@ class Task:
 
     Attributes:
         model: a checkpoint of the scratch folder.
-        n_texts: how many, of random tokens; the first one is changed, the second gives.
+        table: a token table of the model; the first text is changed, the second gives.
+        n_texts: of the table.
         n_tokens: of each text.
         declaration: as docs/interventions.md says.
     """
@@ -57,6 +60,7 @@ class Task:
     MODULE: ClassVar[str] = "benchmarks.interventions"
 
     model: str
+    table: str
     n_texts: int
     n_tokens: int
     declaration: dict[str, Any]
@@ -65,7 +69,7 @@ class Task:
         """The token ids, (text, position)."""
         import torch
 
-        return torch.from_numpy(token_ids("", self.n_texts, self.n_tokens))
+        return torch.from_numpy(token_ids(self.table, self.n_texts, self.n_tokens))
 
     def cases(self) -> Iterator[Case]:
         """The cases, in the outcome's order."""
@@ -113,27 +117,20 @@ class Task:
 
 
 def sweep(name: str, task: Task) -> None:
-    """Run all cases in one sweep."""
-    import numpy as np
-    import transformers.models.gpt2.modeling_gpt2  # noqa: F401
-    from transformers import AutoTokenizer
-
+    """Run the workflow's own script as Snakemake would: all cases in one sweep."""
     from microtome.interventions.declaration import declared
-    from microtome.interventions.run import intervene
-    from microtome.models.architectures import taps_of
-    from microtome.models.checkpoint import read_json
 
-    imported = time.perf_counter()
-    folder, ids = checkpoint(task.model), task.ids().numpy()
-    found = intervene(
-        folder,
-        {"sequence": np.repeat(np.arange(task.n_texts), task.n_tokens), "token_id": ids.ravel()},
-        declared(task.declaration),
-        taps=taps_of(read_json(folder / "config.json")),
-        tokenizer=AutoTokenizer.from_pretrained(folder) if task.target else None,
+    product = Path("results", "interventions", f"{task.table}.h5")
+    read_by_script = ways.Task(task.model, task.table, batch=32, sites=(task.declaration["site"],))
+    params = {"declared": vars(declared(task.declaration)), "function": None, "reads": []}
+    imported = ways.run_script(
+        "intervention.py", read_by_script, [str(product)], key=name, **params
     )
     report(imported)
-    report_arrays(name, [("log_probabilities", found["log_probabilities"].values)])
+    from microtome.store.datasets import read_dataset
+
+    found = read_dataset(product)["log_probabilities"]
+    report_arrays(name, [("log_probabilities", found.values)])
 
 
 def hooks(name: str, task: Task) -> None:

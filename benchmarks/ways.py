@@ -114,7 +114,7 @@ def sweep(name: str, task: Task) -> None:
     folder = Path("results", "activations", task.model, task.table)
     paths = {layer: folder / f"layer-{layer:02}.h5" for layer in task.layers}
     outputs = Named(layers=[str(path) for path in paths.values()], resid_out=[])
-    imported = _run("activations.py", task, outputs, final_sites=[])
+    imported = run_script("activations.py", task, outputs, final_sites=[])
     size = sum(path.stat().st_size for path in paths.values())
     report(imported, bytes=size)
     import h5py
@@ -136,7 +136,7 @@ def histograms(name: str, task: Task) -> None:
         "reads": [],
         "layers": list(task.layers),
     }
-    imported = _run("statistic.py", task, [str(product)], **study, options=EDGES)
+    imported = run_script("statistic.py", task, [str(product)], **study, options=EDGES)
     report(imported, bytes=product.stat().st_size)
     from microtome.store.datasets import read_dataset
 
@@ -151,7 +151,7 @@ def histograms(name: str, task: Task) -> None:
     )
 
 
-def _run(script: str, task: Task, outputs: list[str], **params: object) -> float:
+def run_script(script: str, task: Task, outputs: list[str], **params: object) -> float:
     """Run a script as a Snakemake job.
 
     Returns:
@@ -167,7 +167,7 @@ def _run(script: str, task: Task, outputs: list[str], **params: object) -> float
     from microtome.models.architectures import plain_taps
     from microtome.workflow.load import load
 
-    if "function" in params:
+    if params.get("function"):
         load(params["function"])
     imported = time.perf_counter()
     job = SimpleNamespace(
@@ -176,7 +176,7 @@ def _run(script: str, task: Task, outputs: list[str], **params: object) -> float
             checkpoint=str(checkpoint(task.model)),
             tokens=str(tokens(task.model, task.table)),
             resid_in=[],
-            statistics=[],
+            datasets=[],
         ),
         output=outputs,
         log=[f"results/logs/{Path(script).stem}.log"],

@@ -270,7 +270,7 @@ def intervene(
             "read": read,
         }
     )
-    for named in intervention.references:
+    for named in intervention.references.values():
         file = f"results/statistics/…/{named.statistic.rpartition('.')[2]}.h5"
         raise MicrotomeError(
             f"{named.statistic}.{named.variable}: only a study knows statistics by name; give the "

@@ -55,7 +55,7 @@ def code(script):
 def product_code(product):
     """The digest of a product's code: its function, and what makes its inputs and writes it."""
     inputs = ROOT / "microtome" / "workflow" / "inputs.py"
-    roots = [(product.function.file, product.function.name), (inputs, "arguments")]
+    roots = [product.code, (inputs, "arguments")]
     roots += [(inputs, provider) for provider in sorted(product.providers)]
     if product.kind == "figures":
         style = ROOT / "microtome" / "figures" / "style.py"
@@ -71,6 +71,11 @@ def rule_name(*parts):
     return "__".join(re.sub(r"_(?=[_.])", "_.", part) for part in parts)
 
 
+def product_rule(product):
+    """The name of the rule that makes a product."""
+    return rule_name(product.kind.removesuffix("s"), product.study, product.name)
+
+
 def product_file(product, extension):
     """Where a product lies; one of no model lies in the study's own folder."""
     folder = "{model}/" if product.of_model else ""
@@ -84,9 +89,11 @@ def product_log(product):
 
 
 def function_name(product):
-    """The function that makes a product, as `microtome.workflow.load` finds it."""
-    file = product.function.file
-    return f"studies/{file.parent.name}/{file.name}:{product.function.name}"
+    """A product's own function, as `microtome.workflow.load` finds it; None if it has none."""
+    if product.code is None:
+        return None
+    file, name = product.code
+    return f"studies/{file.parent.name}/{file.name}:{name}"
 
 
 def activation_files(model, stimuli, layers, final):
@@ -101,8 +108,8 @@ def resid_files(model, stimuli, block):
     return [f"results/activations/{model}/{stimuli}/resid-{block:02d}.h5"] if block else []
 
 
-def statistics_read(product):
-    """The files of the statistics that a product reads, in the order of its parameters."""
+def datasets_read(product):
+    """The files of the datasets that a product reads, in the order of its parameters."""
     return [product_file(read, "h5") for read in product.reads.values()]
 
 
@@ -118,9 +125,13 @@ def all_products():
     ]
 
 
-def all_statistics():
-    """Every statistic that the config asks for, once per model it depends on."""
-    return [product_file(product, "h5").format(model=model) for model, product in studies.asked()]
+def all_datasets(*kinds):
+    """Every dataset of some kinds that the config asks for, once per model it depends on."""
+    return [
+        product_file(product, "h5").format(model=model)
+        for model, product in studies.asked()
+        if product.kind in kinds
+    ]
 
 
 def all_activations():

@@ -4,9 +4,9 @@ for product in studies.products("figures"):
 
     rule:
         name:
-            rule_name("figure", product.study, product.name)
+            product_rule(product)
         input:
-            statistics_read(product),
+            datasets_read(product),
         output:
             svg=product_file(product, "svg"),
             png=report(

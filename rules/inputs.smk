@@ -42,11 +42,11 @@ def package_version(wildcards):
         return None
 
 
-def statistic_inputs(product):
-    """An input function: what a statistic's function is called with."""
+def dataset_inputs(product):
+    """An input function: what a statistic's function, or an intervention, is given."""
 
     def inputs(wildcards):
-        found = {"statistics": statistics_read(product)}
+        found = {"datasets": datasets_read(product)}
         if product.reads_tokens:
             found["tokens"] = f"results/tokens/{wildcards.model}/{product.stimuli}.h5"
         if product.reads_checkpoint:
@@ -63,24 +63,23 @@ def statistic_inputs(product):
 
 
 def model_params(product):
-    """Of a statistic made from a model: where its sites lie, and how it is run."""
-    sweep = config["sweep"]
-    sites = product.chosen_sites if product.streamed else MLP_SITES
+    """Of a product made from a model: where its sites lie, and how it is run."""
+    if product.intervention:
+        sites = [product.intervention.site, *product.intervention.read.sites]
+    else:
+        sites = product.chosen_sites if product.streamed else MLP_SITES
 
     def taps(wildcards):
         file = product_file(product, "h5").format(model=wildcards.model)
-        name = rule_name("statistic", product.study, product.name)
-        return taps_param(wildcards.model, sites, name, file)(wildcards)
+        return taps_param(wildcards.model, sites, product_rule(product), file)(wildcards)
 
-    if product.streamed:
-        return {
-            "layers": lambda wildcards: studies.layers(product, wildcards.model),
-            "taps": taps,
-            **{key: sweep[key] for key in ("batch_size", "threads", "device", "dtype")},
-        }
+    found = {"taps": taps} if product.runs_model or "stored" in product.inputs else {}
     if product.runs_model:
-        return {"threads": sweep["threads"]}
-    return {"taps": taps} if "stored" in product.inputs else {}
+        keys = ("batch_size", "threads", "device", "dtype")
+        found |= {key: config["sweep"][key] for key in keys}
+    if product.streamed:
+        found["layers"] = lambda wildcards: studies.layers(product, wildcards.model)
+    return found
 
 
 class LaterTaps(dict):

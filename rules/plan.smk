@@ -1,4 +1,4 @@
-# What the sweeps and the large statistics will cost, said before anything runs: snakemake plan. It
+# What the sweeps, interventions and large statistics will cost, said before anything runs: snakemake plan. It
 # makes no product, so that it may be asked for while a run is at work.
 
 
@@ -9,7 +9,7 @@ rule plan:
     params:
         models=config["models"],
         sweeps=lambda wildcards: planned_sweeps(),
-        statistics=lambda wildcards: planned_statistics(),
+        datasets=lambda wildcards: planned_datasets(),
         settings=sweep_settings(),
     script:
         "../scripts/plan.py"

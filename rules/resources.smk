@@ -1,6 +1,7 @@
 # The memory and time that jobs request, from the model's shape and the texts' lengths.
 import json
 
+from microtome.interventions.extent import extent
 from microtome.sweeps import cost
 
 
@@ -9,10 +10,14 @@ def read_model(manifest):
     return cost.model(json.loads(Path(manifest).read_text(encoding="utf-8")))
 
 
+def run_settings():
+    """The settings that the cost of running a model depends on."""
+    return {key: config["sweep"][key] for key in ("batch_size", "threads", "dtype")}
+
+
 def sweep_settings():
     """The settings that a sweep's cost depends on."""
-    own = ("batch_size", "threads", "dtype", "store_dtype")
-    return {key: config["sweep"][key] for key in own}
+    return run_settings() | {"store_dtype": config["sweep"]["store_dtype"]}
 
 
 def sweep_needs(resource, wanted_of):
@@ -35,13 +40,13 @@ def sweep_needs(resource, wanted_of):
     return asked(resource, needed)
 
 
-def branches_need(resource):
-    """A resource function: what a statistic asks for that runs the model with branches."""
+def intervention_needs(product, resource):
+    """A resource function: what an intervention asks for."""
 
     def needed(wildcards, input):
-        length = max(cost.lengths(input.tokens))
-        model, threads = read_model(input.manifest), config["sweep"]["threads"]
-        return cost.branches(model, length, threads=threads)
+        model, lengths = read_model(input.manifest), cost.lengths(input.tokens)
+        found = extent(product.intervention, model.sizes, lengths)
+        return cost.intervention(model, lengths, **found, **run_settings())
 
     return asked(resource, needed)
 
@@ -64,14 +69,12 @@ def statistic_needs(product, resource):
     """A resource function: what a statistic asks for, whether or not it runs the model."""
     if product.streamed:
         return sweep_needs(resource, lambda wildcards: studies.stream(product, wildcards.model))
-    if product.runs_model:
-        return branches_need(resource)
 
     def needed(wildcards, input):
         sections = sizes(input.get("layers", []))
         stacked = not product.chosen_sites  # all layers at once
         held = sum(sections) if stacked else max(sections, default=0)
-        held += sum(sum(sizes(input.get(name, []))) for name in ("final", "tokens", "statistics"))
+        held += sum(sum(sizes(input.get(name, []))) for name in ("final", "tokens", "datasets"))
         n_words = cost.words(input.layers[0]) if sections and not stacked else 0
         return cost.statistic(
             held,
@@ -106,8 +109,8 @@ def planned_sweeps():
     ]
 
 
-def planned_statistics():
-    """The statistics whose cost matters: those that run a model, and those that compare words.
+def planned_datasets():
+    """Interventions, and the statistics whose cost matters: those of a sweep, or of pairs of words.
 
     Which statistics keep a value for each two words is not known before they are made, so that all
     with sites are given; the plan counts one for each model and stimulus set.
@@ -117,8 +120,8 @@ def planned_statistics():
         about = {"name": f"{product.study}.{product.name}"}
         if product.streamed:
             about |= {"sweep": vars(studies.stream(product, model))}
-        elif product.runs_model:
-            about |= {"branches": True}
+        elif product.intervention:
+            about |= {"intervention": product.intervention}
         elif product.sites:
             layers = studies.layers(product, model)
             about |= {"layers": len(layers), "sites": len(product.sites)}

@@ -1,14 +1,14 @@
 # Statistics: one labelled dataset each, from activations, tokens, weights or other statistics. On a
-# cluster, those that run the model are jobs; the others take seconds and would wait longer than
-# that for a place in a queue.
+# cluster, those that sweep are jobs; the others take seconds and would wait longer than that for a
+# place in a queue.
 
-for product in studies.statistics():
+for product in studies.datasets("statistics"):
 
     rule:
         name:
-            rule_name("statistic", product.study, product.name)
+            product_rule(product)
         input:
-            unpack(statistic_inputs(product)),
+            unpack(dataset_inputs(product)),
         output:
             product_file(product, "h5"),
         log:

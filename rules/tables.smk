@@ -4,9 +4,9 @@ for product in studies.products("tables"):
 
     rule:
         name:
-            rule_name("table", product.study, product.name)
+            product_rule(product)
         input:
-            statistics_read(product),
+            datasets_read(product),
         output:
             csv=product_file(product, "csv"),
             txt=product_file(product, "txt"),

@@ -1,4 +1,4 @@
-"""Print what the sweeps and the large statistics of a config cost, before anything runs.
+"""Print what the sweeps, interventions and large statistics of a config cost, before anything runs.
 
 Of a model that is not fetched yet, only the config is read: a folder's or a GGUF's own, or the
 config.json of a hub repository. The length of texts is then guessed: four characters to a token.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, in_short
+from microtome.interventions.extent import extent
 from microtome.models.sources import Folder, Hub, Package, Untrained, parse_source
 from microtome.store.checksums import RESULTS
 from microtome.sweeps import cost
@@ -106,9 +107,9 @@ class Entry:
 
     Attributes:
         model: the model's name.
-        label: the stimulus set of a sweep, or the name of a statistic.
+        label: the stimulus set of a sweep, or the name of an intervention or a statistic.
         tokens: how many tokens there are, marked if they are guessed.
-        layers: the layers that are kept or compared.
+        layers: the layers that are kept, changed or compared.
         per_token: what a token takes in one layer, in words.
         cost: what it costs.
     """
@@ -149,19 +150,20 @@ def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str,
     )
 
 
-def of_statistic(
-    statistic: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]
-) -> Entry:
-    """The line of a statistic that runs the model."""
-    tokens, counted = lengths(statistic)
-    if "sweep" in statistic:
-        n_layers = len(statistic["sweep"]["layers"])
-        needed = cost.sweep(model, tokens, **statistic["sweep"], **settings, rows=0)
+def of_dataset(dataset: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]) -> Entry:
+    """The line of an intervention, or of a statistic that runs the model."""
+    tokens, counted = lengths(dataset)
+    if "sweep" in dataset:
+        n_layers = len(dataset["sweep"]["layers"])
+        needed = cost.sweep(model, tokens, **dataset["sweep"], **settings, rows=0)
     else:
-        n_layers = model.sizes["n_layers"]
-        needed = cost.branches(model, max(tokens), threads=settings["threads"])
-    name = statistic["name"]
-    return Entry(statistic["model"], name, number(tokens, counted), n_layers, "", needed)
+        intervention = dataset["intervention"]
+        n_layers = len(intervention.layers or range(model.sizes["n_layers"]))
+        found = extent(intervention, model.sizes, tokens)
+        own = {key: settings[key] for key in ("batch_size", "threads", "dtype")}
+        needed = cost.intervention(model, tokens, **found, **own)
+    name = dataset["name"]
+    return Entry(dataset["model"], name, number(tokens, counted), n_layers, "", needed)
 
 
 def of_pairs(statistics: list[dict[str, Any]]) -> list[Entry]:
@@ -228,23 +230,23 @@ def available_memory() -> int | None:
 def main(
     models: dict[str, Any],
     sweeps: list[dict[str, Any]],
-    statistics: list[dict[str, Any]],
+    datasets: list[dict[str, Any]],
     settings: dict[str, Any],
 ) -> None:
-    """Print a line for each sweep and each large statistic, their sum, and what is too small."""
+    """Print a line for each sweep and each costly dataset, their sum, and what is too small."""
     shapes, unknown = {}, {}
-    for name in {about["model"]: None for about in sweeps + statistics}:
+    for name in {about["model"]: None for about in sweeps + datasets}:
         try:
             shapes[name] = shape(models, name)
         except MicrotomeError as error:
             unknown[name] = error
     entries = [of_sweep(s, shapes[s["model"]], settings) for s in sweeps if s["model"] in shapes]
     entries += [
-        of_statistic(statistic, shapes[statistic["model"]], settings)
-        for statistic in statistics
-        if "layers" not in statistic and statistic["model"] in shapes
+        of_dataset(dataset, shapes[dataset["model"]], settings)
+        for dataset in datasets
+        if "layers" not in dataset and dataset["model"] in shapes
     ]
-    entries += of_pairs([statistic for statistic in statistics if "layers" in statistic])
+    entries += of_pairs([dataset for dataset in datasets if "layers" in dataset])
     print(table(entries))
     for name, error in unknown.items():
         print(f"{name}: {error}")
@@ -263,4 +265,4 @@ def main(
 
 if __name__ == "__main__":
     given = snakemake.params
-    main(given.models, given.sweeps, given.statistics, given.settings)
+    main(given.models, given.sweeps, given.datasets, given.settings)

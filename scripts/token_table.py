@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 from microtome.store.datasets import write_dataset
-from microtome.texts.requirements import judge
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 from microtome.workflow.jobs import job
+from microtome.workflow.requirements import judge
 
 if __name__ == "__main__":
     with job(snakemake):

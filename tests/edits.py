@@ -266,7 +266,9 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         set(),
     ),
     "how options are judged": (
-        in_code("microtome/texts/requirements.py", "for wish in asked", "for wish in list(asked)"),
+        in_code(
+            "microtome/workflow/requirements.py", "for wish in asked", "for wish in list(asked)"
+        ),
         set(),
     ),
     "how files are written": (

@@ -11,11 +11,15 @@ import yaml
 from conftest import Files
 from hooked import taps_at
 
+from microtome.interventions.declaration import declared as read_declaration
+from microtome.interventions.run import intervene
 from microtome.statistics.layers import stack_layers
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.store.layers import write_layers
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
+from microtome.texts.tokens import load_tokenizer
+from microtome.workflow.config import declaration
 from microtome.workflow.inputs import compute
 from microtome.workflow.load import load
 
@@ -62,10 +66,24 @@ def by_layer(paths: Sequence[Path], statistic: Callable[[xr.Dataset], xr.Dataset
     return stack_layers(results(), len(paths))
 
 
+def intervened(
+    name: str, intervention: str, checkpoint: Path, tokens: Path, **keys: object
+) -> xr.Dataset:
+    """Run an intervention of a study, on its own texts; some of its keys may be others."""
+    declared = study(name)["interventions"][intervention]
+    return intervene(
+        checkpoint,
+        read_dataset(tokens).coords,
+        read_declaration(declaration(declared | keys)),
+        taps=taps_at(checkpoint),
+        tokenizer=load_tokenizer(checkpoint),
+    )
+
+
 def statistics(
     name: str, folder: Path, inputs: Mapping[str, Mapping[str, object]], **options: int
 ) -> dict[str, xr.Dataset]:
-    """Make the statistics of a study, in order, each read back from its file.
+    """Make the interventions and statistics of a study, in order, each read back from its file.
 
     Args:
         name: the study.
@@ -75,6 +93,11 @@ def statistics(
         options: values in the place of those that study.yaml gives options of these names.
     """
     described, made = study(name), {}
+    for intervention, entry in described.get("interventions", {}).items():
+        given = inputs[entry.get("stimuli", described["stimuli"])]
+        outcome = intervened(name, intervention, given["checkpoint"], given["tokens"])
+        write_dataset(outcome, folder / f"{intervention}.h5")
+        made[intervention] = read_dataset(folder / f"{intervention}.h5")
     for statistic, entry in described["statistics"].items():
         function = product(name, "statistics", statistic)
         given = dict(inputs[entry.pop("stimuli", described["stimuli"])])
@@ -83,7 +106,7 @@ def statistics(
         if "section" in parameters and "layer" in entry:
             given["layers"] = [given["layers"][entry["layer"]]]
         reads = [read for read in parameters if read in made]
-        files = Files(given | {"statistics": [folder / f"{read}.h5" for read in reads]})
+        files = Files(given | {"datasets": [folder / f"{read}.h5" for read in reads]})
         params = SimpleNamespace(
             options=entry,
             reads=reads,

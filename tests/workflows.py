@@ -74,6 +74,19 @@ STUDIES = {
         "tables": {"weight_counts": {}},
     },
 }
+#: Of another study, an intervention, and what is made of it.
+SCALED = {
+    "interventions": {
+        "scaled_blocks": {
+            "site": "resid_post",
+            "each": ["layer"],
+            "change": {"scale": 0.8},
+            "read": {"log_probabilities": "last", "targets": [" insect"]},
+        }
+    },
+    "statistics": {"scaling": {}},
+    "figures": {"scaling": {}},
+}
 
 
 class Clone:

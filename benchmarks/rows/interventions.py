@@ -11,10 +11,15 @@ MAT = {"log_probabilities": "last", "targets": [" mat"]}
 PATCH = {"patch": [[0, 1]]}
 
 HEADS = Task(
-    "gpt2-medium", 1, 26, {"site": "z", "each": ["layer", "head"], "change": "zero", "read": MAT}
+    "gpt2-medium",
+    "text",
+    1,
+    26,
+    {"site": "z", "each": ["layer", "head"], "change": "zero", "read": MAT},
 )
 LAST_TOKEN = Task(
     "float32",
+    "pair",
     2,
     14,
     {
@@ -27,12 +32,14 @@ LAST_TOKEN = Task(
 )
 EVERY_TOKEN = Task(
     "gpt2",
+    "pair",
     2,
     14,
     {"site": "resid_pre", "each": ["layer", "position"], "change": PATCH, "read": MAT},
 )
 SCALED = Task(
     "gpt2",
+    "text",
     1,
     22,
     {

@@ -6,7 +6,7 @@ fit the model and the texts.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -192,11 +192,38 @@ class Intervention:
     read: Read
 
     @property
-    def references(self) -> list[Reference]:
-        """The statistics' variables that it takes values from."""
-        groups = self.neurons.values() if isinstance(self.neurons, dict) else [self.neurons]
-        taken = [self.heads, *groups, self.change.vector]
-        return [each for each in taken if isinstance(each, Reference)]
+    def references(self) -> dict[tuple[str, ...], Reference]:
+        """The statistics' variables that it takes values from, each by the keys that name it."""
+        taken = {("heads",): self.heads, ("change", "vector"): self.change.vector}
+        if isinstance(self.neurons, dict):
+            taken |= {("neurons", name): group for name, group in self.neurons.items()}
+        else:
+            taken["neurons",] = self.neurons
+        return {keys: value for keys, value in taken.items() if isinstance(value, Reference)}
+
+    def resolved(self, find: Callable[[Reference], Any]) -> "Intervention":
+        """The same with the statistics' variables themselves in the places of references.
+
+        Args:
+            find: gives the variable of a reference, an xarray.DataArray.
+
+        Raises:
+            DeclarationError: a variable that is not there.
+        """
+
+        def value(keys: tuple[str, ...], held: Any) -> Any:
+            if not isinstance(held, Reference):
+                return held
+            try:
+                return find(held)
+            except MicrotomeError as error:
+                raise DeclarationError(keys, str(error)) from None
+
+        neurons = value(("neurons",), self.neurons)
+        if isinstance(neurons, dict):
+            neurons = {name: value(("neurons", name), group) for name, group in neurons.items()}
+        change = replace(self.change, vector=value(("change", "vector"), self.change.vector))
+        return replace(self, heads=value(("heads",), self.heads), neurons=neurons, change=change)
 
 
 KEYS = ("site", "each", "layers", "heads", "neurons", "tokens", "change", "read")

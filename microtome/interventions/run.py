@@ -23,11 +23,13 @@ from tqdm import tqdm
 from microtome.interventions.cases import Branch, Cases, Text, texts_of
 from microtome.interventions.changes import Changes, CleanValues
 from microtome.interventions.declaration import Intervention
+from microtome.interventions.fit import fit_model, fit_targets, fit_texts
 from microtome.interventions.outcome import Outcome
 from microtome.models.calls import Call
 from microtome.models.mapped import MappedModel
 from microtome.models.memory import trim_heap
-from microtome.models.taps import Tap, check_sites
+from microtome.models.taps import Tap
+from microtome.sweeps.cost import INSIDE, PREDICTED, WITH_SHARED
 from microtome.sweeps.cost import rows_at_once as affordable
 from microtome.sweeps.prefixes import STEADY, Distinct, Sharing, prefix_classes
 from microtome.sweeps.reading import part, visiting
@@ -36,10 +38,6 @@ from microtome.sweeps.sweep import found_device
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: Tokens computed inside a block at once: more make no matrix product faster, and leave the cache.
-INSIDE = 512
-#: Tokens whose next one is predicted at once.
-PREDICTED = 256
 #: Sites whose layers treat each token on its own, after attention.
 LATE = ("z", "pre", "pre_linear", "post")
 #: Sites that attention reads.
@@ -83,8 +81,9 @@ def intervene(
         MicrotomeError: an intervention that does not fit the model or the texts.
     """
     model = MappedModel(checkpoint, dtype, found_device(device))
-    read = intervention.read
-    check_sites([intervention.site, *read.sites], taps, model.config.model_type)
+    fit_model(intervention, model.sizes, taps, model.config.model_type)
+    fit_texts(intervention, columns)
+    fit_targets(intervention, tokenizer)
     texts = texts_of(columns)
     cases = Cases(intervention, model.sizes, texts)
     outcome = Outcome(cases, model.sizes, columns, tokenizer)
@@ -292,6 +291,7 @@ class _Ride:
         length = riding.hidden.shape[1]
         # Of a branch that is changed in this block, perhaps all.
         own = np.where(riding.firsts < layer, length - riding.reach, length)
+        own = np.maximum(own, length * INSIDE / WITH_SHARED)
         for rows in _slices(own[: old if at_end else joined], INSIDE):
             self._run_rows(layer, weights, riding, rows, clean)
         if at_end:
@@ -488,12 +488,12 @@ class _Ride:
 
 
 def _slices(sizes: np.ndarray, at_most: int) -> Iterator[slice]:
-    """Slices of things with sizes, in order: as many as are no larger together, but at least one."""
-    start = total = 0
+    """Slices of things with sizes, in order: as many as fit together, but at least one."""
+    start, total = 0, 0.0
     for stop, size in enumerate(sizes):
         if stop > start and total + size > at_most:
             yield slice(start, stop)
-            start, total = stop, 0
+            start, total = stop, 0.0
         total += size
     if len(sizes):
         yield slice(start, len(sizes))

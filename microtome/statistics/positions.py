@@ -126,16 +126,6 @@ def distinct(section: xr.Dataset, position: int) -> xr.Dataset:
     return chosen.isel(sequence=list(first.values()))
 
 
-def token_ids(tokens: xr.Dataset) -> np.ndarray:
-    """The token ids of the one text of a token table, (position,).
-
-    Raises:
-        MicrotomeError: more than one text.
-    """
-    require_one_text(tokens)
-    return tokens["token_id"].values
-
-
 def require_one_text(section: xr.Dataset | xr.DataArray) -> None:
     """Refuse more than one text.
 

@@ -47,29 +47,34 @@ def next_tokens(section: xr.Dataset, tokenizer: "PreTrainedTokenizerBase", n: in
     )
 
 
-def target_log_probability(log_probabilities: np.ndarray, target: int) -> xr.Dataset:
-    """Log-probability of a target token, with each block's output scaled in turn.
+def target_log_probability(outcome: xr.Dataset) -> xr.Dataset:
+    """Log-probability of a target token, with each block changed in turn.
 
     Args:
-        log_probabilities: what `microtome.sweeps.interventions.scaled_blocks` returned.
-        target: the target's token id.
+        outcome: of an intervention that reads it: `log_probabilities`, (`layer`, `token`,
+            `target`), of one token and one target, and `clean_log_probabilities`.
 
     Returns:
-        `log_probability`, (`layer`,), of the target with that block scaled, and `clean`, with
-        none scaled; natural logarithms.
+        `log_probability`, (`layer`,), of the target with that block changed, and `clean`, with
+        none changed; natural logarithms, float64.
 
     Raises:
-        MicrotomeError: a prediction that is no number.
+        MicrotomeError: the intervention reads something else, or a prediction is no number.
     """
-    clean, *scaled = log_probabilities[:, target].astype(np.float64)
-    if not np.isfinite([clean, *scaled]).all():
-        layer = np.flatnonzero(~np.isfinite(scaled))[:1]
-        where = f"block {layer[0]} scaled" if layer.size else "no block scaled"
+    changed, clean = outcome.get("log_probabilities"), outcome.get("clean_log_probabilities")
+    if changed is None or changed.dims[1:] != ("token", "target") or changed[0].size != 1:
         raise MicrotomeError(
-            f"with {where}, the log-probability is not a finite number; correct the `factor` "
-            "option to one nearer to 1"
+            "the intervention does not read `log_probabilities` of one token and one target in "
+            "each layer; correct its `each` and `read`"
+        )
+    changed, clean = changed.values[:, 0, 0].astype(np.float64), clean.values.item()
+    layers = outcome["layer"].values
+    if not np.isfinite([clean, *changed]).all():
+        layer = layers[~np.isfinite(changed)][:1]
+        where = f"block {layer[0]} changed" if layer.size else "no block changed"
+        raise MicrotomeError(
+            f"with {where}, the log-probability is not a finite number; make the change smaller"
         )
     return xr.Dataset(
-        {"log_probability": ("layer", scaled), "clean": clean},
-        {"layer": np.arange(len(scaled))},
+        {"log_probability": ("layer", changed), "clean": np.float64(clean)}, {"layer": layers}
     )

@@ -37,11 +37,15 @@ MASKS = ("codegen", "gpt_neo", "gptj")
 AROUND = 64 << 10
 #: Sections at once: in the making, being written.
 SECTIONS = 2
+#: Of an intervention's changed texts: bytes that may be held in any case, and tokens whose next one
+#: is predicted at once.
+ROWS, PREDICTED = 256 << 20, 256
+#: Of their tokens, those that a block computes at once (more make no matrix product faster, and
+#: leave the cache), and those that are in it with what they share with the clean run.
+INSIDE, WITH_SHARED = 512, 2048
 #: Speeds, chosen below what two cores and one local disk were seen to do: floating-point
 #: operations per second and thread, bytes per second read and bytes per second written.
 COMPUTE, READ, WRITE = 15e9, 500e6, 200e6
-#: Bytes of hidden states of changed texts that are held at once.
-CHANGED = 512 << 20
 #: Seconds until a job's first block runs.
 START = 15
 #: A scheduler is asked for so many times the expected duration, and for so many minutes at least.
@@ -168,32 +172,70 @@ def sweep(
     )
 
 
-def branches(model: Model, length: int, *, threads: int) -> Cost:
-    """Cost of running one text with a branch of its own after every block.
+def intervention(
+    model: Model,
+    lengths: Sequence[int],
+    branches: Mapping[tuple[int, int], int],
+    *,
+    predicted: int,
+    kept: int,
+    batch_size: int,
+    threads: int,
+    dtype: str = "float32",
+) -> Cost:
+    """Cost of an intervention.
 
     Args:
         model: the model's shape.
-        length: tokens of the text.
+        lengths: tokens of each text.
+        branches: how many changed texts join the sweep, by the block that they join it at and
+            their number of tokens.
+        predicted: tokens of each text whose predictions are computed, at most.
+        kept: numbers that are kept of each changed text, at most.
+        batch_size: texts per batch, at most.
         threads: threads that compute.
+        dtype: the numbers that are computed with.
     """
     n_layers = model.sizes["n_layers"]
-    n_tokens = (n_layers + 1) * length
-    lengths = [length] * ((n_layers + 2) // 2)  # on average over the blocks
+    longest, n_branches = max(lengths), sum(branches.values())
+    rows = len(lengths) + n_branches
+    held = min(n_branches, rows_at_once(model.sizes, longest))
+    groups = math.ceil(n_branches / held)  # for each of which the weights are read again
+    inside = max(
+        largest_batch(lengths, batch_size)[0], min(n_branches * longest, WITH_SHARED), longest
+    )
+    operations = n_layers * sum(_operations(model, length) for length in lengths)
+    operations += sum(
+        count * (n_layers - first) * _operations(model, length)
+        for (first, length), count in branches.items()
+    )
+    operations += 2 * model.head * predicted * rows
+    read = groups * model.stored * (n_layers * model.block + (model.head if predicted else 0))
+    disk = 4 * kept * rows
     return Cost(
-        memory=_memory(model, n_tokens, n_tokens, length, n_layers + 1, "float32"),
-        disk=0,
-        seconds=_seconds(model, lengths, n_layers, n_layers + 1, threads),
+        memory=_memory(
+            *(model, sum(lengths) + held * longest, inside, longest),
+            *(min(rows * predicted, PREDICTED + predicted), dtype),
+        )
+        + MARGIN * SECTIONS * disk,
+        disk=disk,
+        seconds=START + read / READ + operations / (COMPUTE * threads) + disk / WRITE,
     )
 
 
 def rows_at_once(sizes: Mapping[str, int], length: int) -> int:
     """How many changed texts ride a sweep together; the others ride the next one.
 
+    Their hidden states take about as much as the weights of two blocks, or `ROWS` bytes if that is
+    more: those of a small model cost next to nothing, and reading the weights anew costs time.
+
     Args:
-        sizes: the model's dimensions.
+        sizes: the model's dimensions, as `microtome.models.checkpoint.sizes` names them.
         length: tokens of the longest text.
     """
-    return max(1, CHANGED // (length * sizes["d_model"] * 4))
+    heads = 2 * (sizes["n_heads"] + sizes["n_kv_heads"]) * sizes["d_head"]
+    block = sizes["d_model"] * (heads + 2 * sizes["d_mlp"])
+    return max(1, max(2 * block * 4, ROWS) // (length * sizes["d_model"] * 4))
 
 
 def statistic(read: int, *, block: int = 0, matrices: int = 0, n_layers: int = 0) -> Cost:
@@ -300,13 +342,17 @@ def _head(model: Model, with_logits: int, number: int) -> int:
     return weights + 2 * with_logits * model.sizes["d_vocab"] * 4
 
 
+def _operations(model: Model, length: int) -> int:
+    """Operations of a text in a block: two per weight and token, and those of attention."""
+    heads = model.sizes["n_heads"] * model.sizes["d_head"]
+    return 2 * model.block * length + 4 * heads * length**2
+
+
 def _seconds(
     model: Model, lengths: Sequence[int], n_blocks: int, with_logits: int, threads: int
 ) -> float:
-    """Seconds to read the weights and to compute: two operations per weight and token."""
-    heads = model.sizes["n_heads"] * model.sizes["d_head"]
-    attention = sum(4 * heads * length**2 for length in lengths)
-    operations = n_blocks * (2 * model.block * sum(lengths) + attention)
+    """Seconds to read the weights and to compute."""
+    operations = n_blocks * sum(_operations(model, length) for length in lengths)
     operations += 2 * model.head * with_logits
     read = model.stored * (n_blocks * model.block + (model.head if with_logits else 0))
     return START + read / READ + operations / (COMPUTE * threads)

@@ -18,7 +18,8 @@ from microtome.texts.stimuli import Stimulus
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: Token coordinates of every table; words in a template add `word`, `category` and `in_word`.
+#: Token coordinates of every table; words in a template add `word`, `category` and `in_word`, mask
+#: tokens `masked`.
 COLUMNS = ("sequence", "position", "token_id", "text")
 
 _REMEDY = "put the model's own tokenizer.json and tokenizer_config.json beside its weights"
@@ -65,8 +66,8 @@ def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
     if len(ids) != 1:
         pieces = " + ".join(repr(token_text(tokenizer, token)) for token in ids)
         raise MicrotomeError(
-            f"target {target!r} is {len(ids)} tokens of this model ({pieces or 'none'}); correct "
-            "the `target` option to a text that is one token"
+            f"target {target!r} is {len(ids)} tokens of this model ({pieces or 'none'}); name a "
+            "text that is one token"
         )
     return ids[0]
 
@@ -86,7 +87,8 @@ def token_table(
         A dataset of coordinates along `token`: `sequence` (number of the text), `position`
         (of the token in its text), `token_id`, `text` (the token decoded on its own), and for
         words in a template `word`, `category` and `in_word` (1 if the token overlaps the word,
-        which may be several tokens long). Unless all tokens are kept, also `row`: the row of the
+        which may be several tokens long). Where a text has the tokenizer's mask token, also
+        `masked` (1 at that token). Unless all tokens are kept, also `row`: the row of the
         activation arrays that the token goes into, or -1; tokens of one row are averaged.
 
     Raises:
@@ -134,6 +136,8 @@ def token_table(
             columns["in_word"] += [
                 start < last and first < end for start, end in encoded["offset_mapping"]
             ]
+    if tokenizer.mask_token_id in columns["token_id"]:
+        columns["masked"] = [token == tokenizer.mask_token_id for token in columns["token_id"]]
     return xr.Dataset(coords={name: ("token", column(values)) for name, values in columns.items()})
 
 

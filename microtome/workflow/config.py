@@ -1,9 +1,9 @@
 """The config and the studies it names, turned into what each product is made from.
 
 A study is a folder `studies/<study>/`, of the working directory or of the workflow. Its study.yaml
-lists statistics, figures and tables; what the config says of the study is laid over it. Each of
-them is a function of the same name in statistics.py, figures.py or tables.py (`use:` names another
-one).
+lists interventions, statistics, figures and tables; what the config says of the study is laid over
+it. A statistic, a figure or a table is a function of the same name in statistics.py, figures.py or
+tables.py (`use:` names another one). An intervention is declared (docs/interventions.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,15 +12,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from microtome.interventions.declaration import Intervention, declared
 from microtome.sites import FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
 from microtome.workflow.functions import REQUIRED, Function, read_function
 from microtome.workflow.places import Config, stimulus_file, study_folder
 
-KINDS = ("statistics", "figures", "tables")
-#: Inputs of statistics that are no statistics themselves, as `microtome.workflow.inputs` provides
+#: Products that are labelled datasets, which others may read.
+DATASETS = ("interventions", "statistics")
+KINDS = (*DATASETS, "figures", "tables")
+#: The file of a study's own changes, which interventions use.
+CHANGES = "changes.py"
+#: Inputs of statistics that are no products themselves, as `microtome.workflow.inputs` provides
 #: them; besides, each site by its own name, with its activations stacked over all layers.
-INPUTS = ("section", "stream", "tokens", "stored", "tokenizer", "checkpoint")
+INPUTS = ("section", "stream", "tokens", "stored", "tokenizer")
 #: Keys of a product that are no options of its function.
 KEYS = ("use", "reads", "stimuli", "layers")
 
@@ -36,17 +41,18 @@ _JUDGED = {
 
 @dataclass(frozen=True)
 class Product:
-    """A statistic, a figure or a table.
+    """An intervention, a statistic, a figure or a table.
 
     Attributes:
-        kind: `statistics`, `figures` or `tables`.
+        kind: one of `KINDS`.
         study: the study it belongs to.
         name: its own name.
         function: the function that makes it.
         stimuli: the stimulus set it is about; None if it reads no texts.
         layers: the layers it reads; None is every layer of the model.
-        options: the options that it is given.
-        reads: the statistics it reads, by the parameter that each is given to.
+        options: the options that it is given; the declaration of an intervention.
+        reads: the products it reads, by the parameter that each is given to. An intervention calls
+            them as its declaration does.
     """
 
     kind: str
@@ -64,14 +70,28 @@ class Product:
         return ("studies", self.study, self.kind, self.name)
 
     def option(self, name: str) -> Any:
-        """The value of an option, its default if it is not given, or None."""
+        """The value of an option of its function, the default if it is not given, or None."""
         known = self.function.options.get(name)
-        default = None if known is None or known.default is REQUIRED else known.default
-        return self.options.get(name, default)
+        if known is None:
+            return None
+        return self.options.get(name, None if known.default is REQUIRED else known.default)
+
+    @cached_property
+    def intervention(self) -> Intervention | None:
+        """What it declares; None if it is no intervention."""
+        return declared(self.options) if self.kind == "interventions" else None
+
+    @property
+    def code(self) -> tuple[Path, str] | None:
+        """Its study's own function, by file and name; few interventions have one."""
+        if self.intervention is None:
+            return self.function.file, self.function.name
+        used = self.intervention.change.function
+        return (self.function.file.with_name(CHANGES), used) if used else None
 
     @cached_property
     def inputs(self) -> frozenset[str]:
-        """Its inputs that are no statistics."""
+        """Its inputs that are no products."""
         return frozenset(self.function.inputs) - set(self.reads)
 
     @property
@@ -90,7 +110,7 @@ class Product:
     @property
     def runs_model(self) -> bool:
         """Whether its job runs the model."""
-        return bool(self.inputs & {"stream", "checkpoint"})
+        return self.streamed or self.intervention is not None
 
     @cached_property
     def chosen_sites(self) -> list[str]:
@@ -114,7 +134,7 @@ class Product:
     @property
     def reads_texts(self) -> bool:
         """Whether it is about the texts of a stimulus set."""
-        return bool(self.inputs - {"stored", "tokenizer", "checkpoint"})
+        return bool(self.inputs - {"stored", "tokenizer"})
 
     @property
     def reads_tokens(self) -> bool:
@@ -124,7 +144,7 @@ class Product:
     @property
     def reads_checkpoint(self) -> bool:
         """Whether it reads the checkpoint."""
-        return bool(self.inputs & {"stored", "tokenizer", "checkpoint", "stream"})
+        return self.runs_model or bool(self.inputs & {"stored", "tokenizer"})
 
     @cached_property
     def of_model(self) -> bool:
@@ -216,10 +236,13 @@ class Studies:
         function = self.function(home, kind, name)
         bound = entry.get("reads", {})
         reads = {
-            parameter: self.product(*self.statistic(home, bound.get(parameter, parameter)))
+            parameter: self.product(*self.dataset(home, bound.get(parameter, parameter)))
             for parameter in function.inputs
-            if kind != "statistics" or not is_input(parameter)
+            if kind not in DATASETS or not is_input(parameter)
         }
+        if kind == "interventions":
+            stimuli = entry.get("stimuli", home.stimuli)
+            return Product(kind, study, name, function, stimuli, None, declaration(entry), reads)
         options = {key: entry[key] for key in sorted(entry.keys() & function.options.keys())}
         product = Product(kind, study, name, function, None, None, options, reads)
         layers = entry.get("layers", "all")
@@ -234,7 +257,17 @@ class Studies:
         )
 
     def function(self, home: Study, kind: str, name: str) -> Function:
-        """The function that makes a product."""
+        """The function that makes a product; of an intervention, what its declaration says.
+
+        Raises:
+            DeclarationError: a declaration that cannot be right.
+        """
+        if kind == "interventions":
+            found = declared(declaration(home.entries[kind][name]))
+            reads = (reference.statistic for reference in found.references.values())
+            return Function(
+                home.folder / "study.yaml", name, dict.fromkeys(["tokens", *reads], ()), {}
+            )
         return read_function(*self.source(home, kind, name))
 
     def source(self, home: Study, kind: str, name: str) -> tuple[Path, str]:
@@ -247,10 +280,12 @@ class Studies:
         folder = self.study(study).folder if study else home.folder
         return folder / f"{kind}.py", used
 
-    def statistic(self, home: Study, reference: str) -> tuple[str, str, str]:
-        """The key of a statistic that is called by its name, or as `study.statistic`."""
+    def dataset(self, home: Study, reference: str) -> tuple[str, str, str]:
+        """The key of an intervention or a statistic, called by its name or as `study.name`."""
         study, _, name = reference.rpartition(".")
-        return (study or home.name, "statistics", name)
+        study = study or home.name
+        intervenes = name in self.study(study).entries["interventions"]
+        return (study, "interventions" if intervenes else "statistics", name)
 
     def products(self, kind: str) -> list[Product]:
         """The products of one kind of the studies that the config names, in their order."""
@@ -260,31 +295,31 @@ class Studies:
             for name in self.study(study).entries[kind]
         ]
 
-    def statistics(self) -> list[Product]:
-        """All statistics: of the studies that the config names, and what any product reads."""
-        found: dict[tuple[str, str], Product] = {}
+    def datasets(self, *kinds: str) -> list[Product]:
+        """All of some `DATASETS`: of the studies that the config names, and what they read."""
+        found: dict[tuple[str, ...], Product] = {}
         for kind in KINDS:
             for product in self.products(kind):
                 for member in product.family():
-                    if member.kind == "statistics":
-                        found.setdefault((member.study, member.name), member)
+                    if member.kind in kinds:
+                        found.setdefault(member.path, member)
         return list(found.values())
 
     def asked(self) -> list[tuple[str, Product]]:
-        """Each model of the config's studies with each statistic that its products need."""
+        """Each model of the config's studies with each dataset that its products need."""
         if self._asked is None:
-            needed: dict[str, dict[tuple[str, str], Product]] = {}
+            needed: dict[str, dict[tuple[str, ...], Product]] = {}
             for kind in KINDS:
                 for product in self.products(kind):
                     own = needed.setdefault(product.study, {})
                     for member in product.family():
-                        if member.kind == "statistics":
-                            own.setdefault((member.study, member.name), member)
+                        if member.kind in DATASETS:
+                            own.setdefault(member.path, member)
             found = {
-                (model, *key): (model, member)
+                (model, *path): (model, member)
                 for study, members in needed.items()
                 for model in self.config["studies"][study]["models"]
-                for key, member in members.items()
+                for path, member in members.items()
             }
             self._asked = list(found.values())
         return self._asked
@@ -312,14 +347,16 @@ class Studies:
         """What is asked of a model and a stimulus set that only their tokens can tell.
 
         Returns:
-            Wishes as `microtome.texts.requirements.judge` takes them.
+            Wishes as `microtome.workflow.requirements.judge` takes them.
         """
         found = []
         for asking, product in self.asked():
             sets = {member.stimuli for member in product.family()}
             if asking != model or stimuli not in sets:
                 continue
-            place = f"studies.{product.study}.statistics.{product.name}"
+            place = ".".join(product.path)
+            if product.intervention and product.stimuli == stimuli:
+                found.append({"key": place, "intervention": product.options})
             if product.sites and product.stimuli == stimuli:
                 found.append({"key": place, "sites": product.sites})
             for name, option in product.function.options.items():
@@ -377,6 +414,11 @@ class Sweep:
     stop: int | None = None
 
 
+def declaration(entry: Config) -> dict[str, Any]:
+    """What an entry of `interventions` declares, as `declared` reads it."""
+    return {key: value for key, value in entry.items() if key != "stimuli"}
+
+
 def is_input(parameter: str) -> bool:
-    """Whether a parameter of a statistic is an input that is no statistic itself."""
+    """Whether a parameter of a statistic is an input that is no product itself."""
     return parameter in INPUTS or parameter in SITES or parameter in FINAL_SITES

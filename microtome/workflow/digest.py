@@ -29,9 +29,9 @@ from microtome.workflow.names import Chain, Import
 #: something else than before, raise `microtome.store.FORMAT`.
 PLUMBING = (
     "microtome/errors.py",
+    "microtome/interventions/fit.py",
     "microtome/options.py",
     "microtome/store/",
-    "microtome/texts/requirements.py",
     "microtome/workflow/",
 )
 #: The module among them that products do depend on: it makes their inputs.

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, nearest
+from microtome.interventions.declaration import DeclarationError
+from microtome.interventions.fit import fit_sites
 from microtome.models.architectures import ARCHITECTURES, taps_of
 from microtome.models.checkpoint import config_json, read_json, source_files, weight_files
 from microtome.models.sources import Folder, Untrained, parse_source
@@ -137,8 +139,12 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
             names = ", ".join(ARCHITECTURES)
             yield product.path, f"{name}: the MLP of {kind!r} is not known; known: {names}"
         try:
-            if known:
+            if known and product.intervention:
+                fit_sites(product.intervention, known, found["model_type"])
+            elif known:
                 check_sites(product.sites, known, found["model_type"])
+        except DeclarationError as error:
+            yield (*product.path, *error.keys), f"{name}: {error.fault}"
         except MicrotomeError as error:
             key = "site" if "site" in product.function.options else "sites"
             has = ", ".join(site for site in SITES if site in known or site in ENDS)

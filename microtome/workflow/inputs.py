@@ -2,7 +2,7 @@
 
 A provider is named after the parameter that it serves, and is part of the code that a product
 depends on. Each is given the job, as Snakemake hands it to a script. A parameter with any other
-name is a site, whose activations are stacked over all layers, or a statistic.
+name is a site, whose activations are stacked over all layers, or another product.
 """
 
 import inspect
@@ -37,8 +37,8 @@ def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
         What the function returns. One that takes a `section` and has no option `layer` is called
         for each layer; the results then lie along a new first dimension `layer`.
     """
-    providers = {f.__name__: f for f in (tokens, stored, tokenizer, checkpoint, stream)}
-    reads = dict(zip(job.params.reads, job.input.statistics, strict=True))
+    providers = {f.__name__: f for f in (tokens, stored, tokenizer, stream)}
+    reads = dict(zip(job.params.reads, job.input.datasets, strict=True))
     parameters = inspect.signature(function).parameters
     given: dict[str, Any] = {}
     for name, parameter in parameters.items():
@@ -115,22 +115,17 @@ def tokenizer(job: Any) -> "PreTrainedTokenizerBase":
     return load_tokenizer(Path(job.input.checkpoint))
 
 
-def checkpoint(job: Any) -> Path:
-    """The checkpoint folder, for a function that runs the model."""
-    import torch
-
-    torch.set_num_threads(job.params.threads)
-    return Path(job.input.checkpoint)
-
-
 def stream(job: Any) -> "Iterator[Section]":
     """Sections as a sweep makes them, batch by batch and layer by layer; none is stored."""
+    import torch
+
     from microtome.models.taps import from_plain
     from microtome.store.layers import read_columns
     from microtome.sweeps.sweep import sweep_table
 
+    torch.set_num_threads(job.params.threads)
     return sweep_table(
-        checkpoint(job),
+        Path(job.input.checkpoint),
         read_columns(job.input.tokens),
         job.params.sites,
         job.params.layers,

@@ -1,15 +1,33 @@
-"""Whether what a config asks of its studies can be done: functions, options, inputs and layers."""
+"""Whether what a config asks of its studies can be done: functions, options, inputs and layers.
+
+Interventions are declared; those of the model and the texts that only their sizes and tokens can
+tell are left to `microtome.workflow.requirements`.
+"""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, nearest
+from microtome.interventions.declaration import DeclarationError, declared
+from microtome.interventions.fit import fit_layers
 from microtome.options import SEVERAL_SITES
 from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
-from microtome.workflow.config import INPUTS, KEYS, KINDS, Product, Studies, Study, is_input
+from microtome.workflow.config import (
+    CHANGES,
+    DATASETS,
+    INPUTS,
+    KEYS,
+    KINDS,
+    Product,
+    Studies,
+    Study,
+    declaration,
+    is_input,
+)
 from microtome.workflow.functions import REQUIRED, Function, Option, functions
 from microtome.workflow.places import Config, known_studies, study_folder
 from microtome.workflow.schema import Fault, schema_faults
@@ -51,7 +69,7 @@ def study_faults(studies: Studies, definitions: Config) -> Iterator[Fault]:
     for model, statistic in studies.asked():
         models.setdefault(statistic.path, []).append(model)
     for product in (
-        *studies.statistics(),
+        *studies.datasets(*DATASETS),
         *studies.products("figures"),
         *studies.products("tables"),
     ):
@@ -77,6 +95,12 @@ def _referred(study: Study) -> Iterator[tuple[tuple[str, ...], str]]:
         for product, entry in study.entries[kind].items():
             references = {("use",): entry.get("use", "")}
             references |= {("reads", key): value for key, value in entry.get("reads", {}).items()}
+            if kind == "interventions":
+                with suppress(DeclarationError):  # which is told when the product is judged
+                    references = {
+                        key: reference.statistic
+                        for key, reference in declared(declaration(entry)).references.items()
+                    }
             for key, reference in references.items():
                 if "." in reference:
                     path = ("studies", study.name, kind, product, *key)
@@ -86,8 +110,11 @@ def _referred(study: Study) -> Iterator[tuple[tuple[str, ...], str]]:
 def _product_faults(studies: Studies, study: Study, kind: str, name: str) -> Iterator[Fault]:
     """What is wrong with one product on its own, in its study's keys."""
     entry = study.entries[kind][name]
-    if kind == "statistics" and is_input(name):
+    if kind in DATASETS and is_input(name):
         yield (), "means something else to a statistic that reads it; choose another name"
+    if kind == "interventions":
+        yield from _intervention_faults(studies, study, name)
+        return
     try:
         function = studies.function(study, kind, name)
     except KeyError as error:
@@ -105,6 +132,26 @@ def _product_faults(studies: Studies, study: Study, kind: str, name: str) -> Ite
         elif known.default is REQUIRED:
             yield (), f"the option {option!r} is missing; it wants {known.wanted.text}"
     yield from _read_faults(studies, study, function, entry, inputs)
+
+
+def _intervention_faults(studies: Studies, study: Study, name: str) -> Iterator[Fault]:
+    """What is wrong with one intervention on its own."""
+    if name in study.entries["statistics"]:
+        yield (), "is a statistic's name too; choose another one"
+    try:
+        intervention = declared(declaration(study.entries["interventions"][name]))
+    except DeclarationError as error:
+        yield error.keys, error.fault
+        return
+    used = intervention.change.function
+    if used:
+        file = study.folder / CHANGES
+        known = list(functions(file))
+        if used not in known:
+            remedy = nearest(used, known) if known else "write it"
+            yield ("change", "use"), f"{file} has no function {used!r}; {remedy}"
+    for keys, reference in intervention.references.items():
+        yield from _reference_faults(studies, study, keys, name, reference.statistic)
 
 
 def _input_faults(function: Function, inputs: set[str]) -> Iterator[Fault]:
@@ -127,7 +174,7 @@ def _input_faults(function: Function, inputs: set[str]) -> Iterator[Fault]:
 def _key_faults(entry: Config, function: Function, inputs: set[str]) -> Iterator[Fault]:
     """Keys that mean nothing to a product."""
     keys = {"use", "reads"}
-    if inputs - {"stored", "tokenizer", "checkpoint"}:
+    if inputs - {"stored", "tokenizer"}:
         keys.add("stimuli")
     if "stream" in inputs or ("section" in inputs and "layer" not in function.options):
         keys.add("layers")
@@ -168,46 +215,72 @@ def _read_faults(
             remedy = nearest(parameter, parameters) if parameters else "it reads no statistics"
             yield ("reads", parameter), f"{function.name} has no such parameter; {remedy}"
     for parameter in parameters:
+        where = ("reads", parameter) if parameter in bound else ()
         reference = bound.get(parameter, parameter)
-        other, _, wanted = studies.statistic(study, reference)
-        known = list(studies.study(other).entries["statistics"])
-        if wanted not in known:
-            where = ("reads", parameter) if parameter in bound else ()
-            wrong = "which is no statistic"
-            if function.file.stem == "statistics" and parameter not in bound:
-                known = [*INPUTS, *DIMENSIONS, *known]
-                wrong = "which is neither an input nor a statistic"
-            remedy = nearest(wanted, known) if known else "the study has none"
-            yield where, f"{function.name} reads {reference!r}, {wrong}; {remedy}"
+        inputs_too = function.file.stem == "statistics" and parameter not in bound
+        others = [*INPUTS, *DIMENSIONS] if inputs_too else []
+        yield from _reference_faults(studies, study, where, function.name, reference, others)
+
+
+def _reference_faults(
+    studies: Studies,
+    study: Study,
+    keys: tuple[str, ...],
+    reader: str,
+    reference: str,
+    inputs: list[str] | None = None,
+) -> Iterator[Fault]:
+    """A statistic or an intervention that is read and does not exist.
+
+    Args:
+        studies: the studies.
+        study: the one that reads it.
+        keys: the keys that name it.
+        reader: what reads it.
+        reference: what it is called.
+        inputs: what else might have been meant.
+    """
+    other, kind, wanted = studies.dataset(study, reference)
+    entries = studies.study(other).entries
+    if wanted not in entries[kind]:
+        datasets = [name for kind in DATASETS for name in entries[kind]]
+        known = [*(inputs or []), *datasets]
+        wrong = "neither an input nor a statistic" if inputs else "no statistic"
+        remedy = nearest(wanted, known) if known else "the study has none"
+        yield keys, f"{reader} reads {reference!r}, which is {wrong}; {remedy}"
 
 
 def _circles(studies: Studies, names: list[str]) -> Iterator[Fault]:
-    """Statistics that read each other."""
+    """Statistics and interventions that read each other."""
     graph = {}
-    for name in names:
-        study = studies.study(name)
-        for statistic, entry in study.entries["statistics"].items():
-            bound = entry.get("reads", {})
-            graph[name, statistic] = [
-                studies.statistic(study, bound.get(parameter, parameter))[::2]
-                for parameter in studies.function(study, "statistics", statistic).inputs
-                if not is_input(parameter)
-            ]
+    for study in map(studies.study, names):
+        for kind in DATASETS:
+            for name, entry in study.entries[kind].items():
+                bound = entry.get("reads", {})
+                graph[study.name, kind, name] = [
+                    studies.dataset(study, bound.get(parameter, parameter))
+                    for parameter in studies.function(study, kind, name).inputs
+                    if not is_input(parameter)
+                ]
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         circle = error.args[1][1:]
-        study, statistic = circle[0]
-        path = ("studies", study, "statistics", statistic)
+        path = ("studies", *circle[0])
         if len(circle) == 1:
             yield path, "reads itself; name another statistic under `reads`"
         else:
-            names = [".".join(member) for member in circle]
+            names = [f"{study}.{name}" for study, _, name in circle]
             yield path, f"these read each other: {', '.join(names)}; take one of the reads out"
 
 
 def _layer_faults(studies: Studies, product: Product, models: list[str]) -> Iterator[Fault]:
     """Layers that a model lacks, or a statistic that is read."""
+    for model in models if product.intervention else ():
+        try:
+            fit_layers(product.intervention, studies.config["models"][model]["n_layers"])
+        except DeclarationError as error:
+            yield (*product.path, *error.keys), f"{model}: {error.fault}"
     layer = product.option("layer")
     key = "layers" if layer is None else "layer"
     for number in product.layers or () if layer is None else (layer,):

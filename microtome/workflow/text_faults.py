@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from microtome.errors import MicrotomeError, nearest
+from microtome.interventions.declaration import DeclarationError
+from microtome.interventions.fit import fit_set
 from microtome.options import (
     ALL_TOKENS,
     CATEGORIES,
@@ -43,7 +45,9 @@ class TextFaults:
                 if lacking:
                     yield product.path, f"{product.function.name} wants {need.text}; {lacking}"
         yield from self._label_faults(product, list(needs))
-        if product.stimuli is not None:
+        if product.intervention:
+            yield from self._intervention_faults(product)
+        elif product.stimuli is not None:
             yield from self._position_faults(product)
 
     def _unread(self, product: Product) -> str | None:
@@ -104,6 +108,14 @@ class TextFaults:
             case _ if need == CATEGORIES and len(labels) < 2:
                 return f"{stimuli!r} has {len(labels)}; add one, or name another set"
         return None
+
+    def _intervention_faults(self, product: Product) -> Iterator[Fault]:
+        """Texts that a set lacks, or words where it has none."""
+        texts, labels = self._stimuli(product.stimuli), self._labels(product.stimuli)
+        try:
+            fit_set(product.intervention, len(texts), words=bool(labels))
+        except DeclarationError as error:
+            yield (*product.path, *error.keys), error.fault
 
     def _label_faults(self, product: Product, sets: list[str]) -> Iterator[Fault]:
         """Labels that no word has."""

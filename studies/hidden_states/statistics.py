@@ -1,6 +1,5 @@
 """Statistics of the study on hidden states; see README.md."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import xarray as xr
@@ -11,14 +10,10 @@ from microtome.options import (
     ONE_TEXT,
     Count,
     FirstPosition,
-    Number,
     Position,
-    Target,
 )
 from microtome.statistics import distributions, prediction, similarity
 from microtome.statistics.layers import stack_hidden_states
-from microtome.statistics.positions import token_ids
-from microtome.texts.tokens import target_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,17 +69,6 @@ def next_tokens(
     return prediction.next_tokens(logits.to_dataset(name="logits"), tokenizer, n)
 
 
-def scaling(
-    tokens: Annotated[xr.Dataset, ONE_TEXT],
-    checkpoint: Path,
-    tokenizer: "PreTrainedTokenizerBase",
-    *,
-    factor: Number,
-    target: Target,
-) -> xr.Dataset:
+def scaling(scaled_blocks: Annotated[xr.Dataset, ONE_TEXT]) -> xr.Dataset:
     """What scaling each block's output does to the prediction of a target token."""
-    from microtome.sweeps.interventions import scaled_blocks  # which imports torch
-
-    wanted = target_id(tokenizer, target)
-    predicted = scaled_blocks(checkpoint, token_ids(tokens), factor)
-    return prediction.target_log_probability(predicted, wanted)
+    return prediction.target_log_probability(scaled_blocks)

@@ -55,17 +55,32 @@ JOBS = {
         "has 0 from token 99 on; give the study longer `stimuli`, or a smaller `first_token`",
     ),
     "target_of_several_tokens": (
-        "statistics/hidden_states/tiny/scaling.h5",
+        "interventions/hidden_states/tiny/scaled_blocks.h5",
         {
             "studies": {
                 "hidden_states": {
                     "models": ["tiny"],
-                    "statistics": {"scaling": {"target": " beetles!"}},
+                    "interventions": {
+                        "scaled_blocks": {"read": {"logits": "last", "targets": [" beetles!"]}}
+                    },
                 }
             }
         },
-        "target ' beetles!' is ",
-        "correct the `target` option to a text that is one token",
+        "studies.hidden_states.interventions.scaled_blocks.read.targets: target ' beetles!' is ",
+        "name a text that is one token",
+    ),
+    # Interventions
+    "a_neuron_out_of_range": (
+        "interventions/hidden_states/tiny/scaled_blocks.h5",
+        {
+            "studies": {
+                "hidden_states": {
+                    "models": ["tiny"],
+                    "interventions": {"scaled_blocks": {"neurons": [3, 24]}},
+                }
+            }
+        },
+        "studies.hidden_states.interventions.scaled_blocks.neurons: no neuron 24; there are",
     ),
 }
 

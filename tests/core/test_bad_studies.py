@@ -5,6 +5,12 @@ from refusals import Case, assert_refused, study
 
 MLP, NORMS, STATES = "mlp_distributions", "attention_norms", "hidden_states"
 
+
+def scaled(text: str, more: str = "") -> str:
+    """A config that changes the intervention of hidden_states."""
+    return study(f"{{interventions: {{scaled_blocks: {text}}}{more}}}", STATES)
+
+
 #: A config on top of the workflow's own, and what is said of it.
 CONFIGS = {
     # Products
@@ -167,8 +173,8 @@ CONFIGS = {
         "wants a level of significance between 0 and 1; has 1",
     ),
     "no_target": (
-        study("{statistics: {scaling: {target: ''}}}", STATES),
-        'scaling.target: wants a text that is one token; has ""',
+        study("{interventions: {scaled_blocks: {read: {logits: last, targets: ['']}}}}", STATES),
+        "scaled_blocks.read.targets: wants `clean`, or a list of texts, each one token; has ['']",
     ),
     "scale": (
         study("{figures: {selectivity_profile: {scale: z}}}"),
@@ -286,6 +292,70 @@ CONFIGS = {
     "another_layer_than_that_of_the_tests": (
         study("{statistics: {text_tuning: {layer: 7}}}", "grammar_tuning"),
         "text_tuning.layer: 'word_activations' has no layer 7; it has 8",
+    ),
+    # Interventions
+    "interventions_are_a_list": (
+        study("{interventions: [scaled_blocks]}", STATES),
+        "hidden_states.interventions: wants names with declarations, as in silence: {site: z",
+    ),
+    "an_intervention_is_a_text": (
+        scaled("zero"),
+        "scaled_blocks: wants a declaration, as in {site: z, change: zero, read: {loss: true}}",
+    ),
+    "an_intervention_without_a_site": (
+        study("{interventions: {silence: {change: zero}}}", STATES),
+        "mine.yaml: studies.hidden_states.interventions.silence: the key 'site' is missing; ",
+    ),
+    "an_unknown_key_of_an_intervention": (
+        scaled("{neuron: [1]}"),
+        "mine.yaml: studies.hidden_states.interventions.scaled_blocks.neuron: unknown key; did you",
+    ),
+    "options_of_the_statistic_as_they_were": (
+        study("{statistics: {scaling: {factor: 0.5}}}", STATES),
+        "scaling.factor: unknown option; scaling takes none; take it out",
+    ),
+    "a_change_that_is_none": (
+        scaled("{change: {scael: 0.8}}"),
+        "scaled_blocks.change: wants one of zero, scale, ",
+        "did you mean 'scale'?",
+    ),
+    "an_intervention_named_like_a_statistic": (
+        study("{statistics: {scaled_blocks: {use: next_tokens, n: 5}}}", STATES),
+        "interventions.scaled_blocks: is a statistic's name too; choose another one",
+    ),
+    "an_intervention_named_like_an_input": (
+        study("{interventions: {stream: {site: z, change: zero, read: {loss: true}}}}", STATES),
+        "interventions.stream: means something else to a statistic that reads it; choose another",
+    ),
+    "a_layer_that_is_changed_and_not_there": (
+        scaled("{layers: [3, 30]}"),
+        "scaled_blocks.layers: smollm2-135m: no layer 30; there are 0 to 29",
+    ),
+    "a_layer_that_is_read_and_not_there": (
+        scaled("{read: {resid_post: {layers: [30]}}}"),
+        "scaled_blocks.read.resid_post.layers: smollm2-135m: no layer 30; there are 0 to 29",
+    ),
+    "a_change_of_no_function": (
+        scaled("{change: {use: shrink}}"),
+        "hidden_states/changes.py: no such file; write it",
+    ),
+    "values_of_no_statistic": (
+        scaled("{neurons: next_token.text}"),
+        "scaled_blocks.neurons: scaled_blocks reads 'next_token', which is no statistic; did you "
+        "mean 'next_tokens'?",
+    ),
+    "values_of_no_study": (
+        scaled("{change: {add: 1, vector: attention_norm.norms.mean}}"),
+        "scaled_blocks.change.vector: no study 'attention_norm'; did you mean 'attention_norms'?",
+    ),
+    "a_statistic_reads_no_intervention": (
+        study("{statistics: {scaling: {reads: {scaled_blocks: scaled_block}}}}", STATES),
+        "scaling.reads.scaled_blocks: scaling reads 'scaled_block', which is no statistic; did you "
+        "mean 'scaled_blocks'?",
+    ),
+    "an_intervention_and_a_statistic_in_a_circle": (
+        scaled("{neurons: scaling.log_probability}"),
+        "these read each other: hidden_states.scaling, hidden_states.scaled_blocks; take one of ",
     ),
 }
 

@@ -100,9 +100,9 @@ NEEDS = {
         "(stimuli/category.yaml); did you mean 'categories'?",
     ),
     "unknown_set_of_a_statistic": (
-        study("{statistics: {scaling: {stimuli: metamorphoses}}}", "hidden_states"),
+        study("{statistics: {next_tokens: {stimuli: metamorphoses}}}", "hidden_states"),
         {},
-        "mine.yaml: studies.hidden_states.statistics.scaling.stimuli: no stimulus set "
+        "mine.yaml: studies.hidden_states.statistics.next_tokens.stimuli: no stimulus set "
         "'metamorphoses' (stimuli/metamorphoses.yaml); did you mean 'metamorphosis'?",
     ),
     "unknown_set_that_would_keep_tokens": (
@@ -169,9 +169,31 @@ NEEDS = {
         "token_profile wants a set of one text; 'mine' has 2 texts; name another set, or make",
     ),
     "two_texts_for_one_statistic": (
-        study("{statistics: {scaling: {stimuli: mine}}}", "hidden_states"),
+        study("{statistics: {next_tokens: {stimuli: mine}}}", "hidden_states"),
         {"stimuli/mine.yaml": TWO_TEXTS},
-        "mine.yaml: studies.hidden_states.statistics.scaling: scaling wants a set of one text; ",
+        "mine.yaml: studies.hidden_states.statistics.next_tokens: next_tokens wants a set of one ",
+    ),
+    "two_texts_for_the_statistic_of_an_intervention": (
+        study("{interventions: {scaled_blocks: {stimuli: mine}}}", "hidden_states"),
+        {"stimuli/mine.yaml": TWO_TEXTS},
+        "statistics.scaling: scaling wants a set of one text; 'mine' has 2 texts",
+    ),
+    "unknown_set_of_an_intervention": (
+        study("{interventions: {scaled_blocks: {stimuli: metamorphoses}}}", "hidden_states"),
+        {},
+        "mine.yaml: studies.hidden_states.interventions.scaled_blocks.stimuli: no stimulus set "
+        "'metamorphoses' (stimuli/metamorphoses.yaml); did you mean 'metamorphosis'?",
+    ),
+    "a_text_that_a_set_lacks": (
+        study("{interventions: {scaled_blocks: {change: {patch: [[0, 1]]}}}}", "hidden_states"),
+        {},
+        "mine.yaml: studies.hidden_states.interventions.scaled_blocks.change.patch: no text 1; ",
+        "there are 0 to 0",
+    ),
+    "a_word_of_texts": (
+        study("{interventions: {scaled_blocks: {tokens: word}}}", "hidden_states"),
+        {},
+        "scaled_blocks.tokens: the stimuli have no words; name a set with `template:` and `words:`",
     ),
     "a_label_that_no_word_has": (
         study("{statistics: {t_tests: {difference: [noun, vreb]}}}", "grammar_tuning"),

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 from slurm import Slurm
-from workflows import TEXTS, Clone, held
+from workflows import SCALED, TEXTS, Clone, held
 
 from microtome.sweeps import cost
 
 pytestmark = pytest.mark.cluster
 
 WORDS_SWEEP, TEXTS_SWEEP = "rule_activations__tiny__words", "rule_activations__tiny__texts"
-SCALING = "rule_statistic__hidden_states__scaling"
+SCALING = "rule_intervention__hidden_states__scaled_blocks"
 #: All that is submitted; the rest of the workflow is made beside the main process.
 HEAVY = {WORDS_SWEEP, TEXTS_SWEEP, SCALING}
 PROFILE = ["--workflow-profile", "profiles/slurm", "--slurm-status-command", "squeue"]
@@ -36,13 +36,12 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 
 def clone_for(folder: Path, model: Path) -> Clone:
-    """The tests' small config with one more study, whose statistic runs the model."""
+    """The tests' small config with one more study, which has an intervention."""
     clone = Clone(folder, model)
     # Where `make cluster-test` has the executor plugin.
     clone.environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
     clone.save(TEXTS | {"texts": ["A fly, a beetle, and one more"]}, "stimuli/insects.yaml")
-    scaling = {"scaling": {"factor": 0.8, "target": " insect"}}
-    clone.save_study("hidden_states", {"statistics": scaling, "figures": {"scaling": {}}})
+    clone.save_study("hidden_states", SCALED)
     clone.change("studies", "hidden_states", to={"models": ["tiny"], "stimuli": "insects"})
     return clone
 
@@ -122,8 +121,12 @@ def test_jobs_ask_for_what_their_model_needs(submitted):
         cost.model(manifest), lengths, ["ln2_out", "mlp_out"], [1], batch_size=4, threads=1
     )
     assert asked[TEXTS_SWEEP]["MinMemoryNode"] == f"{needed.mem_mb()}M"
-    scaling = cost.branches(cost.model(manifest), 8, threads=1)
-    assert asked[SCALING]["MinMemoryNode"] == f"{scaling.mem_mb()}M"
+    # One text of 8 tokens, changed in each of 3 blocks, and a number kept of each.
+    needed = cost.intervention(
+        *(cost.model(manifest), [8], {(layer, 8): 1 for layer in range(3)}),
+        **{"predicted": 1, "kept": 1, "batch_size": 4, "threads": 1},
+    )
+    assert asked[SCALING]["MinMemoryNode"] == f"{needed.mem_mb()}M"
 
 
 def start(clone: Clone, *arguments: str) -> subprocess.Popen:

@@ -12,7 +12,7 @@ from snakemake.profiles import ProfileConfigFileParser
 from snakemake.utils import update_config
 
 from microtome.errors import MicrotomeError
-from microtome.workflow.config import KINDS, Studies, Sweep
+from microtome.workflow.config import Studies, Sweep
 from microtome.workflow.config_files import origin, read_config
 from microtome.workflow.faults import check
 from microtome.workflow.functions import functions
@@ -100,7 +100,7 @@ def test_the_default_config_is_short():
 @pytest.mark.parametrize("study", NAMES)
 def test_every_product_of_a_study_has_a_function_and_every_function_a_product(study):
     studies = default(studies={study: {"models": ["smollm2-135m"]}})
-    for kind in KINDS:
+    for kind in ("statistics", "figures", "tables"):
         products = studies.products(kind)
         file = ROOT / "studies" / study / f"{kind}.py"
         made = {product.function.name for product in products}
@@ -200,7 +200,7 @@ def test_what_a_config_says_of_a_study_is_laid_over_what_its_folder_says(tmp_pat
 
 def test_what_a_product_reads_follows_from_its_parameters(tmp_path):
     studies = mine(tmp_path)
-    statistics = {product.name: product for product in studies.statistics()}
+    statistics = {product.name: product for product in studies.datasets("statistics")}
     found = {
         name: (p.sites, p.final_sites, p.layers, p.stimuli, p.of_model, p.runs_model)
         for name, p in statistics.items()
@@ -245,7 +245,7 @@ def test_statistics_of_other_studies_are_read_and_functions_used(tmp_path):
         "of_all": ("mine", "of_all"),
         "further": ("mine", "further"),
     }
-    names = [(product.study, product.name) for product in studies.statistics()]
+    names = [(product.study, product.name) for product in studies.datasets("statistics")]
     assert names == [
         ("other", "n"),
         ("mine", "of_all"),
@@ -255,6 +255,42 @@ def test_statistics_of_other_studies_are_read_and_functions_used(tmp_path):
     # Made for the model of the study that reads them, and no other statistic of theirs.
     assert [(m, p.name) for m, p in studies.asked()] == [("small", name) for _, name in names]
     assert studies.sweeps() == {("small", "words"): Sweep(["q", "resid_post"], [0, 2], [])}
+
+
+def test_an_intervention_reads_statistics_and_is_read_by_others(tmp_path):
+    silence = {"site": "z", "change": "zero", "read": {"loss": True}}
+    study = {
+        "source": "made up",
+        "stimuli": "penguins",
+        "interventions": {
+            "silence": silence | {"heads": "mine.of_all.chosen", "stimuli": "more"},
+            "shrink": silence | {"change": {"use": "by_half"}, "each": ["layer"]},
+        },
+        "statistics": {"twice": {"reads": {"silenced": "silence"}}, "direct": {}},
+    }
+    code = "def twice(silenced): ...\ndef direct(shrink): ...\n"
+    write_study(tmp_path, "other", study, statistics=code, figures="")
+    over = {"interventions": {"shrink": {"each": [], "tokens": "last"}}}
+    studies = mine(tmp_path, config={"studies": {"other": {"models": ["small"]} | over}})
+    silence, shrink = studies.products("interventions")
+    twice, direct = studies.products("statistics")
+    assert (silence.stimuli, shrink.stimuli) == ("more", "penguins")
+    assert [product.name for product in silence.family()] == ["silence", "of_all"]
+    assert twice.reads == {"silenced": silence}
+    assert direct.reads == {"shrink": shrink}
+    # The config's keys replace those of study.yaml.
+    assert (shrink.intervention.each, shrink.intervention.tokens.kind) == ((), "last")
+    assert silence.code is None
+    assert shrink.code == (tmp_path / "studies" / "other" / "changes.py", "by_half")
+    assert silence.runs_model and silence.reads_tokens and silence.reads_checkpoint
+    assert {product.name for _, product in studies.asked()} == {
+        *("silence", "shrink", "of_all", "twice", "direct")
+    }
+    # No activations are stored for it, but those that the statistic reads.
+    assert studies.sweeps() == {("small", "words"): Sweep(["q", "resid_post"], [0, 2], [])}
+    assert [wish["key"] for wish in studies.judged("small", "more")] == [
+        "studies.other.interventions.silence"
+    ]
 
 
 def test_a_study_of_the_working_directory_wins(tmp_path):
@@ -295,7 +331,7 @@ def test_a_sweep_is_the_union_of_what_studies_ask_for(tmp_path):
         ("large", "words"): Sweep(["k"], [0, 1, 2, 3, 4, 5], []),
         ("small", "more"): Sweep(["resid_post"], [0, 1, 2, 3], ["logits"]),
     }
-    streamed = next(p for p in studies.statistics() if p.streamed)
+    streamed = next(p for p in studies.datasets("statistics") if p.streamed)
     assert studies.stream(streamed, "small") == Sweep(["v"], [1], [])
 
 
@@ -322,7 +358,7 @@ def test_products_of_no_model_are_told_apart():
     studies = default()
     none = {
         (product.study, product.name)
-        for product in (*studies.statistics(), *studies.products("figures"))
+        for product in (*studies.datasets("statistics"), *studies.products("figures"))
         if not product.of_model
     }
     assert none == {
@@ -336,7 +372,9 @@ def test_what_only_tokens_can_tell_is_asked_of_them():
     studies = default()
     place = "studies.hidden_states.statistics"
     metamorphosis = studies.judged("smollm2-135m", "metamorphosis")
-    assert {"key": f"{place}.scaling.target", "target": " insect"} in metamorphosis
+    [asked] = [wish for wish in metamorphosis if "intervention" in wish]
+    assert asked["key"] == "studies.hidden_states.interventions.scaled_blocks"
+    assert asked["intervention"]["change"] == {"scale": 0.8}
     assert {"key": f"{place}.token_profile.token", "position": 8} not in metamorphosis
     penguins = studies.judged("smollm2-135m", "penguins")
     assert {"key": f"{place}.token_profile.token", "position": 8} in penguins

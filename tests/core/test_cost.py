@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import xarray as xr
-from workflows import Clone
+from workflows import SCALED, Clone
 
 from microtome.models.checkpoint import sizes
 from microtome.models.fetch import manifest
@@ -223,10 +223,8 @@ def test_requests_grow_with_the_attempt():
 
 
 def scale(clone: Clone) -> None:
-    """Add a statistic that runs the model itself, and its figure."""
-    scaling = {"stimuli": "texts", "factor": 0.8, "target": " a"}
-    products = {"statistics": {"scaling": scaling}, "figures": {"scaling": {}}}
-    clone.save_study("hidden_states", products)
+    """Add an intervention, a statistic of it, and a figure."""
+    clone.save_study("hidden_states", {"stimuli": "texts"} | SCALED)
     clone.change("studies", "hidden_states", to={"models": ["tiny"]})
 
 
@@ -234,8 +232,9 @@ def test_a_dry_run_says_what_it_cannot_know_yet(tmp_path, checkpoints):
     clone = Clone(tmp_path, checkpoints["gpt2"])
     clone.change("models", "tiny", "n_layers", to=4)
     scale(clone)
-    # Without a manifest: 2 sweeps, 5 statistics. With it, the one that reads weights is known.
-    for n_unknown in (7, 6):
+    # Without a manifest: 2 sweeps, an intervention, 5 statistics. With it, the one that reads
+    # weights is known.
+    for n_unknown in (8, 7):
         done = clone.snakemake("--dry-run")
         assert done.returncode == 0, done.stderr
         assert (done.stdout + done.stderr).count(" mem_mb=<TBD>") == n_unknown
@@ -284,7 +283,7 @@ def test_the_plan_has_the_statistics_that_grow_with_pairs_of_words(tmp_path, che
     assert planned(clone).keys() == {
         ("tiny", "words"),
         ("tiny", "texts"),
-        ("tiny", "hidden_states.scaling"),
+        ("tiny", "hidden_states.scaled_blocks"),
     }
     words = {"source": "x", "template": "{word}", "words": {"a": [f"w{i}" for i in range(2000)]}}
     clone.save(words, "stimuli/many.yaml")

@@ -57,7 +57,7 @@ def files(tmp_path):
 
 def job(files, **params):
     """A job as Snakemake hands it to a script."""
-    given = {"statistics": []} | files
+    given = {"datasets": []} | files
     return SimpleNamespace(
         input=Files(given),
         params=SimpleNamespace(**{"options": {}, "reads": [], "sites": [], "threads": 1} | params),
@@ -131,7 +131,7 @@ def test_the_token_table_and_statistics_are_given_by_the_parameters_names(files,
         return xr.Dataset({"found": ("n", [a["x"].item(), b["x"].item(), *limits])})
 
     options = {"limits": [0.5, 0.6]}
-    found = compute(both, job(files | {"statistics": read}, reads=["a", "b"], options=options))
+    found = compute(both, job(files | {"datasets": read}, reads=["a", "b"], options=options))
     assert found["found"].values.tolist() == [1.0, 2.0, 0.5, 0.6]
 
 
@@ -172,20 +172,6 @@ def test_the_models_weights_are_given_as_they_are_stored(model):
     plain = AutoModelForCausalLM.from_pretrained(model["checkpoint"])
     expected = plain.transformer.h[2].mlp.c_fc.weight.detach().numpy()
     np.testing.assert_array_equal(found["w"], expected)
-
-
-def test_the_checkpoint_is_given_as_a_folder(model):
-    def parameters(checkpoint):
-        plain = AutoModelForCausalLM.from_pretrained(checkpoint)
-        return xr.Dataset(attrs={"n": sum(p.numel() for p in plain.parameters())})
-
-    n_threads = torch.get_num_threads()
-    found = compute(parameters, job(model))
-    assert (
-        found.attrs["n"]
-        == AutoModelForCausalLM.from_pretrained(model["checkpoint"]).num_parameters()
-    )
-    assert torch.get_num_threads() == n_threads == 1
 
 
 def test_the_tokenizer_is_the_models_own(gpt2_tokenizer, tmp_path):

@@ -9,15 +9,16 @@ from forked import shared
 from transformers import AutoTokenizer
 
 from microtome.errors import MicrotomeError
-from microtome.texts.requirements import judge
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import token_table
+from microtome.workflow.requirements import judge
 
 TEXTS = [Stimulus("One two three four"), Stimulus("Four five")]
 WORDS = [  # pear is one token, asteroid is two: " aster" and "oid"
     Stimulus("The pear", "pear", "fruit", (4, 8)),
     Stimulus("The asteroid", "asteroid", "space", (4, 12)),
 ]
+SILENCE = {"site": "z", "change": "zero", "read": {"logits": "last", "targets": [" insect"]}}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,8 @@ def gpt2(gpt2_tokenizer, tmp_path_factory):
         ({"word_token": -1}, WORDS, "last"),
         ({"target": " insect"}, TEXTS, "all"),
         ({"sites": ["q", "resid_pre", "mlp_out", "logits"]}, TEXTS, "all"),
+        ({"intervention": SILENCE | {"each": ["layer", "head"]}}, TEXTS, "all"),
+        ({"intervention": SILENCE | {"tokens": [0], "heads": "t_tests.chosen"}}, TEXTS, "last"),
     ],
 )
 def test_what_fits_passes(gpt2, asked, stimuli, tokens):
@@ -74,6 +77,30 @@ def test_what_does_not_fit_is_named_by_its_key(gpt2, asked, stimuli, tokens, mes
     with pytest.raises(MicrotomeError) as caught:
         judge([fits, {"key": "studies.a.statistics.b"} | asked], table.coords, gpt2)
     assert str(caught.value).startswith(f"studies.a.statistics.b: {message}")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"site": "pre_linear"}, "site: site 'pre_linear' is not known for the architecture"),
+        ({"heads": [4]}, "heads: no head 4; there are 0 to 3"),
+        ({"tokens": [2]}, "tokens: text 1 has 2 tokens and no position 2"),
+        (
+            {"change": {"patch": [[0, 1]]}},
+            "change.patch: text 0 has 4 tokens, text 1 has 2; say `align: start` or `align: end`",
+        ),
+        (
+            {"read": {"logits": "last", "targets": [" insect", " vermin"]}},
+            "read.targets: target ' vermin' is 2 tokens of this model (' ver' + 'min'); name a",
+        ),
+    ],
+)
+def test_what_an_intervention_cannot_have_is_named_by_its_keys(gpt2, keys, message):
+    table = token_table(TEXTS, gpt2, "last")
+    wish = {"key": "studies.a.interventions.b", "intervention": SILENCE | keys}
+    with pytest.raises(MicrotomeError) as caught:
+        judge([wish], table.coords, gpt2)
+    assert str(caught.value).startswith(f"studies.a.interventions.b.{message}")
 
 
 def test_a_long_text_is_quoted_by_its_beginning(gpt2):

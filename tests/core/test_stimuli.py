@@ -212,6 +212,18 @@ def test_special_tokens_are_kept_as_the_tokenizer_adds_them(letters):
     assert list(table["in_word"].values) == [0, 1, 1]
 
 
+def test_mask_tokens_are_marked_where_there_are_any(letters, tmp_path):
+    with_mask = AutoTokenizer.from_pretrained(letters)
+    with_mask.add_special_tokens({"mask_token": "_"})
+    build(tmp_path, "llama")
+    with_mask.save_pretrained(tmp_path)
+    table = token_table([Stimulus("a_b"), Stimulus("cd")], tmp_path)
+    assert table["masked"].values.tolist() == [0, 0, 1, 0, 0, 0, 0]
+    assert table["masked"].dtype == np.int8
+    assert "masked" not in token_table([Stimulus("ab")], tmp_path)
+    assert "masked" not in token_table([Stimulus("a_b")], letters)
+
+
 def test_a_text_longer_than_the_context_is_named(letters):
     with pytest.raises(MicrotomeError, match=r"stimulus 1: 'ababab.*65 tokens.*takes 64"):
         token_table([Stimulus("a"), Stimulus("ab" * 32)], letters)

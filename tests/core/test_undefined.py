@@ -284,10 +284,14 @@ def test_a_site_in_no_layer_has_no_running_statistic():
 
 
 def test_a_scaling_that_is_no_number_is_not_stored():
-    predicted = np.log(np.random.default_rng(0).dirichlet(np.ones(5), 4))
-    predicted[2] = np.nan
-    with pytest.raises(MicrotomeError, match=r"block 1 scaled.*`factor`"):
-        target_log_probability(predicted, 0)
+    predicted = xr.DataArray(
+        -np.ones((3, 1, 1)), {"layer": [0, 4, 5]}, ("layer", "token", "target")
+    )
+    outcome = {"log_probabilities": predicted, "clean_log_probabilities": predicted[0]}
+    assert target_log_probability(xr.Dataset(outcome))["clean"] == -1
+    predicted[1] = np.nan
+    with pytest.raises(MicrotomeError, match="with block 4 changed, the log-probability is not"):
+        target_log_probability(xr.Dataset(outcome))
 
 
 def test_a_token_with_a_nul_can_be_stored():

@@ -62,7 +62,7 @@ def work(tmp_path_factory, gpt2_tokenizer):
             "smollm2-untrained": {"n_layers": N_LAYERS},
         },
         "studies": {name: {"models": []} for name in studies}
-        | {"second_looks": {"models": ["smollm2-135m"]}},
+        | {name: {"models": ["smollm2-135m"]} for name in ("second_looks", "dimmed_heads")},
         "sweep": {"device": "cpu", "threads": 1},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
@@ -94,6 +94,47 @@ def test_the_examples_make_their_figures(work):
     ):
         for suffix in (".svg", ".png"):
             assert (work / f"results/figures/{name}{suffix}").stat().st_size > 1000
+
+
+def test_the_example_interventions_are_right(work):
+    """Beside the model itself, with hooks on what enters the output projections."""
+    text = yaml.safe_load((ROOT / "stimuli" / "metamorphosis.yaml").read_text())["texts"][0]
+    ids = torch.tensor([AutoTokenizer.from_pretrained(work / "tiny").encode(text)])
+    model = AutoModelForCausalLM.from_pretrained(work / "tiny").eval()
+    n_heads = model.config.n_head
+
+    def predicted(factors=None):
+        """The next token's log-probabilities, with heads times (layer, head)."""
+        hooks = []
+        for layer in range(N_LAYERS) if factors is not None else ():
+            spread = factors[layer].repeat_interleave(model.config.n_embd // n_heads)
+            projection = model.transformer.h[layer].attn.c_proj
+            hooks.append(
+                projection.register_forward_pre_hook(lambda m, args, f=spread: args[0] * f)
+            )
+        with torch.no_grad():
+            found = model(ids).logits[0, -1].double().log_softmax(-1)
+        for hook in hooks:
+            hook.remove()
+        return found
+
+    def divergence(factors):
+        clean = predicted()
+        return (clean.exp() * (clean - predicted(factors))).sum().item()
+
+    silenced = np.zeros((N_LAYERS, n_heads))
+    for layer, head in np.ndindex(silenced.shape):
+        factors = torch.ones(silenced.shape)
+        factors[layer, head] = 0
+        silenced[layer, head] = divergence(factors)
+    folder = work / "results/interventions/dimmed_heads/smollm2-135m"
+    with xr.open_dataset(folder / "silenced.h5", engine="h5netcdf") as outcome:
+        assert outcome["kl"].dims == ("layer", "head", "token")
+        np.testing.assert_allclose(outcome["kl"][:, :, 0], silenced, rtol=1e-3, atol=1e-9)
+    strongest = silenced >= np.sort(silenced, axis=1)[:, [-2]]
+    dimmed = divergence(torch.where(torch.from_numpy(strongest), 0.5, 1.0))
+    table = pd.read_csv(work / "results/tables/dimmed_heads/smollm2-135m/divergences.csv")
+    np.testing.assert_allclose(table["kl"], [silenced.max(), dimmed], rtol=1e-3)
 
 
 def test_the_example_statistic_and_table_are_right(work):

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 import yaml
 from conftest import build
-from studied import by_layer, layer_files, product, statistics, study
+from studied import by_layer, intervened, layer_files, product, statistics, study
 from torch.nn.functional import cosine_similarity
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,7 +20,6 @@ from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
 from microtome.statistics.distributions import token_profile
 from microtome.statistics.layers import stack_hidden_states
-from microtome.statistics.positions import token_ids
 from microtome.statistics.prediction import next_tokens, target_log_probability
 from microtome.statistics.similarity import layer_similarity, similarity_profile, token_similarity
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
@@ -195,26 +194,43 @@ def test_as_many_next_tokens_as_there_are_can_be_stored(gpt2_tokenizer, tmp_path
 
 
 def test_scaling_takes_the_target_out(checkpoint, tmp_path):
-    from microtome.sweeps.interventions import scaled_blocks
-
     _, _, tokens = extract(checkpoint, "metamorphosis", tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     ids, output = forward(checkpoint, "metamorphosis")
     target = AutoTokenizer.from_pretrained(checkpoint).encode(" insect")[0]
     assert target_id(AutoTokenizer.from_pretrained(checkpoint), " insect") == target
-    read = token_ids(read_dataset(tokens))
-    assert read.tolist() == ids.tolist()
-    found = target_log_probability(scaled_blocks(checkpoint, read, 0.8), target)
+    outcome = intervened("hidden_states", "scaled_blocks", checkpoint, tokens)
+    found = target_log_probability(outcome)
     clean = output.logits[0, -1].log_softmax(-1)[target].item()
     assert found["clean"].item() == pytest.approx(clean, rel=1e-5)
     assert found["layer"].values.tolist() == list(range(len(output.hidden_states) - 1))
-    assert np.abs(found["log_probability"].values[0] - clean) > 1e-4
+
+    def scale(module, args, output):
+        return (0.8 * output[0], *output[1:]) if isinstance(output, tuple) else 0.8 * output
+
+    blocks = model.model.layers if hasattr(model, "model") else model.transformer.h
+    for layer in (0, len(blocks) - 1):
+        handle = blocks[layer].register_forward_hook(scale)
+        with torch.no_grad():
+            logits = model(torch.as_tensor(ids)[None]).logits[0, -1]
+        handle.remove()
+        expected = logits.log_softmax(-1)[target].item()
+        assert found["log_probability"].values[layer] == pytest.approx(expected, rel=1e-5)
+
+
+def test_scaling_wants_one_token_and_one_target_of_each_layer(checkpoint, tmp_path):
+    _, _, tokens = extract(checkpoint, "metamorphosis", tmp_path)
+    for read in ({"logits": "last"}, {"log_probabilities": [0, 1], "targets": [" a"]}):
+        outcome = intervened("hidden_states", "scaled_blocks", checkpoint, tokens, read=read)
+        with pytest.raises(MicrotomeError, match="`log_probabilities` of one token and one target"):
+            target_log_probability(outcome)
 
 
 def test_a_target_of_several_tokens_shows_its_pieces(gpt2_tokenizer):
     tokenizer = AutoTokenizer.from_pretrained(gpt2_tokenizer)
-    with pytest.raises(MicrotomeError, match=r"2 tokens .*' ver' \+ 'min'.*`target`"):
+    with pytest.raises(MicrotomeError, match=r"2 tokens .*' ver' \+ 'min'.*one token"):
         target_id(tokenizer, " vermin")
-    with pytest.raises(MicrotomeError, match=r"0 tokens .*none.*`target`"):
+    with pytest.raises(MicrotomeError, match=r"0 tokens .*none.*one token"):
         target_id(tokenizer, "")
 
 
@@ -235,11 +251,9 @@ def test_wants_all_layers_of_one_text(tmp_path, gpt2_tokenizer):
     layers, final, _ = extract(model, "penguins", tmp_path / "one")
     with pytest.raises(MicrotomeError, match="`layers: all`"):
         hidden_states(layers[1:], final)
-    layers, final, tokens = extract(model, "", tmp_path / "two", texts=["A man", "A wise man"])
+    layers, final, _ = extract(model, "", tmp_path / "two", texts=["A man", "A wise man"])
     with pytest.raises(MicrotomeError, match="2 texts"):
         hidden_states(layers, final)
-    with pytest.raises(MicrotomeError, match="2 texts"):
-        token_ids(read_dataset(tokens))
     with (
         open_layer(final) as section,
         pytest.raises(MicrotomeError, match="2 texts"),
@@ -296,16 +310,17 @@ def test_similarity_profile_figure(states):
 
 @pytest.mark.parametrize(("n_layers", "step"), [(12, 1), (30, 2), (48, 3)])
 def test_scaling_figure(n_layers, step):
-    predicted = np.log(np.random.default_rng(0).dirichlet(np.ones(5), n_layers + 1))
-    (axes,) = product("hidden_states", "figures", "scaling")(
-        target_log_probability(predicted, 2)
-    ).axes
+    clean, *changed = -np.random.default_rng(0).uniform(1, 5, n_layers + 1)
+    scaling = xr.Dataset(
+        {"log_probability": ("layer", changed), "clean": clean}, {"layer": np.arange(n_layers)}
+    )
+    (axes,) = product("hidden_states", "figures", "scaling")(scaling).axes
     assert axes.get_title() == "Impact of global hidden-state scaling on log-softmax"
     assert ticks(axes.xaxis) == [f"L{i}" for i in range(0, n_layers, step)]
     hexagons, line = axes.lines
-    np.testing.assert_array_equal(hexagons.get_ydata(), predicted[1:, 2])
-    assert set(line.get_ydata()) == {predicted[0, 2]}
-    assert axes.texts[0].get_text() == f"Clean: {predicted[0, 2]:.2f}"
+    np.testing.assert_array_equal(hexagons.get_ydata(), changed)
+    assert set(line.get_ydata()) == {clean}
+    assert axes.texts[0].get_text() == f"Clean: {clean:.2f}"
 
 
 def test_the_study_is_the_same_in_every_run(tmp_path, gpt2_tokenizer):
@@ -326,7 +341,7 @@ def test_the_study_is_the_same_in_every_run(tmp_path, gpt2_tokenizer):
         table = product("hidden_states", "tables", "next_tokens")(made["next_tokens"])
         write_table(table, folder / "next_tokens.csv", folder / "next_tokens.txt")
     names = sorted(file.name for file in (tmp_path / "first").iterdir())
-    assert len(names) == 6 + 2 * 5 + 2
+    assert len(names) == 1 + 6 + 2 * 5 + 2
     for name in names:
         first, second = (tmp_path / run / name for run in ("first", "second"))
         assert first.read_bytes() == second.read_bytes(), name

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from microtome.errors import MicrotomeError
+from microtome.interventions.declaration import DeclarationError, declared
+from microtome.interventions.fit import fit_model, fit_targets, fit_texts
 from microtome.models.architectures import taps_of
-from microtome.models.checkpoint import config_json
+from microtome.models.checkpoint import config_json, read_config, sizes
 from microtome.models.taps import check_sites
 from microtome.sites import SITES
 from microtome.texts.rows import sequences
@@ -31,7 +33,8 @@ def judge(
             `word_token`: a token that every word must have, counted within the word, negative
             from its end;
             `target`: a text that must be one token of the model;
-            `sites`: sites of blocks that the model's architecture must have.
+            `sites`: sites of blocks that the model's architecture must have;
+            `intervention`: a declaration that both must serve.
         columns: the token table's columns by name, (token,) each.
         checkpoint: the checkpoint folder.
 
@@ -52,8 +55,12 @@ def judge(
                     target_id(load_tokenizer(checkpoint), value)
                 case "sites":
                     _judge_sites(value, checkpoint)
+                case "intervention":
+                    _judge_intervention(value, columns, checkpoint)
                 case _:
                     raise ValueError(f"nothing is known of {kind!r}")
+        except DeclarationError as error:
+            raise DeclarationError((wish["key"], *error.keys), error.fault) from None
         except MicrotomeError as error:
             raise MicrotomeError(f"{wish['key']}: {error}") from None
 
@@ -100,6 +107,16 @@ def _judge_sites(sites: Sequence[str], checkpoint: Path) -> None:
     known = taps_of(config)
     if known:
         check_sites([site for site in sites if site in SITES], known, config["model_type"])
+
+
+def _judge_intervention(
+    declaration: Mapping[str, Any], columns: Mapping[str, ArrayLike], checkpoint: Path
+) -> None:
+    intervention = declared(declaration)
+    config = read_config(checkpoint)
+    fit_model(intervention, sizes(config), taps_of(config_json(checkpoint)), config.model_type)
+    fit_texts(intervention, columns)
+    fit_targets(intervention, load_tokenizer(checkpoint))
 
 
 def _quoted(tokens: np.ndarray) -> str:

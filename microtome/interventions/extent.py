@@ -1,0 +1,78 @@
+"""How many changed texts an intervention runs and how much it keeps of each, for its cost.
+
+Only the lengths of the texts are known here, and statistics are not: a word or a mask token counts
+as one token.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+from microtome.interventions.declaration import Intervention, Tokens
+from microtome.sites import SITES
+
+
+def extent(
+    intervention: Intervention, sizes: Mapping[str, int], lengths: Sequence[int]
+) -> dict[str, Any]:
+    """What `microtome.sweeps.cost.intervention` asks of an intervention.
+
+    Args:
+        intervention: the intervention.
+        sizes: the model's dimensions, as `microtome.models.checkpoint.sizes` names them.
+        lengths: tokens of each text.
+
+    Returns:
+        `branches`: how many changed texts join the sweep, by the block that they join it at and
+        their number of tokens; `predicted`: of each text the tokens whose predictions are
+        computed, at most; `kept`: the numbers that are kept of each text, at most.
+    """
+    change, each = intervention.change, intervention.each
+    layers = intervention.layers or range(sizes["n_layers"])
+    texts = [lengths[receiver] for receiver, _ in change.pairs] or lengths
+    cases = {"amount": len(change.amounts), "seed": len(change.seeds)}
+    if "head" in each:
+        cases["head"] = len(intervention.heads or range(sizes[SITES[intervention.site][0]]))
+    if "neurons" in each:
+        cases["neurons"] = len(intervention.neurons)
+    branches: Counter[tuple[int, int]] = Counter()
+    for length in texts:
+        cases["position"] = _count(intervention.tokens, length)
+        count = prod(cases[name] for name in each if name not in ("layer", "pair"))
+        for first in layers if "layer" in each else layers[:1]:
+            branches[first, length] += count
+    longest, read = max(texts), intervention.read
+    predicted = _count(read.tokens, longest) if read.predictions else 0
+    return {
+        "branches": branches,
+        "predicted": longest if read.loss else predicted,
+        "kept": predicted * _per_token(intervention, sizes)
+        + read.loss
+        + sum(
+            _count(of.tokens, longest)
+            * len(of.layers or range(sizes["n_layers"]))
+            * sum(prod(sizes[d] for d in SITES[site]) if k == "values" else 1 for k in of.kept)
+            for site, of in read.sites.items()
+        ),
+    }
+
+
+def _per_token(intervention: Intervention, sizes: Mapping[str, int]) -> int:
+    """Numbers that are kept of a prediction; the highest tokens have ids and texts too."""
+    read = intervention.read
+    targets = 1 if read.targets == "clean" else len(read.targets)
+    if not (targets or read.top):
+        targets = sizes["d_vocab"]
+    whole = [name for name in read.predictions if name != "kl"]
+    return len(whole) * targets + ("kl" in read.predictions) + (4 * read.top if whole else 0)
+
+
+def _count(tokens: Tokens, length: int) -> int:
+    """How many tokens of a text are meant."""
+    if tokens.kind == "all":
+        return length
+    if not tokens.onwards:
+        return len(tokens.positions) or 1
+    start = tokens.positions[0] if tokens.positions else 0
+    return max(1, length - start if start >= 0 else -start)
