@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from microtome.errors import MicrotomeError
+
 
 @dataclass
 class Call:
@@ -69,9 +71,13 @@ class SharedTensors:
             self._versions = [tensor._version for tensor in self._kept]
         return found
 
-    def changed(self) -> bool:
-        """Whether a block has changed one of them in place, which other batches would read."""
-        return [tensor._version for tensor in self._kept] != self._versions
+    def refuse_changed(self, architecture: str) -> None:
+        """Raise a MicrotomeError if a block has changed one in place, which other batches read."""
+        if [tensor._version for tensor in self._kept] != self._versions:
+            raise MicrotomeError(
+                f"{architecture}: its blocks change their masks or positions, which batches share; "
+                "take another model"
+            )
 
     def _view(self, tensor: Tensor, keep: bool) -> Tensor:
         own = tensor

@@ -183,11 +183,7 @@ def sweep(
                 if n_bytes > TRIM_AFTER:
                     trim_heap()
                     n_bytes = 0
-        if shared.changed():
-            raise MicrotomeError(
-                f"{model.config.model_type}: its blocks change their masks or positions, which "
-                "batches share; take another model"
-            )
+        shared.refuse_changed(model.config.model_type)
         if [call.versions() for call in states[0].calls[stop:]] != later:
             raise _no_part_begins_at(stop, model)
     for state in states if final_sites else []:

@@ -15,7 +15,7 @@ from intervened import Hooked, intervened
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
-from microtome.interventions import run
+from microtome.interventions import predictions, ride
 from microtome.interventions.declaration import declared
 from microtome.interventions.run import intervene
 from microtome.models.mapped import MappedModel
@@ -524,9 +524,9 @@ def test_no_case_depends_on_those_that_it_rides_with(checkpoints, monkeypatch, n
     for rows in (1, 3, 1000):
         assert_same(swept(checkpoints[name], entry, rows_at_once=rows), whole)
     assert_same(swept(checkpoints[name], entry, batch_size=1), whole)
-    monkeypatch.setattr(run, "INSIDE", 8)
-    monkeypatch.setattr(run, "PREDICTED", 3)
-    monkeypatch.setattr(run, "CALLS", 1)
+    monkeypatch.setattr(ride, "INSIDE", 8)
+    monkeypatch.setattr(predictions, "PREDICTED", 3)
+    monkeypatch.setattr(ride, "CALLS", 1)
     assert_same(swept(checkpoints[name], entry), whole)
 
 
