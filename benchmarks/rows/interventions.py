@@ -109,8 +109,8 @@ ROWS = (
         same=SAME,
     ),
     Row(
-        name="scaling",
-        title="GPT-2's shape, each block's output scaled",
+        name="scale-blocks",
+        title="GPT-2's shape, each block scaled",
         text="A text of 22 tokens, as the study hidden_states has one; what one of the 12 blocks "
         "returns is scaled by 0.8, and the log-probabilities of all next tokens are read.",
         ways=ways(SCALED),
