@@ -52,7 +52,8 @@ def main() -> None:
         for name, file in files.items()
         if file.exists()
     }
-    options.write.write_text(document(ROWS, measured), encoding="utf-8")
+    before = options.write.read_text(encoding="utf-8") if options.write.exists() else ""
+    options.write.write_text(document(ROWS, measured, before), encoding="utf-8")
 
 
 if __name__ == "__main__":

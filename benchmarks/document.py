@@ -28,10 +28,10 @@ the weights' values. All is computed in float32 on the CPU; on a GPU nothing was
   of nnsight: without, a race in MKL 2024.2 makes half of the first GELU inaccurate in a few
   processes of a hundred.
 
-Where values are changed, the sweep is `microtome.interventions.run.intervene`, which returns its
-outcome and writes nothing. TransformerLens runs `patching.get_act_patch_resid_pre` or, where it has
-no such function, `run_with_hooks` once for each case; hooks calls the whole model once for each,
-with one hook that changes values in place. Both give logits of all tokens, as they do unasked.
+Where values are changed, the sweep runs all cases and writes their outcome. TransformerLens runs
+`patching.get_act_patch_resid_pre` or, where it has no such function, `run_with_hooks` once for each
+case; hooks calls the whole model once for each, with one hook that changes values in place. Both
+give logits of all tokens, as they do unasked.
 
 All peers keep their arrays in memory and write nothing, run without gradients, and have torch
 {torch} and transformers {transformers} as the sweep has.
@@ -65,15 +65,20 @@ def machine() -> str:
     )
 
 
-def document(rows: dict[str, Row], measured: dict[str, dict]) -> str:
+def document(rows: dict[str, Row], measured: dict[str, dict], before: str = "") -> str:
     """The document.
 
     Args:
         rows: all of them, by name.
         measured: what was measured of some, by name.
+        before: the document as it was; of rows that were not measured here, it keeps what it says.
     """
     sections = [TEXT.format_map(_pins())]
+    known = {section.partition("\n")[0]: section for section in before.split("\n## ")[1:]}
     for name, row in rows.items():
+        if name not in measured and f"\n\n`{name}`. " in known.get(row.title, ""):
+            sections.append(f"## {known[row.title].rstrip()}\n")
+            continue
         lines = [f"## {row.title}\n", _wrapped(f"`{name}`. {row.text}")]
         if name in measured:
             lines += [f"{measured[name]['machine']}.\n", row.section(measured[name])]

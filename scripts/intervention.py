@@ -37,12 +37,15 @@ if __name__ == "__main__":
             if params.function:
                 change = replace(intervention.change, function=load(params.function))
                 intervention = replace(intervention, change=change)
+            asked = intervention.read
             found = intervene(
                 Path(inputs.checkpoint),
                 read_dataset(inputs.tokens).coords,
                 intervention,
                 taps=from_plain(params.taps),
-                tokenizer=load_tokenizer(Path(inputs.checkpoint)),
+                tokenizer=load_tokenizer(Path(inputs.checkpoint))
+                if asked.targets or asked.top
+                else None,
                 batch_size=params.batch_size,
                 dtype=params.dtype,
                 device=params.device,

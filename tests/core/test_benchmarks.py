@@ -1,5 +1,6 @@
 """What the benchmarks' tables say of measurements."""
 
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -35,6 +36,14 @@ def test_a_missed_bar_says_by_how_much():
 
 def test_a_row_without_measurements_says_so():
     assert document(ROWS, {}).count("Not measured yet.") == len(ROWS)
+
+
+def test_rows_measured_elsewhere_keep_their_sections():
+    rows = {"small": row(0.75), "large": replace(row(0.75), name="large", title="A large row")}
+    found = {"machine": "A machine", "pairs": PAIRS, "differences": [0.0]}
+    before = document(rows, {"small": found})
+    after = document(rows, {"large": found}, before)
+    assert after == document(rows, {"small": found, "large": found})
 
 
 def test_a_killed_process_is_in_the_table():
