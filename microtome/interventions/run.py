@@ -148,6 +148,7 @@ class _Ride:
         self.stop = n_layers if self._predicts else max(outcome.read_layers) + 1
         # On a GPU the order of sums depends on how many rows there are.
         self._sharing = Sharing(model.blocks) if model.device.type == "cpu" else None
+        self._late_layers = frozenset(taps[site].path for site in LATE if site in taps)
         self._calls: dict[tuple[int, ...], list[Call]] = {}
         self._texts = self._start(batch_size)
         self._next: tuple[int, list[Tensor]] = (0, [texts.hidden for texts in self._texts])
@@ -316,6 +317,14 @@ class _Ride:
         if "resid_pre" in read:
             self._take("resid_pre", layer, riding, rows, hidden, clean)
 
+        changes = any(layer in branch.layers for branch in riding.branches[rows])
+        needed = self._needed_late(layer, riding, rows, changes)
+
+        def shared() -> dict[str, Distinct | None]:
+            """What the rows share; a change in the block leaves them less."""
+            distinct = self._distinct(riding, rows)
+            return {"distinct": distinct, "late": None if needed is None else distinct.only(needed)}
+
         def change(site: str, value: Tensor) -> Tensor | None:
             # The stream itself goes on from this tensor, beside what reads it here.
             is_stream = site == "resid_mid"
@@ -323,25 +332,20 @@ class _Ride:
             whole = part(site, changed, self._taps[site], self._model.sizes)
             self._change(layer, riding, rows, whole, clean)
             if self._sharing:
-                self._sharing.switch(self._distinct(riding, rows))
+                self._sharing.switch(**shared())
             return None if is_stream else changed
 
         def take(site: str, value: Tensor) -> None:
             whole = part(site, value, self._taps[site], self._model.sizes)
             self._take(site, layer, riding, rows, whole, clean)
 
-        changes = any(layer in branch.layers for branch in riding.branches[rows])
         to_change = {self._site: self._taps[self._site]} if self._site in self._taps else {}
         to_read = {site: self._taps[site] for site in read if site in self._taps}
         block = self._model.blocks[layer]
         with (
             visiting(block, to_change if changes else {}, change),
             visiting(block, to_read, take),
-            self._shared(
-                self._distinct(riding, rows),
-                steady=True,
-                **self._late(layer, riding, rows, changes),
-            ),
+            self._shared(**shared(), steady=True, late_layers=self._late_layers),
         ):
             call = self._calls_of(riding, rows)[layer]
             riding.hidden[rows] = self._model.run_block(layer, weights, hidden, call)
@@ -377,23 +381,28 @@ class _Ride:
             unchanged = clean[site][branch.text.number][positions]
             self._outcome.take_site(site, layer, branch, of_row[positions], unchanged)
 
-    def _shared(self, distinct: Distinct, **how: Any) -> AbstractContextManager[None]:
+    def _shared(self, distinct: Distinct | None, **how: Any) -> AbstractContextManager[None]:
         return self._sharing.of(distinct, **how) if self._sharing else nullcontext()
 
-    def _late(self, layer: int, riding: _Branches, rows: slice, changes: bool) -> dict[str, Any]:
-        """In the last block, the tokens that are needed after attention: those that are read."""
+    def _needed_late(
+        self, layer: int, riding: _Branches, rows: slice, changes: bool
+    ) -> np.ndarray | None:
+        """In the last block, the tokens that are needed after attention: those that are read.
+
+        Returns:
+            Whether each is, (branch, position); None where all are.
+        """
         if (
             layer < self.stop - 1
             or self._asked.loss
             or layer in self._outcome.read_layers
             or (changes and self._site not in BEFORE_ATTENTION)
         ):
-            return {}
+            return None
         needed = np.zeros((rows.stop - rows.start, riding.hidden.shape[1]), bool)
         for row, branch in zip(needed, riding.branches[rows], strict=True):
             row[self._outcome.predicted.positions[branch.run]] = True
-        layers = frozenset(self._taps[site].path for site in LATE if site in self._taps)
-        return {"late": self._distinct(riding, rows).only(needed), "late_layers": layers}
+        return needed
 
     def _distinct(self, riding: _Branches, rows: slice) -> Distinct:
         """The tokens of some branches that have values of their own."""

@@ -139,9 +139,9 @@ class Sharing:
         finally:
             self._now = self._late = None
 
-    def switch(self, distinct: Distinct | None) -> None:
+    def switch(self, distinct: Distinct, late: Distinct | None) -> None:
         """Share other tokens from here on, in the middle of the block that runs."""
-        self._now = distinct
+        self._now, self._late = distinct, late
 
     def _forward(
         self,
