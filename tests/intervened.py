@@ -228,7 +228,7 @@ class Cases:
             case "head":
                 return numbers(self.entry.get("heads", "all"), self.hooked.n_heads(self.site))
             case "position":
-                return range(len(self.tokens({}, self.texts[0])))
+                return range(len(self.tokens({}, self.texts[self.pairs[0][0]])))
             case "neurons":
                 return list(self.entry["neurons"])
             case "amount":

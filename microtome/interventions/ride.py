@@ -24,6 +24,7 @@ from microtome.models.taps import Tap
 from microtome.sweeps.cost import INSIDE, WITH_SHARED
 from microtome.sweeps.prefixes import Distinct, Sharing, prefix_classes
 from microtome.sweeps.reading import part, visiting
+from microtome.sweeps.sweep import TRIM_AFTER
 
 #: Sites whose layers treat each token on its own, after attention.
 LATE = ("z", "pre", "pre_linear", "post")
@@ -42,6 +43,7 @@ class TextsOfLength:
     classes: np.ndarray  # numbers of tokens, equal where what precedes them is; (text, position)
     hidden: Tensor  # entering the next block, (text, position, d_model)
     calls: list[tuple[slice, list[Call], Distinct]] = field(default_factory=list)  # of each batch
+    any_calls: list[Call] | None = None  # of any number of texts, where all have the same
 
 
 @dataclass
@@ -87,12 +89,14 @@ class Ride:
         self.stop = model.sizes["n_layers"] if predicts else max(outcome.read_layers) + 1
         # On a GPU the order of sums depends on how many rows there are.
         self._sharing = Sharing(model.blocks) if model.device.type == "cpu" else None
+        self._late_layers = frozenset(taps[site].path for site in LATE if site in taps)
         self._calls: dict[tuple[int, ...], list[Call]] = {}
         self._shared_tensors = SharedTensors()
         self._texts = self._start(batch_size)
         self._next: tuple[int, list[Tensor]] = (0, [texts.hidden for texts in self._texts])
         self._riding: list[BranchesOfLength] = []
         self._finished = False
+        self._left = 0  # bytes of hidden states since free memory went back to the system
 
     def _start(self, batch_size: int) -> list[TextsOfLength]:
         """The texts before the first block, by length."""
@@ -113,6 +117,11 @@ class Ride:
                 distinct = Distinct(texts.classes[rows])
                 texts.calls.append((rows, self._shared_tensors.of(calls), distinct))
             texts.hidden = torch.cat(hidden)
+            of_one, of_two = (
+                self._model.record(texts.ids[:1].expand(n, -1), self.stop)[1] for n in (1, 2)
+            )
+            if [call.shapes() for call in of_one] == [call.shapes() for call in of_two]:
+                texts.any_calls = of_one
             found.append(texts)
         return found
 
@@ -139,7 +148,10 @@ class Ride:
             for branches, before in zip(self._riding, entering, strict=True):
                 self._run_branches(layer, weights, branches, before, clean)
             self._shared_tensors.refuse_changed(self._model.config.model_type)
-            trim_heap()
+            self._left += sum(of_them.hidden.nbytes for of_them in self._riding)
+            if self._left > TRIM_AFTER:
+                trim_heap()
+                self._left = 0
             yield layer
         self._finished = True
 
@@ -193,7 +205,7 @@ class Ride:
                 inside = {site: self._taps[site] for site in wanted if site in self._taps}
                 with (
                     visiting(self._model.blocks[layer], inside, note),
-                    self._shared(distinct, steady=False),
+                    self._shared(distinct=distinct),
                 ):
                     left = self._model.run_block(layer, weights, entering, calls[layer])
                 for site, hidden in (("resid_pre", entering), ("resid_post", left)):
@@ -260,6 +272,13 @@ class Ride:
         if "resid_pre" in read:
             self._take("resid_pre", layer, riding, rows, hidden, clean)
 
+        needed = self._needed(layer, riding, rows) if self._sharing else None
+
+        def shared() -> dict[str, Distinct | None]:
+            """What the rows share; a change in the block leaves them less."""
+            distinct = self._distinct(riding, rows)
+            return {"distinct": distinct, "late": None if needed is None else distinct.only(needed)}
+
         def change(site: str, value: Tensor) -> Tensor | None:
             # The stream itself goes on from this tensor, beside what reads it here.
             is_stream = site == "resid_mid"
@@ -267,7 +286,7 @@ class Ride:
             whole = part(site, changed, self._taps[site], self._model.sizes)
             self._change(layer, riding, rows, whole, clean)
             if self._sharing:
-                self._sharing.switch(self._distinct(riding, rows))
+                self._sharing.switch(**shared())
             return None if is_stream else changed
 
         def take(site: str, value: Tensor) -> None:
@@ -281,14 +300,15 @@ class Ride:
         with (
             visiting(block, to_change if changes else {}, change),
             visiting(block, to_read, take),
-            self._shared(
-                self._distinct(riding, rows),
-                steady=True,
-                **self._late(layer, riding, rows, changes),
-            ),
+            self._shared(**shared(), steady=True, late_layers=self._late_layers),
         ):
             call = self._calls_of(riding, rows)[layer]
-            riding.hidden[rows] = self._model.run_block(layer, weights, hidden, call)
+            left = self._model.run_block(layer, weights, hidden, call)
+        if needed is not None and self._sharing.causal:
+            unreached = np.arange(left.shape[1]) < riding.reach[rows, None]
+            clean_left = riding.texts.hidden[riding.which[rows]]
+            left = torch.where(torch.from_numpy(unreached)[..., None], clean_left, left)
+        riding.hidden[rows] = left
 
     def _change(
         self,
@@ -321,25 +341,31 @@ class Ride:
             unchanged = clean[site][branch.text.number][positions]
             self._outcome.take_site(site, layer, branch, of_row[positions], unchanged)
 
-    def _shared(self, distinct: Distinct, **how: Any) -> AbstractContextManager[None]:
-        return self._sharing.of(distinct, **how) if self._sharing else nullcontext()
+    def _shared(self, **how: Any) -> AbstractContextManager[None]:
+        return self._sharing.of(**how) if self._sharing else nullcontext()
 
-    def _late(
-        self, layer: int, riding: BranchesOfLength, rows: slice, changes: bool
-    ) -> dict[str, Any]:
-        """In the last block, the tokens that are needed after attention: those that are read."""
-        if (
-            layer < self.stop - 1
-            or self._asked.loss
-            or layer in self._outcome.read_layers
-            or (changes and self._site not in BEFORE_ATTENTION)
-        ):
-            return {}
-        needed = np.zeros((rows.stop - rows.start, riding.hidden.shape[1]), bool)
-        for row, branch in zip(needed, riding.branches[rows], strict=True):
-            row[self._outcome.predicted.positions[branch.run]] = True
-        layers = frozenset(self._taps[site].path for site in LATE if site in self._taps)
-        return {"late": self._distinct(riding, rows).only(needed), "late_layers": layers}
+    def _needed(self, layer: int, riding: BranchesOfLength, rows: slice) -> np.ndarray | None:
+        """The tokens that a block has to compute after attention, (branch, position).
+
+        Those before a change have the clean run's values, which are known when the block has run.
+        In the last block, only those that are read are needed.
+
+        Returns:
+            Which they are; None where all are.
+        """
+        if layer in self._outcome.read_layers:
+            return None
+        branches = riding.branches[rows]
+        changed = np.array([layer in branch.layers for branch in branches])
+        needed = np.arange(riding.hidden.shape[1]) >= riding.reach[rows, None]
+        needed[changed] = True
+        if layer == self._model.sizes["n_layers"] - 1 and not self._asked.loss:
+            positions = self._outcome.predicted.positions
+            for row, branch in enumerate(branches):
+                if not changed[row] or self._site in BEFORE_ATTENTION:
+                    read = np.isin(np.arange(needed.shape[1]), positions[branch.run])
+                    needed[row] &= read
+        return needed if needed.any() else None
 
     def _distinct(self, riding: BranchesOfLength, rows: slice) -> Distinct:
         """The tokens of some branches that have values of their own."""
@@ -350,6 +376,8 @@ class Ride:
 
     def _calls_of(self, riding: BranchesOfLength, rows: slice) -> list[Call]:
         """What the blocks are called with for some branches; some models look at the tokens."""
+        if riding.texts.any_calls:
+            return riding.texts.any_calls
         key = (riding.hidden.shape[1], *riding.which[rows])
         if key not in self._calls:
             if len(self._calls) >= CALLS:

@@ -19,16 +19,21 @@ class Call:
 
     def versions(self) -> Any:
         """What differs once a block has changed an argument in place for a later one to read."""
-        return _versions((self.args, self.kwargs))
+        # torch counts a tensor's version up with each change in place.
+        return _of_tensors((self.args, self.kwargs), lambda tensor: (id(tensor), tensor._version))
+
+    def shapes(self) -> Any:
+        """What differs if an argument depends on the number of texts."""
+        return _of_tensors((self.args, self.kwargs), lambda tensor: tensor.shape)
 
 
-def _versions(value: Any) -> Any:
+def _of_tensors(value: Any, tell: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, Tensor):
-        return id(value), value._version  # torch counts it up with each change in place
+        return tell(value)
     if isinstance(value, Mapping):
-        return {key: _versions(held) for key, held in value.items()}
+        return {key: _of_tensors(held, tell) for key, held in value.items()}
     if isinstance(value, list | tuple):
-        return [_versions(held) for held in value]
+        return [_of_tensors(held, tell) for held in value]
     return None
 
 

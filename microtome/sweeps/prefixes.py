@@ -95,6 +95,9 @@ class Sharing:
     """Makes a module's layers compute once what tokens share.
 
     The results are bit for bit those of computing all tokens.
+
+    Attributes:
+        causal: whether tokens of one class have had equal values wherever they were compared.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -103,7 +106,7 @@ class Sharing:
         self._late: Distinct | None = None
         self._late_layers: frozenset[str] = frozenset()
         self._steady = False
-        self._causal = True
+        self.causal = True
         self._seen: set[str] = set()
         # Whether distinct rows have the same bits alone as among all rows, by the kind and shape
         # of the layer.
@@ -129,7 +132,8 @@ class Sharing:
             distinct: the tokens that have values of their own.
             steady: whether a token's bits are to be the same in a batch of any size, rather than
                 those of this batch where it is small.
-            late: the tokens that some layers compute alone, because nobody reads the others.
+            late: the tokens that some layers compute alone; what they give for the others means
+                nothing.
             late_layers: the names of these layers in their block.
         """
         self._now, self._steady = distinct, steady
@@ -139,9 +143,9 @@ class Sharing:
         finally:
             self._now = self._late = None
 
-    def switch(self, distinct: Distinct | None) -> None:
+    def switch(self, distinct: Distinct, late: Distinct | None) -> None:
         """Share other tokens from here on, in the middle of the block that runs."""
-        self._now = distinct
+        self._now, self._late = distinct, late
 
     def _forward(
         self,
@@ -161,18 +165,17 @@ class Sharing:
                 if self._steady
                 else forward(values)
             )
-        late = self._late if name in self._late_layers else None
-        if not self._causal or self._exact.get(kind) is False:
+        if not self.causal or self._exact.get(kind) is False:
             return forward(values)
-        if late is None and not distinct.worthwhile:
-            return forward(values)
-        own = late or distinct
-        alone = rows[own.first]
-        if late is None and name not in self._seen:
+        if name not in self._seen and len(distinct.first) < len(rows):
             self._seen.add(name)
-            if not torch.equal(alone[own.which], rows):
-                self._causal = False
+            if not torch.equal(rows[distinct.first][distinct.which], rows):
+                self.causal = False
                 return forward(values)
+        own = self._late if self._late and name in self._late_layers else distinct
+        if own is distinct and not distinct.worthwhile:
+            return forward(values)
+        alone = rows[own.first]
         alone = self._filled(forward, alone, least)
         if kind not in self._exact:
             whole = forward(values)

@@ -232,8 +232,10 @@ def test_every_change(check, hooked, name, site, change, read):
 )
 def test_every_site_of_every_architecture(check, name, site):
     everything = {site: {"as": ["values", "difference", "cosine"]} for site in sites_of(name)}
-    for tokens, read in ([3], everything), ([-1], {"logits": "last"}):
-        check(name, at_site(site, {"noise": 1.0}, tokens=tokens, read=read))
+    check(name, at_site(site, {"noise": 1.0}, tokens=[3], read=everything))
+    # Several cases of a text in the last block, after which nothing but its last token is needed.
+    noise = {"noise": 1.0, "seed": [1, 2, 3]}
+    check(name, at_site(site, noise, each=["layer", "seed"], layers=[0, 3], read=READS[1]))
 
 
 @pytest.mark.parametrize("change", [{"mean": ["texts", "tokens"]}, {"median": ["tokens", "texts"]}])
