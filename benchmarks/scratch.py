@@ -14,8 +14,14 @@ if TYPE_CHECKING:  # what a measured process has to know of the folder takes not
 
 #: Shapes of checkpoints, as GPT2Config's arguments, and their dtypes.
 XL = {"n_layer": 48, "n_embd": 1600, "n_head": 25}
+MEDIUM = {"n_layer": 24, "n_embd": 1024, "n_head": 16}
 SMALL = {"n_layer": 12, "n_embd": 768, "n_head": 12}
-MODELS = {"float32": (XL, "float32"), "bfloat16": (XL, "bfloat16"), "gpt2": (SMALL, "float32")}
+MODELS = {
+    "float32": (XL, "float32"),
+    "bfloat16": (XL, "bfloat16"),
+    "gpt2-medium": (MEDIUM, "float32"),
+    "gpt2": (SMALL, "float32"),
+}
 D_VOCAB = 50257
 #: Token tables by model: texts, tokens of each, and which of them are kept.
 TABLES = {
@@ -82,7 +88,7 @@ def _build_models(missing: list[str]) -> None:
         model = GPT2LMHeadModel(GPT2Config(**shape, vocab_size=D_VOCAB, n_positions=1024))
         model.to(getattr(torch, dtype)).save_pretrained(checkpoint(name))
         del model
-        if name == "gpt2":
+        if name.startswith("gpt2"):
             _build_tokenizer(checkpoint(name))
         described = {"model": name, "source": "random weights", "revision": "seed 0"}
         manifest(name).write_text(json.dumps(described), encoding="utf-8")

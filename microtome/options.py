@@ -106,6 +106,8 @@ Limits = Annotated[
 ]
 #: The index of a block. A statistic of one `section` with such an option reads that layer.
 Layer = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a layer number")]
+#: The index of an attention head.
+Head = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a head number")]
 #: A token's position in its text, negative from the end.
 Position = Annotated[int, Wanted(_POSITION, "a token's position, negative from the end")]
 #: A token's place in its word, negative from the end.

@@ -134,7 +134,7 @@ def median(vector):
 def middle_for(vector, middle, share, by):
     """A vector whose numbers, or the largest share of them, become the mean or median of all."""
     size = abs(vector) if by == "magnitude" else vector
-    n = len(vector) if share is None else round(share * len(vector))
+    n = int(share * len(vector))
     new = vector.copy()
     new[np.argsort(-size)[:n]] = middle(vector)
     return new
@@ -160,7 +160,7 @@ def replaced(values, change, case, *, of_texts, given, vector):
         values: (token, head, neuron).
         change: the declaration's `change`.
         case: its `amount` and `rng`.
-        of_texts: returns the values chosen in all texts of the clean run, (text, token, …).
+        of_texts: returns the values chosen in each text of the clean run.
         given: returns the values of the giving text that they are patched from.
         vector: returns what is added `amount` times.
     """
@@ -179,11 +179,14 @@ def replaced(values, change, case, *, of_texts, given, vector):
             return given()
         case {"mean": axes} | {"median": axes}:
             middle = mean if "mean" in change else median
-            share, by = change.get("largest") and amount, change.get("by", "value")
-            if "texts" in axes:
-                values = of_texts()
-            new = along(lambda v: middle_for(v, middle, share, by), values, as_list(axes))
-            return new[0] if "texts" in axes else new
+            share, by = amount if "largest" in change else 1, change.get("by", "value")
+            everything = values[None]
+            if "texts" in axes and "tokens" in axes:  # the texts as one
+                everything = np.concatenate(of_texts())[None]
+            elif "texts" in axes:
+                everything = np.stack(of_texts())
+            new = along(lambda v: middle_for(v, middle, share, by), everything, as_list(axes))
+            return new[0, : len(values)]
         case {"permute": axes}:
             order = rng.permutation(np.prod([values.shape[AXES[axis]] for axis in as_list(axes)]))
             return along(lambda v: v[order], values, as_list(axes))
@@ -269,7 +272,7 @@ class Cases:
             return self.clean[number][1][layer, self.site][np.ix_(tokens, heads, neurons)]
 
         def of_texts():
-            return np.stack([clean(t.number, self.tokens(case, t)) for t in self.texts])
+            return [clean(t.number, self.tokens(case, t)) for t in self.texts]
 
         def given():
             return clean(giver, giving(self.change, tokens, text, self.texts[giver]))

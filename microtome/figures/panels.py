@@ -101,6 +101,20 @@ def laminar_profile(
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 
 
+def clean_line(axes: Axes, clean: float) -> None:
+    """Draw a dashed line at the value of the unchanged model, with a label beside it."""
+    axes.axhline(clean, linestyle="--", color=(0.7, 0.7, 0.7), zorder=-3)
+    # Beside the line's end, where no mark can lie.
+    axes.annotate(
+        f"Clean: {clean:.2f}",
+        (1, clean),
+        (4, 0),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        va="center",
+    )
+
+
 def dots(
     axes: Axes, x: np.ndarray, y: np.ndarray, fill: tuple[float, float, float], **labels: str
 ) -> None:

@@ -6,6 +6,7 @@ take their places are judged. Nothing here imports torch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from microtome.errors import MicrotomeError
@@ -64,9 +65,12 @@ def fit_model(
         _fit_dimensions(("change", "vector"), vector, wanted, layers)
     if change.kind == "project" and change.by == "components":
         components = int(max(change.amounts))
-        if components > sizes[width]:
+        n_values = (
+            sizes[width] if "head" in intervention.each else prod(sizes[d] for d in SITES[site])
+        )
+        if components > n_values:
             raise DeclarationError(
-                ("change", "project"), f"no {components} components; {site} has {sizes[width]}"
+                ("change", "project"), f"no {components} components of {n_values} values of {site}"
             )
     if intervention.read.top > sizes["d_vocab"]:
         raise DeclarationError(
@@ -152,7 +156,7 @@ def fit_texts(intervention: Intervention, columns: "Mapping[str, ArrayLike]") ->
             raise DeclarationError(keys, str(error)) from None
     if "position" in intervention.each:
         _equal(("tokens",), places["tokens",], "`each` has position")
-    if "texts" in change.over:
+    if "texts" in change.over and "tokens" not in change.over:
         _equal(("tokens",), places["tokens",], f"the {change.kind} is over texts")
     if "pair" in intervention.each:
         for keys, found in places.items():

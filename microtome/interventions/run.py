@@ -29,7 +29,7 @@ from microtome.models.calls import Call
 from microtome.models.mapped import MappedModel
 from microtome.models.memory import trim_heap
 from microtome.models.taps import Tap
-from microtome.sweeps.cost import INSIDE, PREDICTED
+from microtome.sweeps.cost import INSIDE, PREDICTED, WITH_SHARED
 from microtome.sweeps.cost import rows_at_once as affordable
 from microtome.sweeps.prefixes import STEADY, Distinct, Sharing, prefix_classes
 from microtome.sweeps.reading import part, visiting
@@ -288,10 +288,11 @@ class _Ride:
         at_end = self._site == "resid_post"
         if not at_end:
             riding.hidden[new] = before[riding.which[new]]
-        running = old if at_end else joined
-        size = max(1, INSIDE // riding.hidden.shape[1])
-        for start in range(0, running, size):
-            rows = slice(start, min(start + size, running))
+        length = riding.hidden.shape[1]
+        # Of a branch that is changed in this block, perhaps all.
+        own = np.where(riding.firsts < layer, length - riding.reach, length)
+        own = np.maximum(own, length * INSIDE / WITH_SHARED)
+        for rows in _slices(own[: old if at_end else joined], INSIDE):
             self._run_rows(layer, weights, riding, rows, clean)
         if at_end:
             riding.hidden[new] = riding.texts.hidden[riding.which[new]]
@@ -484,3 +485,15 @@ class _Ride:
         # What follows the blocks treats each token on its own.
         _, logits = self._model.finish(tokens[:, None], rows[:, None])
         yield from zip(names, logits[: sum(sizes), 0].float().split(sizes), strict=True)
+
+
+def _slices(sizes: np.ndarray, at_most: int) -> Iterator[slice]:
+    """Slices of things with sizes, in order: as many as fit together, but at least one."""
+    start, total = 0, 0.0
+    for stop, size in enumerate(sizes):
+        if stop > start and total + size > at_most:
+            yield slice(start, stop)
+            start, total = stop, 0.0
+        total += size
+    if len(sizes):
+        yield slice(start, len(sizes))

@@ -37,10 +37,12 @@ MASKS = ("codegen", "gpt_neo", "gptj")
 AROUND = 64 << 10
 #: Sections at once: in the making, being written.
 SECTIONS = 2
-#: Of an intervention's changed texts: bytes that may be held in any case, tokens inside a block at
-#: once (more make no matrix product faster, and leave the cache), and tokens whose next one is
-#: predicted at once.
-ROWS, INSIDE, PREDICTED = 256 << 20, 512, 256
+#: Of an intervention's changed texts: bytes that may be held in any case, and tokens whose next one
+#: is predicted at once.
+ROWS, PREDICTED = 256 << 20, 256
+#: Of their tokens, those that a block computes at once (more make no matrix product faster, and
+#: leave the cache), and those that are in it with what they share with the clean run.
+INSIDE, WITH_SHARED = 512, 2048
 #: Speeds, chosen below what two cores and one local disk were seen to do: floating-point
 #: operations per second and thread, bytes per second read and bytes per second written.
 COMPUTE, READ, WRITE = 15e9, 500e6, 200e6
@@ -199,7 +201,9 @@ def intervention(
     rows = len(lengths) + n_branches
     held = min(n_branches, rows_at_once(model.sizes, longest))
     groups = math.ceil(n_branches / held)  # for each of which the weights are read again
-    inside = max(largest_batch(lengths, batch_size)[0], min(n_branches * longest, INSIDE), longest)
+    inside = max(
+        largest_batch(lengths, batch_size)[0], min(n_branches * longest, WITH_SHARED), longest
+    )
     operations = n_layers * sum(_operations(model, length) for length in lengths)
     operations += sum(
         count * (n_layers - first) * _operations(model, length)

@@ -19,6 +19,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 #: The largest share of distinct tokens at which sharing pays for its copies.
@@ -27,6 +28,10 @@ WORTHWHILE = 0.75
 #: products of fewer are summed in another order. Seen with MKL, of any shape: 4, and 6 with two
 #: threads.
 STEADY = 8
+#: What computes each token on its own and is worth it: GPT-2's GELU goes over its values eight
+#: times. Other activation functions are fast; the last bits of SiLU depend on how many values
+#: there are.
+SHARED = (nn.Linear, Conv1D, NewGELUActivation)
 
 
 def prefix_classes(ids: np.ndarray) -> np.ndarray:
@@ -87,13 +92,13 @@ class Distinct:
 
 
 class Sharing:
-    """Makes a module's linear layers compute once what tokens share.
+    """Makes a module's layers compute once what tokens share.
 
     The results are bit for bit those of computing all tokens.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        """Wrap the linear layers of a module; outside of `of` they do what they did before."""
+        """Wrap the layers of a module; outside of `of` they do what they did before."""
         self._now: Distinct | None = None
         self._late: Distinct | None = None
         self._late_layers: frozenset[str] = frozenset()
@@ -104,8 +109,8 @@ class Sharing:
         # of the layer.
         self._exact: dict[tuple[object, ...], bool] = {}
         for name, layer in module.named_modules():
-            if type(layer) in (nn.Linear, Conv1D):
-                kind = type(layer), tuple(layer.weight.shape)
+            if type(layer) in SHARED:
+                kind = type(layer), tuple(getattr(layer, "weight", torch.empty(0)).shape)
                 in_block = name.partition(".")[2]
                 layer.forward = partial(self._forward, layer.forward, in_block, kind)
 

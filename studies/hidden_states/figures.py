@@ -4,6 +4,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from microtome.figures.panels import (
+    clean_line,
     cosine_matrices,
     depth_colours,
     sparse_ticks,
@@ -90,7 +91,7 @@ def scaling(scaling: xr.Dataset) -> Figure:
     """Draw `scaling` over the blocks; source: LLM breakdown 4/6, demo 3."""
     figure = Figure(figsize=(9, 3), layout="tight")
     axes = figure.subplots()
-    layers, clean = scaling["layer"].values, scaling["clean"].item()
+    layers = scaling["layer"].values
     axes.plot(
         layers,
         scaling["log_probability"].values,
@@ -99,16 +100,7 @@ def scaling(scaling: xr.Dataset) -> Figure:
         markersize=14,
         markerfacecolor=FILLS[0],
     )
-    axes.axhline(clean, linestyle="--", color=(0.7, 0.7, 0.7), zorder=-3)
-    # Beside the line's end, where no mark can lie.
-    axes.annotate(
-        f"Clean: {clean:.2f}",
-        (1, clean),
-        (4, 0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        va="center",
-    )
+    clean_line(axes, scaling["clean"].item())
     axes.margins(x=0.03, y=0.12)
     sparse_ticks(axes.xaxis, [f"L{layer}" for layer in layers], most=16)
     axes.set(xlabel="Transformer block", ylabel="Log softmax")

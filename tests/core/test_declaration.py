@@ -522,11 +522,11 @@ def test_where():
     assert list(found.neurons) == ["him", "few", "own"]
     assert found.neurons["him"] == Reference("him_tests", "significant")
     assert found.neurons["few"] == (5, 3)
-    assert found.references == [Reference("him_tests", "significant")]
+    assert found.references == {("neurons", "him"): Reference("him_tests", "significant")}
     assert declared(with_(neurons=range(3))).neurons == (0, 1, 2)
-    assert declared(with_(heads="study.t_tests.significant")).references == [
-        Reference("study.t_tests", "significant")
-    ]
+    assert declared(with_(heads="study.t_tests.significant")).references == {
+        ("heads",): Reference("study.t_tests", "significant")
+    }
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_what_a_model_can_serve(keys):
             "change.vector",
             "wants the dimensions n_heads (4) × d_head (4); has d_model (16)",
         ),
-        ({"change": {"project": 5}}, "change.project", "no 5 components; z has 4"),
+        ({"change": {"project": 17}}, "change.project", "no 17 components of 16 values of z"),
         ({"read": {"logits": "all", "top": 129}}, "read.top", "wants the 129 highest of 128"),
     ],
 )

@@ -1,16 +1,24 @@
 """Interventions in one sweep, against a full forward of the Hugging Face model for each case."""
 
+from collections import deque
 from functools import cache
+from itertools import cycle, product
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from conftest import build
 from hooked import columns, load, sites_of, taps_at
+from hooked import hooked as hooked_forward
 from intervened import Hooked, intervened
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from microtome.errors import MicrotomeError
+from microtome.interventions import run
 from microtome.interventions.declaration import declared
 from microtome.interventions.run import intervene
+from microtome.models.mapped import MappedModel
 from microtome.sites import SITES
 
 NAMES = ["gpt2", "gpt_neo", "gpt_neox", "gpt_neox_sequential", "llama", "qwen3", "gemma3"]
@@ -42,7 +50,8 @@ def assert_equal(found, expected):
     for name, values in expected.data_vars.items():
         assert found[name].dims == values.dims, name
         if values.dtype.kind == "f":
-            atol = 1e-5 * np.abs(values.values).max()
+            # What has many digits cancelled has as many less.
+            atol = max(1e-5 * np.abs(values.values).max(), 1e-6)
             np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=atol, err_msg=name)
         else:
             np.testing.assert_array_equal(found[name], values, err_msg=name)
@@ -50,21 +59,65 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
+def swept(checkpoint, entry, table=TABLE, **options):
+    """The outcome of one sweep."""
+    taps = taps_at(checkpoint)
+    return intervene(
+        *(checkpoint, table, declared(entry)), taps=taps, tokenizer=Tokenizer(), **options
+    )
+
+
 @pytest.fixture
 def check(checkpoints, hooked):
     """Intervene both ways, and return the sweep's outcome."""
 
-    def check(name, entry, table=TABLE, **options):
-        found = intervene(
-            *(checkpoints[name], table, declared(entry)),
-            taps=taps_at(checkpoints[name]),
-            tokenizer=Tokenizer(),
-            **options,
-        )
+    def check(name, entry, table=TABLE):
+        found = swept(checkpoints[name], entry, table)
         assert_equal(found, intervened(hooked(name), table, entry, Tokenizer()))
         return found
 
     return check
+
+
+#: Where only predictions are read, the last block computes no more than what they need.
+READS = [{"logits": "all", "resid_post": "all"}, {"logits": "last", "kl": "last"}]
+
+
+# The reference
+
+
+def test_the_reference_reads_what_the_full_forward_has(hooked):
+    for name in NAMES:
+        everything = hooked_forward(hooked(name).model, name, TEXTS[0][None])
+        logits, seen = hooked(name).forward(TEXTS[0], sites_of(name))
+        np.testing.assert_array_equal(logits, everything[None, "logits"][0])
+        for key, values in seen.items():
+            np.testing.assert_array_equal(values.reshape(7, -1), everything[key][0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reference_in_two_ways(hooked, name):
+    """What are the same changes in words alone have the same outcome."""
+
+    def outcome(site, change, **more):
+        entry = {"site": site, "change": change, "read": READS[0]} | more
+        return intervened(hooked(name), columns([TEXTS[0], TEXTS[2]]), entry)
+
+    for site in sites_of(name):
+        for nothing in ({"scale": 1.0}, {"noise": 0.0}, {"patch": [[0, 0], [1, 1]]}):
+            assert not outcome(site, nothing).resid_post_difference.any()
+        assert outcome(site, "zero").resid_post_difference.any()
+    xr.testing.assert_equal(
+        outcome("resid_post", {"scale": 0.5}, layers=[1]).logits,
+        outcome("resid_pre", {"scale": 0.5}, layers=[2]).logits,
+    )
+    patched = outcome("resid_pre", {"patch": [[0, 1]]}, layers=[0])
+    np.testing.assert_array_equal(
+        patched.logits, outcome("z", {"scale": 1}).clean_logits[len(TEXTS[0]) :]
+    )
+    if name in ("llama", "qwen3", "gemma3"):  # no bias
+        for inside, outside in [("z", "attn_out"), ("post", "mlp_out")]:
+            xr.testing.assert_equal(outcome(inside, "zero"), outcome(outside, "zero"))
 
 
 # Changes
@@ -97,6 +150,7 @@ CHANGES = {
     "mean_of_all": {"mean": ["neurons", "tokens"]},
     "mean_texts": {"mean": "texts"},
     "mean_of_texts_and_neurons": {"mean": ["texts", "neurons"]},
+    "mean_of_texts_and_tokens": {"mean": ["texts", "tokens"]},
     "median_tokens": {"median": "tokens"},
     "median_neurons": {"median": "neurons"},
     "median_of_all": {"median": ["tokens", "neurons"]},
@@ -138,38 +192,39 @@ def with_vector(change, hooked, site):
     return change | {"vector": vector.isel(layer=slice(None, None, -1))}
 
 
-def changes_of(site):
-    return CHANGES | (ACROSS_HEADS if site in WITH_HEADS else {})
-
-
 def at_site(site, change, **more):
-    """An entry for each layer, with tokens that do not begin with the first."""
+    """A declaration for each layer, with tokens that do not begin with the first."""
     read = {"logits": "all", "resid_post": "all"}
     entry = {"site": site, "each": ["layer"], "tokens": [1, 2, -2, -1], "change": change}
     return entry | {"read": read} | more
 
 
-@pytest.mark.parametrize(
-    ("site", "change"), [(site, change) for site in SITES for change in changes_of(site)]
-)
-def test_every_change_at_every_site(check, hooked, site, change):
-    entry = at_site(site, with_vector(changes_of(site)[change], hooked("llama"), site))
-    check("llama", entry)
-
-
 def turns():
-    """Every change on every architecture, at one site after another."""
-    for number, name in enumerate(NAMES):
-        sites = sites_of(name)
-        for i, change in enumerate(CHANGES):
-            yield name, sites[(i + number) % len(sites)], change
-        for i, change in enumerate(ACROSS_HEADS):
-            yield name, WITH_HEADS[(i + number) % 4], change
+    """Every change at every site, and every change on every architecture."""
+    waiting, reads = deque(NAMES), cycle(READS)
+    for change in CHANGES | ACROSS_HEADS:
+        for site in 2 * WITH_HEADS if change in ACROSS_HEADS else SITES:
+            name = next(name for name in waiting if site in sites_of(name))
+            waiting.remove(name)
+            waiting.append(name)
+            yield name, site, change, next(reads)
 
 
-@pytest.mark.parametrize(("name", "site", "change"), turns())
-def test_every_change_on_every_architecture(check, hooked, name, site, change):
-    check(name, at_site(site, with_vector(changes_of(site)[change], hooked(name), site)))
+def test_the_turns_leave_nothing_out():
+    done = list(turns())
+    assert {(site, change) for _, site, change, _ in done} == {
+        *product(SITES, CHANGES),
+        *product(WITH_HEADS, ACROSS_HEADS),
+    }
+    assert {(name, change) for name, _, change, _ in done} == {
+        *product(NAMES, CHANGES | ACROSS_HEADS)
+    }
+
+
+@pytest.mark.parametrize(("name", "site", "change", "read"), turns())
+def test_every_change(check, hooked, name, site, change, read):
+    change = with_vector((CHANGES | ACROSS_HEADS)[change], hooked(name), site)
+    check(name, at_site(site, change, read=read, layers=[1, 3]))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +232,50 @@ def test_every_change_on_every_architecture(check, hooked, name, site, change):
 )
 def test_every_site_of_every_architecture(check, name, site):
     everything = {site: {"as": ["values", "difference", "cosine"]} for site in sites_of(name)}
-    check(name, at_site(site, {"noise": 1.0}, tokens=[3], read=everything))
+    for tokens, read in ([3], everything), ([-1], {"logits": "last"}):
+        check(name, at_site(site, {"noise": 1.0}, tokens=tokens, read=read))
+
+
+@pytest.mark.parametrize("change", [{"mean": ["texts", "tokens"]}, {"median": ["tokens", "texts"]}])
+def test_texts_of_unequal_length_as_one(check, change):
+    check("gpt2", at_site("z", change, tokens="all"))
+
+
+def test_more_components_than_a_head_has_neurons(check):
+    check("gpt2", at_site("z", {"project": [5, 7]}, each=["layer", "amount"], tokens="all"))
+
+
+def test_a_share_is_rounded_down(check):
+    """Of 24 values 2, 23 and none."""
+    change = {"mean": ["heads", "neurons"], "largest": [0.1, 0.99, 0.04]}
+    check("gpt2", at_site("z", change, each=["amount"]))
+
+
+def test_what_a_change_of_ones_own_is_told(checkpoints):
+    told = []
+
+    def note(values, case):
+        told.append((tuple(values.shape), case))
+        return values
+
+    def all_told(site, **more):
+        told.clear()
+        change = {"use": note, "amount": 0.25, "seed": 5}
+        swept(checkpoints["gpt2"], at_site(site, change, tokens=[1, 3], layers=[2], **more))
+        return told
+
+    for shape, case in all_told("post"):
+        assert shape == (2, 96)
+        assert (case.layer, case.head, case.position) == (2, None, None)
+        assert (case.amount, case.seed) == (0.25, 5)
+        expected = np.random.default_rng([5, 2, case.text]).normal(size=3)
+        np.testing.assert_array_equal(case.rng.normal(size=3), expected)
+    assert sorted(case.text for _, case in told) == [0, 1, 2]
+    assert [shape for shape, _ in all_told("z", heads=[0, 3], neurons=[2])] == 3 * [(2, 2, 1)]
+    for shape, _ in all_told("z", each=["layer", "head", "position"]):
+        assert shape == (1, 1, 6)
+    cases = [(case.head, case.position, case.text) for _, case in told]
+    assert sorted(cases) == list(product(range(4), range(2), range(3)))
 
 
 # What varies
@@ -230,8 +328,7 @@ EACH = {
 }
 
 
-@pytest.mark.parametrize("site", ["z", "k"])
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize(("name", "site"), [("gpt2", "z"), ("llama", "k")])
 @pytest.mark.parametrize("each", EACH)
 def test_what_varies(check, name, site, each):
     entry = at_site(site, "zero", each=[]) | EACH[each]
@@ -342,8 +439,7 @@ READ = {
 }
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt_neox"])
-@pytest.mark.parametrize("site", ["z", "resid_post"])
+@pytest.mark.parametrize(("name", "site"), [("llama", "z"), ("gpt_neox", "resid_post")])
 @pytest.mark.parametrize("read", READ)
 def test_what_is_read(check, name, site, read):
     check(name, at_site(site, {"scale": 0.5}, read=READ[read]))
@@ -389,13 +485,296 @@ def test_clean_targets_have_their_texts(check, hooked):
     assert found.target_text.values.tolist() == [f"<{token}>" for token in best]
 
 
-# Cases share the sweep
+# Bits, groups and reach
 
 
-def intervene_at(checkpoint, entry, table=TABLE, **options):
-    return intervene(
-        *(checkpoint, table, declared(entry)),
-        taps=taps_at(checkpoint),
-        tokenizer=Tokenizer(),
-        **options,
+@pytest.mark.parametrize("site", ["resid_pre", "k", "z", "ln2_out", "post", "resid_post"])
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "gpt_neox"])
+def test_bits(checkpoints, hooked, name, site):
+    """Bit for bit a full forward, where layers do not depend on what else is in the batch."""
+    for change in ("zero", {"patch": [[0, 2], [2, 0]]}):
+        entry = at_site(site, change, read={"logits": "all", "resid_post": {"as": "values"}})
+        found = swept(checkpoints[name], entry)
+        expected = intervened(hooked(name), TABLE, entry)
+        for variable in expected.data_vars:
+            np.testing.assert_array_equal(found[variable], expected[variable], err_msg=variable)
+
+
+GROUPED = [
+    at_site("z", "zero", each=["layer", "head"]),
+    at_site("resid_post", {"noise": 0.5, "of": "sd", "seed": [0, 1, 2]}, each=["seed", "layer"]),
+    at_site("v", {"patch": [[0, 2], [2, 1]], "from": 2}, each=["layer", "pair"]),
+    at_site("resid_mid", {"project": [1, 2]}, each=["amount"]),
+    at_site("post", "zero", each=["position", "layer"], read={"log_probabilities": "last"}),
+]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("entry", GROUPED)
+def test_no_case_depends_on_those_that_it_rides_with(checkpoints, monkeypatch, name, entry):
+    whole = swept(checkpoints[name], entry)
+    for rows in (1, 3, 1000):
+        assert_same(swept(checkpoints[name], entry, rows_at_once=rows), whole)
+    assert_same(swept(checkpoints[name], entry, batch_size=1), whole)
+    monkeypatch.setattr(run, "INSIDE", 8)
+    monkeypatch.setattr(run, "PREDICTED", 3)
+    monkeypatch.setattr(run, "CALLS", 1)
+    assert_same(swept(checkpoints[name], entry), whole)
+
+
+def assert_same(found, expected):
+    """Equal, but for the last bits that depend on the shapes of element-wise operations."""
+    xr.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
+
+
+def test_a_case_has_its_noise_whatever_else_is_asked(checkpoints):
+    change = {"noise": 0.5, "seed": [4, 3]}
+    whole = swept(checkpoints["gpt2"], at_site("z", change, each=["seed", "layer"]))
+    alone = at_site("z", {"noise": 0.5, "seed": 3}, layers=[2])
+    xr.testing.assert_allclose(
+        swept(checkpoints["gpt2"], alone).logits.sel(layer=2, drop=True),
+        whole.logits.sel(layer=2, seed=3, drop=True),
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("site", ["resid_pre", "k", "z", "resid_post"])
+def test_what_a_change_cannot_reach_is_exactly_that_of_the_clean_run(checkpoints, name, site):
+    others = [other for other in sites_of(name) if other != site]
+    read = {other: {"as": ["values", "difference", "cosine"]} for other in others}
+    read |= {"logits": "all", "kl": "all"}
+    table = TABLE | {"position": np.concatenate([np.arange(len(ids)) for ids in TEXTS])}
+    found = swept(checkpoints[name], at_site(site, {"noise": 1.0}, tokens=[3, 4], read=read), table)
+    early, early_read = found.position < 3, found.read_position < 3
+    assert not found.kl.where(early, 0).any()
+    xr.testing.assert_equal(
+        found.logits.where(early, 0),
+        found.clean_logits.where(early, 0).broadcast_like(found.logits),
+    )
+    for other in others:
+        below = found.read_layer < found.layer
+        if list(SITES).index(other) < list(SITES).index(site):
+            below |= found.read_layer == found.layer
+        for unreached in (below, early_read):
+            assert not found[f"{other}_difference"].where(unreached, 0).any()
+            assert abs(found[f"{other}_cosine"].where(unreached, 1) - 1).max() < 1e-6
+            clean, values = xr.broadcast(found[f"clean_{other}"], found[other])
+            xr.testing.assert_equal(values.where(unreached, 0), clean.where(unreached, 0))
+
+
+def test_each_blocks_weights_are_read_once_per_group(checkpoints, monkeypatch):
+    read = []
+    blocks = MappedModel.weights_of_blocks
+
+    def noted(self, layers):
+        read.append([])
+        for layer, weights in blocks(self, layers):
+            read[-1].append(layer)
+            yield layer, weights
+
+    monkeypatch.setattr(MappedModel, "weights_of_blocks", noted)
+    entry = at_site("z", "zero", each=["layer", "head"])
+    swept(checkpoints["llama"], entry, columns(TEXTS[:1]), rows_at_once=16)
+    assert read == [[0, 1, 2, 3]]
+    read.clear()
+    # Two of four heads in each of four layers: a group begins where its first case does.
+    swept(checkpoints["llama"], entry, columns(TEXTS[:1]), rows_at_once=8)
+    assert read == [[0, 1, 2, 3], [2, 3]]
+
+
+# Other models
+
+
+def test_where_q_and_o_have_one_shape(tmp_path, hooked):
+    checkpoint = build(tmp_path, "llama", num_key_value_heads=4)
+    model = Hooked(load(checkpoint), "llama")
+    entry = at_site("z", "zero", each=["layer", "head"])
+    assert_equal(swept(checkpoint, entry), intervened(model, TABLE, entry))
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "resid_post"])
+def test_where_an_argument_counts_the_rows(tmp_path, site):
+    """BLOOM's ALiBi biases are (rows * heads, 1, position)."""
+    config = AutoConfig.for_model(
+        "bloom", vocab_size=101, hidden_size=24, n_layer=4, n_head=4, seq_length=64
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = Hooked(load(tmp_path), "bloom")
+    for change in ("zero", {"patch": [[0, 2]]}, {"noise": 1.0}):
+        entry = at_site(site, change)
+        assert_equal(swept(tmp_path, entry), intervened(model, TABLE, entry))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "gemma3"])
+def test_a_text_of_one_token(check, name):
+    entry = at_site("z", "zero", tokens="all")
+    check(name, entry, columns([TEXTS[0][:1]]))
+    check(name, entry, columns([TEXTS[0], TEXTS[1][:1]]))
+
+
+@pytest.fixture(scope="module")
+def real(smollm2):
+    """SmolLM2, and two texts of five tokens."""
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    texts = tokenizer(["The cat sat on the", "A dog lay near the"])["input_ids"]
+    assert len(texts[0]) == len(texts[1])
+    return Hooked(load(smollm2), "llama"), columns([np.array(ids) for ids in texts])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {
+            "site": "z",
+            "each": ["layer", "head"],
+            "layers": [0, 14, 29],
+            "change": "zero",
+            "read": {"log_probabilities": "last", "kl": "last"},
+        },
+        {
+            "site": "resid_pre",
+            "each": ["layer"],
+            "layers": range(0, 30, 5),
+            "tokens": "last",
+            "change": {"patch": [[0, 1]]},
+            "read": {"logits": "last", "resid_post": {"layers": [29]}},
+        },
+        {
+            "site": "resid_post",
+            "each": ["layer"],
+            "layers": [3, 20],
+            "change": {"noise": 0.5, "of": "sd"},
+            "read": {"loss": True, "log_probabilities": "all", "targets": "clean"},
+        },
+    ],
+)
+def test_smollm2(smollm2, real, entry):
+    model, table = real
+    assert_equal(swept(smollm2, entry, table), intervened(model, table, entry))
+
+
+# What does not fit a model or the texts
+
+MISFITS = {
+    "layer": ("gpt2", at_site("z", "zero", layers=[4]), "4"),
+    "read_layer": ("gpt2", at_site("z", "zero", read={"z": {"layers": [1, 4]}}), "4"),
+    "head": ("gpt2", at_site("z", "zero", heads=[4]), "4"),
+    "head_of_groups": ("llama", at_site("k", "zero", heads=[2]), "2"),
+    "neuron": ("gpt2", at_site("resid_post", "zero", neurons=[3, 24]), "24"),
+    "neuron_in_a_head": ("gpt2", at_site("z", "zero", neurons=[6]), "6"),
+    "neuron_of_a_group": (
+        "llama",
+        at_site("post", "zero", each=["neurons"], neurons={"a": [1], "b": [40]}),
+        "40",
+    ),
+    "site": ("gpt_neox", at_site("resid_mid", "zero"), "resid_mid"),
+    "gated_site": ("gpt2", at_site("pre_linear", "zero"), "pre_linear"),
+    "read_site": ("gpt_neox", at_site("z", "zero", read={"resid_mid": "all"}), "resid_mid"),
+    "position": ("gpt2", at_site("z", "zero", tokens=[5]), "5"),
+    "position_from_the_end": ("gpt2", at_site("z", "zero", tokens=[-6]), "-6"),
+    "position_onwards": ("gpt2", at_site("z", "zero", tokens={"from": 5}), "5"),
+    "read_position": ("gpt2", at_site("z", "zero", read={"logits": [6]}), "6"),
+    "read_position_of_a_site": ("gpt2", at_site("z", "zero", read={"q": [6]}), "6"),
+    "no_word": ("gpt2", at_site("z", "zero", tokens="word"), "word"),
+    "no_mask": ("gpt2", at_site("z", "zero", tokens={"from": "mask"}), "mask"),
+    "read_of_no_word": ("gpt2", at_site("z", "zero", read={"kl": "word"}), "word"),
+    "positions_that_differ_in_number": (
+        "gpt2",
+        at_site("z", "zero", each=["position"], tokens="all"),
+        "position",
+    ),
+    "receiver": ("gpt2", at_site("z", {"patch": [[3, 0]]}), "3"),
+    "giver": ("gpt2", at_site("z", {"patch": [[0, 3]]}), "3"),
+    "unequal_texts": ("gpt2", at_site("z", {"patch": [[0, 1]]}), "align"),
+    "unequal_texts_the_other_way": ("gpt2", at_site("z", {"patch": [[1, 0]]}), "align"),
+    "aligned_beyond_the_giver": (
+        "gpt2",
+        at_site("z", {"patch": [[0, 1]], "align": "start"}, tokens=[5]),
+        "1",
+    ),
+    "aligned_before_the_giver": (
+        "gpt2",
+        at_site("z", {"patch": [[0, 1]], "align": "end"}, tokens=[1]),
+        "1",
+    ),
+    "position_of_the_giver": ("gpt2", at_site("z", {"patch": [[0, 1]], "from": 5}), "5"),
+    "pairs_of_unequal_rows": (
+        "gpt2",
+        at_site("z", {"patch": [[0, 2], [1, 2]], "from": 1}, each=["pair"]),
+        "pair",
+    ),
+    "text_of_a_vector": ("gpt2", at_site("z", {"add": 1, "vector": {"texts": [0, 3]}}), "3"),
+    "position_of_a_vector": (
+        "gpt2",
+        at_site("z", {"add": 1, "vector": {"texts": [0, 1], "tokens": [5]}}),
+        "5",
+    ),
+    "mean_of_texts_of_unequal_numbers": ("gpt2", at_site("z", {"mean": "texts"}, tokens="all"), ""),
+    "target_of_two_tokens": (
+        "gpt2",
+        at_site("z", "zero", read={"logits": "last", "targets": ["<5>", "<5><7>"]}),
+        "<5><7>",
+    ),
+    "more_than_the_vocabulary": (
+        "gpt2",
+        at_site("z", "zero", read={"logits": "last", "top": 102}),
+        "102",
+    ),
+    "heads_of_another_model": (
+        "gpt2",
+        at_site("z", "zero", heads=xr.DataArray(np.ones(5, bool), dims="n_heads")),
+        "heads",
+    ),
+    "heads_of_other_layers": (
+        "gpt2",
+        at_site(
+            *("z", "zero"),
+            heads=xr.DataArray(
+                np.ones((2, 4), bool), dims=("layer", "n_heads"), coords={"layer": [0, 1]}
+            ),
+        ),
+        "layer",
+    ),
+    "heads_that_are_no_choice": (
+        "gpt2",
+        at_site("z", "zero", heads=xr.DataArray(np.ones(4), dims="n_heads")),
+        "heads",
+    ),
+    "neurons_of_another_site": (
+        "gpt2",
+        at_site("post", "zero", neurons=xr.DataArray(np.ones(24, bool), dims="d_model")),
+        "neurons",
+    ),
+    "vector_of_another_site": (
+        "gpt2",
+        at_site("post", {"add": 1, "vector": xr.DataArray(np.ones(24), dims="d_model")}),
+        "vector",
+    ),
+    "change_of_another_shape": (
+        "gpt2",
+        at_site("z", {"use": lambda values, case: values[1:]}),
+        "(3, 4, 6)",
+    ),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_what_does_not_fit_is_told_in_one_line(checkpoints, misfit):
+    name, entry, message = MISFITS[misfit]
+    with pytest.raises(MicrotomeError) as caught:
+        swept(checkpoints[name], entry)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_without_the_word_is_told_in_one_line(checkpoints):
+    marks = {"in_word": np.where(TABLE["sequence"] == 1, 0, MARKS["in_word"])}
+    with pytest.raises(MicrotomeError, match="text 1 has no word"):
+        swept(checkpoints["gpt2"], at_site("z", "zero", tokens="word"), TABLE | marks)
+
+
+def test_the_loss_of_one_token_is_told_in_one_line(checkpoints):
+    table = columns([TEXTS[0], TEXTS[1][:1]])
+    with pytest.raises(MicrotomeError, match="text 1"):
+        swept(checkpoints["gpt2"], at_site("z", "zero", tokens="all", read={"loss": True}), table)
