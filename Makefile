@@ -68,7 +68,7 @@ cluster-test: .venv/tested .venv/cluster
 		apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends slurm-wlm munge; }
 	PYTHONPATH=$(CURDIR)/.venv/cluster $(BIN)/pytest -m cluster
 
-# All rows, on an otherwise idle machine. Some of them: make benchmark ROWS="layer-6 scaling".
+# All rows, on an otherwise idle machine. Some of them: make benchmark ROWS="layer-6 zero-heads".
 PEERS := transformer-lens nnsight
 benchmark: .venv/tested $(PEERS:%=results/benchmarks/environments/%/installed)
 	$(BIN)/python -m benchmarks $(ROWS)

@@ -11,7 +11,7 @@ from benchmarks.row import Row
 TEXT = """\
 # What extraction costs
 
-Made by `make benchmark`; `make benchmark ROWS="layer-6 scaling"` measures some rows again. The
+Made by `make benchmark`; `make benchmark ROWS="layer-6 zero-heads"` measures some rows again. The
 checkpoints have random weights in GPT-2's and GPT-2 XL's shape: time and memory do not depend on
 the weights' values. All is computed in float32 on the CPU; on a GPU nothing was measured. The ways:
 
@@ -27,6 +27,11 @@ the weights' values. All is computed in float32 on the CPU; on a GPU nothing was
   last one leaves the model by an exception. One `tanh` of a single number goes ahead of it, and
   of nnsight: without, a race in MKL 2024.2 makes half of the first GELU inaccurate in a few
   processes of a hundred.
+
+Where values are changed, the sweep is `microtome.interventions.run.intervene`, which returns its
+outcome and writes nothing. TransformerLens runs `patching.get_act_patch_resid_pre` or, where it has
+no such function, `run_with_hooks` once for each case; hooks calls the whole model once for each,
+with one hook that changes values in place. Both give logits of all tokens, as they do unasked.
 
 All peers keep their arrays in memory and write nothing, run without gradients, and have torch
 {torch} and transformers {transformers} as the sweep has.

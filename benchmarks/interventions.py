@@ -12,16 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from benchmarks import ways
 from benchmarks.process import report, report_arrays
 from benchmarks.scratch import MODELS, checkpoint, token_ids
 from benchmarks.ways import LENSES, PLACES, calm_mkl
 
 if TYPE_CHECKING:
     import torch
+    from torch.utils.hooks import RemovableHandle
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,16 @@ class Task:
 
     Attributes:
         model: a checkpoint of the scratch folder.
-        n_texts: how many, of random tokens; the first one is changed, the second gives.
+        table: a token table of the model; the first text is changed, the second gives.
+        n_texts: of the table.
         n_tokens: of each text.
         declaration: as docs/interventions.md says.
     """
 
-    module: ClassVar[str] = __name__
+    MODULE: ClassVar[str] = "benchmarks.interventions"
+
     model: str
+    table: str
     n_texts: int
     n_tokens: int
     declaration: dict[str, Any]
@@ -65,7 +69,7 @@ class Task:
         """The token ids, (text, position)."""
         import torch
 
-        return torch.from_numpy(token_ids("", self.n_texts, self.n_tokens))
+        return torch.from_numpy(token_ids(self.table, self.n_texts, self.n_tokens))
 
     def cases(self) -> Iterator[Case]:
         """The cases, in the outcome's order."""
@@ -76,6 +80,25 @@ class Task:
             for position in range(self.n_tokens) if "position" in each else [last]:
                 for head in range(shape["n_head"]) if "head" in each else [None]:
                     yield Case(layer, position, head)
+
+    def change(
+        self, values: "torch.Tensor", case: Case, given: "torch.Tensor | None" = None
+    ) -> "torch.Tensor":
+        """Change a site's values as a hook does, in place.
+
+        Args:
+            values: (text, position, width), or (text, position, head, width) where heads differ.
+            case: which of them.
+            given: of a patch, the values of the other text.
+        """
+        change = self.declaration["change"]
+        if change == "zero":
+            values[:, :, case.head] = 0
+        elif "scale" in change:
+            values *= change["scale"]
+        else:
+            values[:, case.tokens] = given[:, case.tokens]
+        return values
 
     @property
     def target(self) -> str | None:
@@ -94,26 +117,20 @@ class Task:
 
 
 def sweep(name: str, task: Task) -> None:
-    """Run all cases in one sweep."""
-    import transformers.models.gpt2.modeling_gpt2  # noqa: F401
-    from transformers import AutoTokenizer
-
+    """Run the workflow's own script as Snakemake would: all cases in one sweep."""
     from microtome.interventions.declaration import declared
-    from microtome.interventions.run import intervene
-    from microtome.models.architectures import taps_of
-    from microtome.models.checkpoint import read_json
 
-    imported = time.perf_counter()
-    folder, ids = checkpoint(task.model), task.ids().numpy()
-    found = intervene(
-        folder,
-        {"sequence": np.repeat(np.arange(task.n_texts), task.n_tokens), "token_id": ids.ravel()},
-        declared(task.declaration),
-        taps=taps_of(read_json(folder / "config.json")),
-        tokenizer=AutoTokenizer.from_pretrained(folder) if task.target else None,
+    product = Path("results", "interventions", f"{task.table}.h5")
+    read_by_script = ways.Task(task.model, task.table, batch=32, sites=(task.declaration["site"],))
+    params = {"declared": vars(declared(task.declaration)), "function": None, "reads": []}
+    imported = ways.run_script(
+        "intervention.py", read_by_script, [str(product)], key=name, **params
     )
     report(imported)
-    report_arrays(name, [("log_probabilities", found["log_probabilities"].values)])
+    from microtome.store.datasets import read_dataset
+
+    found = read_dataset(product)["log_probabilities"]
+    report_arrays(name, [("log_probabilities", found.values)])
 
 
 def hooks(name: str, task: Task) -> None:
@@ -130,17 +147,23 @@ def hooks(name: str, task: Task) -> None:
     if task.target:
         [token] = AutoTokenizer.from_pretrained(folder).encode(task.target)
     path, side, _ = PLACES[task.declaration["site"]]
-    d_head = model.config.n_embd // model.config.n_head
+    given: dict[int, torch.Tensor] = {}
 
-    def hook(layer: int, function: "Callable[[torch.Tensor], object]") -> "torch.utils.hooks.Any":
+    def hooked(layer: int, function: "Callable[[torch.Tensor], object]") -> "RemovableHandle":
         module = model.transformer.h[layer].get_submodule(path)
-        if side == "output":
-            return module.register_forward_hook(
-                lambda module, args, output: function(
-                    output[0] if isinstance(output, tuple) else output
-                )
-            )
-        return module.register_forward_pre_hook(lambda module, args: function(args[0]))
+
+        def hook(module: object, args: tuple, output: "torch.Tensor | tuple | None" = None) -> None:
+            value = args if output is None else output
+            function(value[0] if isinstance(value, tuple) else value)
+
+        if side == "input":
+            return module.register_forward_pre_hook(hook)
+        return module.register_forward_hook(hook)
+
+    def change(case: Case, values: "torch.Tensor") -> None:
+        if case.head is not None:
+            values = values.unflatten(-1, (model.config.n_head, -1))
+        task.change(values, case, given.get(case.layer))
 
     def predict(ids: "torch.Tensor") -> "torch.Tensor":
         found = model(ids, use_cache=False).logits[0, -1].log_softmax(-1)
@@ -148,27 +171,16 @@ def hooks(name: str, task: Task) -> None:
 
     rows = []
     with torch.no_grad():
-        receiver, *givers = task.ids().split(1)
-        given = {}
+        changed, *givers = task.ids().split(1)
         for giver in givers:
-            handles = [
-                hook(layer, lambda values, layer=layer: given.update({layer: values}))
-                for layer in range(model.config.n_layer)
-            ]
+            layers = range(model.config.n_layer)
+            handles = [hooked(layer, partial(given.setdefault, layer)) for layer in layers]
             predict(giver)
             for handle in handles:
                 handle.remove()
-
-        def change(values: "torch.Tensor", case: Case) -> None:
-            if case.layer in given:
-                values[:, case.tokens] = given[case.layer][:, case.tokens]
-            else:
-                start = case.head * d_head
-                values[..., start : start + d_head] = 0
-
         for case in task.cases():
-            handle = hook(case.layer, lambda values, case=case: change(values, case))
-            rows.append(predict(receiver))
+            handle = hooked(case.layer, partial(change, case))
+            rows.append(predict(changed))
             handle.remove()
     found = torch.stack(rows)
     report(imported)
@@ -176,7 +188,7 @@ def hooks(name: str, task: Task) -> None:
 
 
 def transformer_lens(name: str, task: Task) -> None:
-    """Run TransformerLens once for each case: with its patching, or with its hooks elsewhere."""
+    """Run TransformerLens once for each case: its `patching` where it has what is asked for."""
     import torch
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
     from transformer_lens import patching
@@ -188,7 +200,7 @@ def transformer_lens(name: str, task: Task) -> None:
     )
     model.eval()
     token = model.to_single_token(task.target) if task.target else slice(None)
-    site = task.declaration["site"]
+    place = LENSES[task.declaration["site"]]
 
     def predicted(logits: "torch.Tensor") -> "torch.Tensor":
         return logits[0, -1].log_softmax(-1)[token]
@@ -196,27 +208,23 @@ def transformer_lens(name: str, task: Task) -> None:
     def change(
         values: "torch.Tensor", hook: object, case: Case, given: "torch.Tensor | None"
     ) -> "torch.Tensor":
-        if given is None:
-            values[:, :, case.head] = 0
-        else:
-            values[:, case.tokens] = given[:, case.tokens]
-        return values
+        return task.change(values, case, given)
 
     with torch.no_grad():
-        receiver, *givers = task.ids().split(1)
+        changed, *givers = task.ids().split(1)
         cache = {}
         for giver in givers:
             _, cache = model.run_with_cache(
-                giver, names_filter=lambda name: name.endswith(LENSES[site]), return_type=None
+                giver, names_filter=lambda name: name.endswith(place), return_type=None
             )
         if task.declaration["each"] == ["layer", "position"]:
-            found = patching.get_act_patch_resid_pre(model, receiver, cache, predicted).flatten()
+            found = patching.get_act_patch_resid_pre(model, changed, cache, predicted)
         else:
             rows = []
             for case in task.cases():
-                at = f"blocks.{case.layer}.{LENSES[site]}"
+                at = f"blocks.{case.layer}.{place}"
                 hook = at, partial(change, case=case, given=cache[at] if givers else None)
-                rows.append(predicted(model.run_with_hooks(receiver, fwd_hooks=[hook])))
+                rows.append(predicted(model.run_with_hooks(changed, fwd_hooks=[hook])))
             found = torch.stack(rows)
     report(imported)
     report_arrays(name, [("log_probabilities", found.numpy())])

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import process, scratch
-from benchmarks.ways import Task
+from benchmarks import interventions, process, scratch, ways
 
 #: What one run measured, and the runs of one pair by name.
 Run = dict[str, float]
@@ -35,13 +34,13 @@ class Way:
     """One of a row's ways.
 
     Attributes:
-        function: its name in `benchmarks.ways`.
-        task: what it extracts.
+        function: its name among the `WAYS` of its task's module.
+        task: what it extracts, or changes.
         environment: that of a peer, by name; this one's otherwise.
     """
 
     function: str
-    task: Task
+    task: ways.Task | interventions.Task
     environment: str | None = None
 
     def command(self, name: str, environments: Path) -> list[str]:
@@ -49,7 +48,7 @@ class Way:
         python = sys.executable
         if self.environment:
             python = str(environments / self.environment / "bin" / "python")
-        return [python, "-m", "benchmarks.ways", self.function, name, self.task.argument()]
+        return [python, "-m", self.task.MODULE, self.function, name, self.task.argument()]
 
 
 @dataclass(frozen=True)

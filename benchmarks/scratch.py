@@ -29,17 +29,17 @@ TABLES = {
         "prompts": (34, 5, "all"),
         "batches": (8 * 34, 5, "all"),
         "distinct": (34, 5, "all"),
+        "pair": (2, 14, "all"),
     },
     "bfloat16": {"prompts": (34, 5, "all")},
+    "gpt2-medium": {"text": (1, 26, "all")},
     "gpt2": {f"texts-{n}": (n, 128, "all") for n in (32, 64, 128)}
-    | {"last-tokens": (64, 128, "last")},
+    | {"last-tokens": (64, 128, "last"), "pair": (2, 14, "all"), "text": (1, 22, "all")},
 }
 #: How the texts of some tables begin, as the 34 prompts of category_selectivity do in GPT-2's
 #: tokens: "The next word is".
 SENTENCE = (464, 1306, 1573, 318)
 PROMPTS = ("prompts", "batches")
-#: The table of the scaling intervention: the study's own text, in GPT-2's tokens.
-METAMORPHOSIS = "stimuli/metamorphosis.yaml"
 
 
 def checkpoint(model: str) -> Path:
@@ -88,8 +88,7 @@ def _build_models(missing: list[str]) -> None:
         model = GPT2LMHeadModel(GPT2Config(**shape, vocab_size=D_VOCAB, n_positions=1024))
         model.to(getattr(torch, dtype)).save_pretrained(checkpoint(name))
         del model
-        if name.startswith("gpt2"):
-            _build_tokenizer(checkpoint(name))
+        _build_tokenizer(checkpoint(name))
         described = {"model": name, "source": "random weights", "revision": "seed 0"}
         manifest(name).write_text(json.dumps(described), encoding="utf-8")
         record(manifest(name))
@@ -112,11 +111,9 @@ def _build_tables() -> None:
     import numpy as np
     import xarray as xr
 
-    from benchmarks.process import REPOSITORY
     from microtome.store.checksums import record
     from microtome.store.datasets import write_dataset
-    from microtome.texts.stimuli import read_stimuli
-    from microtome.texts.tokens import column, token_table
+    from microtome.texts.tokens import column
 
     made = {}
     for model, tables in TABLES.items():
@@ -135,8 +132,6 @@ def _build_tables() -> None:
             made[tokens(model, name)] = xr.Dataset(
                 coords={key: ("token", column(values)) for key, values in columns.items()}
             )
-    stimuli = read_stimuli(REPOSITORY / METAMORPHOSIS)
-    made[tokens("gpt2", "metamorphosis")] = token_table(stimuli, checkpoint("gpt2"))
     for file, table in made.items():
         write_dataset(table, file)
         record(file)

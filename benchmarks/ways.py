@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.process import REPOSITORY, report, report_arrays
 from benchmarks.scratch import checkpoint, manifest, token_ids, tokens
@@ -51,8 +51,6 @@ LENSES = {
 }
 #: How the histograms are made.
 EDGES = {"n_edges": 201, "limit": 3.0}
-#: What a scaled block's output is multiplied by.
-FACTOR = 0.8
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,8 @@ class Task:
         last: whether each text's last token alone is kept.
         bins: whether the product is histograms of the values.
     """
+
+    MODULE: ClassVar[str] = "benchmarks.ways"
 
     model: str
     table: str
@@ -114,7 +114,7 @@ def sweep(name: str, task: Task) -> None:
     folder = Path("results", "activations", task.model, task.table)
     paths = {layer: folder / f"layer-{layer:02}.h5" for layer in task.layers}
     outputs = Named(layers=[str(path) for path in paths.values()], resid_out=[])
-    imported = _run("activations.py", task, outputs, final_sites=[])
+    imported = run_script("activations.py", task, outputs, final_sites=[])
     size = sum(path.stat().st_size for path in paths.values())
     report(imported, bytes=size)
     import h5py
@@ -136,7 +136,7 @@ def histograms(name: str, task: Task) -> None:
         "reads": [],
         "layers": list(task.layers),
     }
-    imported = _run("statistic.py", task, [str(product)], **study, options=EDGES)
+    imported = run_script("statistic.py", task, [str(product)], **study, options=EDGES)
     report(imported, bytes=product.stat().st_size)
     from microtome.store.datasets import read_dataset
 
@@ -151,31 +151,7 @@ def histograms(name: str, task: Task) -> None:
     )
 
 
-def scaling(name: str, task: Task) -> None:
-    """Run an intervention as the workflow does: each block's output scaled, in one sweep."""
-    from microtome.interventions.declaration import declared
-
-    product = Path("results", "interventions", "scaling.h5")
-    scaled = {
-        "site": "resid_post",
-        "each": ["layer"],
-        "layers": list(task.layers),
-        "change": {"scale": FACTOR},
-        "read": {"log_probabilities": "last"},
-    }
-    study = {"declared": vars(declared(scaled)), "key": name, "function": None, "reads": []}
-    imported = _run("intervention.py", task, [str(product)], **study)
-    report(imported)
-    from microtome.store.datasets import read_dataset
-
-    found = read_dataset(product)
-    rows = found["log_probabilities"].values[:, 0]
-    arrays = {f"block {layer}": row for layer, row in zip(task.layers, rows, strict=True)}
-    arrays["clean"] = found["clean_log_probabilities"].values[0]
-    report_arrays(name, arrays.items())
-
-
-def _run(script: str, task: Task, outputs: list[str], **params: object) -> float:
+def run_script(script: str, task: Task, outputs: list[str], **params: object) -> float:
     """Run a script as a Snakemake job.
 
     Returns:
@@ -363,49 +339,6 @@ def write(name: str, task: Task) -> None:
     report_arrays(name, ())
 
 
-def passes(name: str, task: Task) -> None:
-    """Run the whole model once for each block, with a hook on that block: as the notebook does."""
-    import torch
-    import transformers.models.gpt2.modeling_gpt2  # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    text = _metamorphosis()
-    imported = time.perf_counter()
-    calm_mkl()
-    model = AutoModelForCausalLM.from_pretrained(checkpoint(task.model), dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint(task.model))
-    ids = torch.tensor(tokenizer.encode(text))[None]
-
-    def scale(module: object, args: object, output: object) -> object:
-        if isinstance(output, tuple):
-            return (FACTOR * output[0], *output[1:])
-        return FACTOR * output
-
-    def predict() -> "torch.Tensor":
-        with torch.no_grad():
-            return model(ids).logits[0, -1].log_softmax(-1)
-
-    arrays = {}
-    start = time.perf_counter()
-    for layer in task.layers:
-        handle = model.transformer.h[layer].register_forward_hook(scale)
-        arrays[f"block {layer}"] = predict()
-        handle.remove()
-    report(imported, passes=time.perf_counter() - start)
-    arrays["clean"] = predict()
-    report_arrays(name, ((key, array.numpy()) for key, array in arrays.items()))
-
-
-def _metamorphosis() -> str:
-    import yaml
-
-    from benchmarks.scratch import METAMORPHOSIS
-
-    content = yaml.safe_load((REPOSITORY / METAMORPHOSIS).read_text(encoding="utf-8"))
-    (text,) = content["texts"]
-    return text
-
-
 def calm_mkl() -> None:
     """Make the first call of one of MKL's vector functions with a single number.
 
@@ -456,13 +389,11 @@ WAYS: dict[str, Callable[[str, Task], None]] = {
     for way in (
         sweep,
         histograms,
-        scaling,
         hooks,
         nnsight,
         transformer_lens,
         bare,
         write,
-        passes,
     )
 }
 

@@ -1,4 +1,4 @@
-"""Interventions: all cases in one sweep, beside one hooked forward for each."""
+"""Interventions: all cases in one sweep, beside one hooked forward for each case."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,15 @@ MAT = {"log_probabilities": "last", "targets": [" mat"]}
 PATCH = {"patch": [[0, 1]]}
 
 HEADS = Task(
-    "gpt2-medium", 1, 26, {"site": "z", "each": ["layer", "head"], "change": "zero", "read": MAT}
+    "gpt2-medium",
+    "text",
+    1,
+    26,
+    {"site": "z", "each": ["layer", "head"], "change": "zero", "read": MAT},
 )
 LAST_TOKEN = Task(
     "float32",
+    "pair",
     2,
     14,
     {
@@ -27,9 +32,22 @@ LAST_TOKEN = Task(
 )
 EVERY_TOKEN = Task(
     "gpt2",
+    "pair",
     2,
     14,
     {"site": "resid_pre", "each": ["layer", "position"], "change": PATCH, "read": MAT},
+)
+SCALED = Task(
+    "gpt2",
+    "text",
+    1,
+    22,
+    {
+        "site": "resid_post",
+        "each": ["layer"],
+        "change": {"scale": 0.8},
+        "read": {"log_probabilities": "last"},
+    },
 )
 
 
@@ -88,6 +106,15 @@ ROWS = (
         "becomes what enters it for the second one's, and the log-probability of *mat* is read.",
         ways=ways(EVERY_TOKEN),
         bars=bars(work=0.25, resident=1.0),
+        same=SAME,
+    ),
+    Row(
+        name="scaling",
+        title="GPT-2's shape, each block's output scaled",
+        text="A text of 22 tokens, as the study hidden_states has one; what one of the 12 blocks "
+        "returns is scaled by 0.8, and the log-probabilities of all next tokens are read.",
+        ways=ways(SCALED),
+        bars=bars(work=0.6, resident=1.0),
         same=SAME,
     ),
 )
