@@ -144,5 +144,7 @@ def all_activations():
 
 
 def all_tokens():
-    """The token table of every sweep."""
-    return [f"results/tokens/{model}/{stimuli}.h5" for model, stimuli in SWEEPS]
+    """The token table of every sweep, intervention and statistic that reads one."""
+    asked = [(model, product.stimuli) for model, product in studies.asked() if product.reads_tokens]
+    tables = dict.fromkeys([*SWEEPS, *asked])
+    return [f"results/tokens/{model}/{stimuli}.h5" for model, stimuli in tables]

@@ -1,7 +1,7 @@
 """Whether what a config asks of its studies can be done: functions, options, inputs and layers.
 
-Interventions are declared; those of the model and the texts that only their sizes and tokens can
-tell are left to `microtome.workflow.requirements`.
+What only a model's sizes or the texts' tokens can tell is left to
+`microtome.workflow.requirements`.
 """
 
 from collections.abc import Iterator

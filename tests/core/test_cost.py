@@ -177,6 +177,42 @@ def test_rows_follow_from_what_a_set_keeps():
     assert cost.kept([4, 4], [1, -1, -3]) == 4
 
 
+SIZES = {"n_layers": 3, "d_model": 16, "n_heads": 4, "n_kv_heads": 2, "d_head": 4, "d_mlp": 64}
+SIZES |= {"d_vocab": 128, "n_context": 64}
+
+
+def test_as_many_rows_are_held_as_two_blocks_have_weights():
+    small = SIZES  # whose rows may take 256 MiB
+    assert cost.rows_at_once(small, 10) == (256 * MIB) // (10 * 16 * 4)
+    large = {"d_model": 4096, "n_heads": 32, "n_kv_heads": 32, "d_head": 128, "d_mlp": 11008}
+    weights = 2 * (4 * 4096**2 + 2 * 4096 * 11008)
+    assert cost.rows_at_once(large, 14) == weights // (14 * 4096)
+    assert cost.rows_at_once(large, 10**9) == 1
+
+
+def test_an_intervention_costs_its_changed_texts(monkeypatch):
+    model = cost.Model(SIZES, block=10_000, stored=4, masks=0)
+    settings = {"predicted": 1, "kept": 128, "batch_size": 4, "threads": 1}
+
+    def needed(branches, **more):
+        return cost.intervention(model, [10], branches, **settings | more)
+
+    first, last = needed({(0, 10): 1000}), needed({(2, 10): 1000})
+    operations = 2 * 10_000 * 10 + 4 * 16 * 10**2
+    assert first.seconds - last.seconds == pytest.approx(2 * 1000 * operations / cost.COMPUTE)
+    assert first.disk == last.disk == 1001 * 128 * 4
+    more = needed({(0, 10): 2000})
+    assert more.memory > first.memory
+    # Where not all are held at once, the weights are read again.
+    monkeypatch.setattr(cost, "ROWS", 100 * 10 * 16 * 4)
+    again = needed({(0, 10): 1000})
+    weights = 4 * (3 * 10_000 + 128 * 16)
+    n_groups = -(-1000 // cost.rows_at_once(SIZES, 10))
+    assert n_groups > 1
+    assert again.seconds - first.seconds == pytest.approx((n_groups - 1) * weights / cost.READ)
+    assert again.memory < first.memory
+
+
 @pytest.mark.parametrize("n_words", [40, 1500])
 def test_a_statistic_of_pairs_of_words_as_measured(tmp_path, n_words):
     random = np.random.default_rng(0)
