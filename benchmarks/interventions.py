@@ -118,7 +118,7 @@ class Task:
 
 def sweep(name: str, task: Task) -> None:
     """Run the workflow's own script as Snakemake would: all cases in one sweep."""
-    from microtome.interventions.declaration import declared
+    from microtome.interventions.declared import declared
 
     product = Path("results", "interventions", f"{task.table}.h5")
     read_by_script = ways.Task(task.model, task.table, batch=32, sites=(task.declaration["site"],))

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError, in_short, nearest
-from microtome.interventions.declaration import declared
+from microtome.interventions.declared import declared
 from microtome.models.architectures import taps_of
 from microtome.models.cache import cached
 from microtome.models.checkpoint import config_json, read_config, sizes

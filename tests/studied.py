@@ -11,7 +11,7 @@ import yaml
 from conftest import Files
 from hooked import taps_at
 
-from microtome.interventions.declaration import declared as read_declaration
+from microtome.interventions.declared import declared as read_declaration
 from microtome.interventions.run import intervene
 from microtome.statistics.layers import stack_layers
 from microtome.store.datasets import open_layer, read_dataset, write_dataset

@@ -204,6 +204,10 @@ def _flattened(values: Tensor, axes: list[int]) -> tuple[Tensor, Callable[[Tenso
 
 
 def _noisy(values: Tensor, case: Case, change: Change) -> Tensor:
+    if change.of_sd and values.numel() == 1:
+        raise MicrotomeError(
+            "change.of: one value has no standard deviation; choose more of them, or leave `of` out"
+        )
     drawn = case.rng.standard_normal(tuple(values.shape), dtype=np.float32)
     sd = case.amount * (values.std() if change.of_sd else 1.0)
     return values + sd * torch.from_numpy(drawn).to(values.device, values.dtype)

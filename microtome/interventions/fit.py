@@ -216,8 +216,8 @@ def _fit_chosen(
     if isinstance(chosen, tuple):
         _in_range(keys, keys[0].removesuffix("s"), chosen, size)
         return
-    if chosen.dtype != bool:
-        raise DeclarationError(keys, f"wants a boolean variable; has {chosen.dtype}")
+    if not chosen.isin([0, 1]).all():
+        raise DeclarationError(keys, "wants a variable of true and false, or of 1 and 0")
     dimension = next((name for name in dimensions if name in chosen.dims), dimensions[0])
     _fit_dimensions(keys, chosen, {dimension: size}, layers)
 

@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from microtome.interventions.declaration import Intervention, declared
+from microtome.interventions.declaration import Intervention
+from microtome.interventions.declared import declared
 from microtome.sites import FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
 from microtome.workflow.functions import REQUIRED, Function, read_function

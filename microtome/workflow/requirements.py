@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from microtome.errors import MicrotomeError
-from microtome.interventions.declaration import DeclarationError, declared
+from microtome.interventions.declaration import DeclarationError
+from microtome.interventions.declared import declared
 from microtome.interventions.fit import fit_model, fit_targets, fit_texts
 from microtome.models.architectures import taps_of
 from microtome.models.checkpoint import config_json, read_config, sizes

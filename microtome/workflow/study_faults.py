@@ -6,12 +6,14 @@ What only a model's sizes or the texts' tokens can tell is left to
 
 from collections.abc import Iterator
 from contextlib import suppress
+from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, nearest
-from microtome.interventions.declaration import DeclarationError, declared
+from microtome.interventions.declaration import DeclarationError
+from microtome.interventions.declared import declared
 from microtome.interventions.fit import fit_layers
 from microtome.options import SEVERAL_SITES
 from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
@@ -141,15 +143,19 @@ def _intervention_faults(studies: Studies, study: Study, name: str) -> Iterator[
     try:
         intervention = declared(declaration(study.entries["interventions"][name]))
     except DeclarationError as error:
-        yield error.keys, error.fault
+        others = [other for other in study.entries["interventions"] if other != name]
+        close = [] if error.keys else get_close_matches(name, others, n=1)
+        yield error.keys, f"{error.fault}; did you mean {close[0]!r}?" if close else error.fault
         return
     used = intervention.change.function
     if used:
         file = study.folder / CHANGES
-        known = list(functions(file))
+        known = functions(file)
         if used not in known:
-            remedy = nearest(used, known) if known else "write it"
+            remedy = nearest(used, list(known)) if known else "write it"
             yield ("change", "use"), f"{file} has no function {used!r}; {remedy}"
+        elif len(known[used].args.args) != 2:
+            yield ("change", "use"), f"{file}: {used} wants two parameters, values and case"
     for keys, reference in intervention.references.items():
         yield from _reference_faults(studies, study, keys, name, reference.statistic)
 

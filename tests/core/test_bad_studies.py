@@ -306,6 +306,10 @@ CONFIGS = {
         study("{interventions: {silence: {change: zero}}}", STATES),
         "mine.yaml: studies.hidden_states.interventions.silence: the key 'site' is missing; ",
     ),
+    "a_misspelt_intervention": (
+        study("{interventions: {scaled_block: {change: {scale: 0.7}}}}", STATES),
+        "did you mean 'scaled_blocks'?",
+    ),
     "an_unknown_key_of_an_intervention": (
         scaled("{neuron: [1]}"),
         "mine.yaml: studies.hidden_states.interventions.scaled_blocks.neuron: unknown key; did you",

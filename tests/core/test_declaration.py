@@ -14,8 +14,8 @@ from microtome.interventions.declaration import (
     SiteRead,
     Tokens,
     Vector,
-    declared,
 )
+from microtome.interventions.declared import declared
 
 BASE = {"site": "z", "change": "zero", "read": {"logits": "last"}}
 

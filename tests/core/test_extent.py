@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from microtome.interventions.cases import Cases, texts_of
-from microtome.interventions.declaration import declared
+from microtome.interventions.declared import declared
 from microtome.interventions.extent import extent
 
 SIZES = {"n_layers": 3, "d_model": 16, "n_heads": 4, "n_kv_heads": 2, "d_head": 4, "d_mlp": 64}

@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 from hooked import columns
 
-from microtome.interventions.declaration import DeclarationError, declared
+from microtome.interventions.declaration import DeclarationError
+from microtome.interventions.declared import declared
 from microtome.interventions.fit import fit_model, fit_set, fit_texts
 from microtome.models.architectures import ARCHITECTURES
 
@@ -74,7 +75,7 @@ def test_what_a_model_can_serve(keys):
         (
             {"heads": xr.DataArray(np.ones(4), dims="n_heads")},
             "heads",
-            "wants a boolean variable; has float64",
+            "wants a variable of true and false, or of 1 and 0",
         ),
         (
             {"heads": xr.DataArray(np.ones(3, bool), dims="site")},

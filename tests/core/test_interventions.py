@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from microtome.errors import MicrotomeError
 from microtome.interventions import predictions, ride
-from microtome.interventions.declaration import declared
+from microtome.interventions.declared import declared
 from microtome.interventions.run import intervene
 from microtome.models.mapped import MappedModel
 from microtome.sites import SITES
@@ -371,6 +371,7 @@ SIZES = {"layer": 4, "n_heads": 4, "d_head": 6, "d_mlp": 40, "neuron": 40}
         {"heads": boolean(("layer", "n_heads"), **SIZES), "each": []},
         {"site": "post", "neurons": boolean(("layer", "d_mlp"), **SIZES)},
         {"site": "post", "neurons": boolean(("neuron",), **SIZES)},
+        {"site": "post", "neurons": boolean(("neuron",), **SIZES).astype("int8")},
         {"site": "pre", "neurons": [1, 39]},
         {
             "site": "post",
@@ -788,3 +789,10 @@ def test_the_loss_of_one_token_is_told_in_one_line(checkpoints):
     table = columns([TEXTS[0], TEXTS[1][:1]])
     with pytest.raises(MicrotomeError, match="text 1"):
         swept(checkpoints["gpt2"], at_site("z", "zero", tokens="all", read={"loss": True}), table)
+
+
+def test_noise_of_one_value_s_own_sd_is_refused(checkpoints):
+    change = {"noise": 0.5, "of": "sd"}
+    one = at_site("mlp_out", change, neurons=[3], tokens="last")
+    with pytest.raises(MicrotomeError, match="one value has no standard deviation"):
+        swept(checkpoints["gpt2"], one)

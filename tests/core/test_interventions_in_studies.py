@@ -6,7 +6,7 @@ import xarray as xr
 from hooked import taps_at
 from workflows import Clone
 
-from microtome.interventions.declaration import declared
+from microtome.interventions.declared import declared
 from microtome.interventions.run import intervene
 from microtome.store.datasets import read_dataset
 from microtome.texts.tokens import load_tokenizer
@@ -29,6 +29,10 @@ def shrink(values, case):
 
 def grow(values, case):
     return values * (1 + case.amount)
+
+
+def double(values):
+    return 2 * values
 '''
 STATISTICS = """
 def strong(each):
@@ -198,6 +202,7 @@ def test_a_target_makes_the_interventions_alone(clone, tmp_path):
         ({"read": {"pre_linear": "all"}}, "each.read.pre_linear: tiny: site 'pre_linear' is not"),
         ({"layers": [3]}, "each.layers: tiny: no layer 3; there are 0 to 2"),
         ({"change": {"use": "shrnk"}}, "changes.py has no function 'shrnk'; did you mean 'shrink'"),
+        ({"change": {"use": "double"}}, "changes.py: double wants two parameters, values and case"),
     ],
 )
 def test_what_cannot_be_is_told_before_any_job(clone, tmp_path, keys, message):

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from microtome.errors import MicrotomeError
 from microtome.figures.style import save, style
-from microtome.interventions.declaration import declared
+from microtome.interventions.declared import declared
 from microtome.interventions.run import intervene
 from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
