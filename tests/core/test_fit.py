@@ -73,7 +73,7 @@ def test_what_a_model_can_serve(keys):
             "no neuron 64; there are 0 to 63",
         ),
         (
-            {"heads": xr.DataArray(np.ones(4), dims="n_heads")},
+            {"heads": xr.DataArray(np.full(4, 0.5), dims="n_heads")},
             "heads",
             "wants a variable of true and false, or of 1 and 0",
         ),
