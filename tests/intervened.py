@@ -134,9 +134,9 @@ def median(vector):
 def middle_for(vector, middle, share, by):
     """A vector whose numbers, or the largest share of them, become the mean or median of all."""
     size = abs(vector) if by == "magnitude" else vector
-    n = int(share * len(vector))
+    n = int(share * len(vector) + 1e-9)
     new = vector.copy()
-    new[np.argsort(-size)[:n]] = middle(vector)
+    new[np.argsort(-size, kind="stable")[:n]] = middle(vector)
     return new
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -97,7 +98,7 @@ class Case:
     seed: int
     text: int
 
-    @property
+    @cached_property
     def rng(self) -> np.random.Generator:
         """Random numbers that depend on seed, layer and text alone."""
         return np.random.default_rng([self.seed, self.layer, self.text])

@@ -14,6 +14,7 @@ from torch import Tensor
 from microtome.errors import MicrotomeError
 from microtome.interventions.cases import Branch, Case, Cases, Text, of_layer
 from microtome.interventions.declaration import Change, Vector
+from microtome.sites import SITES
 
 #: The axis of the chosen values that each name means; heads where there are some.
 _AXES = {"tokens": 0, "heads": 1, "neurons": -1}
@@ -57,25 +58,36 @@ class Changes:
             MicrotomeError: a change that does not fit the values, or returns another shape.
         """
         case = branch.at(layer)
-        where = self._where(branch.text, case, values)
+        where = self._where(values, case, self._cases.chosen(branch.text, case.position))
         chosen = values[where]
         if not chosen.numel():
             return len(values)
         found = self._changed(chosen, branch, case, clean)
-        if found.shape != chosen.shape:
+        if not isinstance(found, Tensor) or found.shape != chosen.shape:
+            what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise MicrotomeError(
-                f"the change returns {tuple(found.shape)} for values of {tuple(chosen.shape)}; "
-                "return one for each"
+                f"the change returns {what} for values of {tuple(chosen.shape)}; return a tensor "
+                "with one for each"
             )
         values[where] = found.to(values.dtype)
         return int(where[0].flatten()[0])
 
-    def _where(self, text: Text, case: Case, values: Tensor) -> tuple[Tensor, ...]:
-        """The chosen places, as an index for each axis of the values that spans them all."""
-        axes = [self._cases.chosen(text, case.position)]
-        if values.ndim == 3:
-            axes.append(self._cases.heads(case))
-        axes.append(self._cases.neurons(case))
+    def _where(
+        self, values: Tensor, case: Case, positions: np.ndarray | None = None
+    ) -> tuple[Tensor, ...]:
+        """The chosen places, as an index for each axis of the values that spans them all.
+
+        Args:
+            values: at the site, of a text; or without tokens, if there are no positions.
+            case: the case.
+            positions: of the chosen tokens.
+        """
+        dimensions = SITES[self._cases.intervention.site]
+        axes = [self._cases.neurons(case)]
+        if len(dimensions) == 2:
+            axes.insert(0, self._cases.heads(case))
+        if positions is not None:
+            axes.insert(0, positions)
         chosen = [
             np.arange(size) if axis is None else axis
             for axis, size in zip(axes, values.shape, strict=True)
@@ -108,7 +120,7 @@ class Changes:
     def _of_text(self, text: Text, case: Case, clean: CleanValues) -> Tensor:
         """What the case would choose of another text, in the clean run."""
         values = clean[text.number]
-        return values[self._where(text, case, values)]
+        return values[self._where(values, case, self._cases.chosen(text, case.position))]
 
     def _vector(self, values: Tensor, case: Case, clean: CleanValues) -> Tensor | float:
         """What is added, as one value for all tokens or as one for each place in a token."""
@@ -122,16 +134,11 @@ class Changes:
             ]
             whole = means[0] - means[1]
         else:
-            whole = torch.from_numpy(np.ascontiguousarray(of_layer(vector, case.layer).values))
+            dimensions = SITES[self._cases.intervention.site]
+            ordered = of_layer(vector, case.layer).transpose(*dimensions)
+            whole = torch.from_numpy(np.ascontiguousarray(ordered.values))
         whole = whole.to(values.device, values.dtype)
-        axes = [self._cases.neurons(case)]
-        if whole.ndim == 2:
-            axes.insert(0, self._cases.heads(case))
-        chosen = [
-            np.arange(size) if axis is None else axis
-            for axis, size in zip(axes, whole.shape, strict=True)
-        ]
-        return whole[np.ix_(*chosen)]
+        return whole[self._where(whole, case)]
 
     def _patched(self, branch: Branch, case: Case, clean: CleanValues) -> Tensor:
         """The values of the giving text, token by token."""
@@ -142,42 +149,31 @@ class Changes:
             positions = np.full(len(positions), change.position % theirs)
         elif change.align == "end":
             positions = positions - mine + theirs
-        if positions.min() < 0 or positions.max() >= theirs:
-            raise MicrotomeError(
-                f"text {giver.number} has {theirs} tokens and none to patch into some of text "
-                f"{branch.text.number}; name tokens that both have"
-            )
         values = clean[giver.number]
-        where = list(self._where(branch.text, case, clean[giver.number]))
-        where[0] = torch.from_numpy(positions).to(values.device).reshape(where[0].shape)
-        return values[tuple(where)]
+        return values[self._where(values, case, positions)]
 
     def _averaged(self, values: Tensor, case: Case, clean: CleanValues) -> Tensor:
         """Their mean or median along some axes; of the largest alone, if it is asked."""
         change = self._change
         axes = [_AXES[axis] % values.ndim for axis in change.over if axis != "texts"]
+        among = values
         if "texts" in change.over:
             others = [self._of_text(text, case, clean) for text in self._cases.texts]
-            if 0 in axes:
+            if 0 in axes:  # of all tokens of all texts
                 among = torch.cat(others)
-            elif len({len(other) for other in others}) == 1:
-                among, axes = torch.stack(others), [0, *(axis + 1 for axis in axes)]
             else:
-                raise MicrotomeError(
-                    "change: the texts have unequal numbers of chosen tokens; take `[texts, "
-                    "tokens]` for one value over all of them, or choose as many in each"
-                )
-        else:
-            among = values
+                among, axes = torch.stack(others), [0, *(axis + 1 for axis in axes)]
         middle = _middle(change.kind, among, axes)
-        if "texts" in change.over and 0 in axes and middle.ndim > values.ndim:
+        if middle.ndim > values.ndim:
             middle = middle.squeeze(0)
         changed = middle.expand_as(values)
         if case.amount == 1.0:
             return changed
         flat, back = _flattened(values, axes)
         highest = flat.abs() if change.by == "magnitude" else flat
-        which = highest.topk(int(case.amount * flat.shape[-1]), dim=-1).indices
+        # A share such as 0.58 of 50 would be 28.999….
+        n = int(case.amount * flat.shape[-1] + 1e-9)
+        which = highest.sort(dim=-1, descending=True, stable=True).indices[..., :n]
         replaced, _ = _flattened(changed, axes)
         return back(flat.scatter(-1, which, replaced.gather(-1, which)))
 

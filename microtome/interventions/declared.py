@@ -44,6 +44,7 @@ def declared(entry: Mapping[str, Any]) -> Intervention:
             ignored.
     """
     _known((), entry, KEYS)
+    entry = {key: _plain(value) for key, value in entry.items()}
     for key in ("site", "change", "read"):
         if key not in entry:
             raise DeclarationError(
@@ -77,16 +78,49 @@ def declared(entry: Mapping[str, Any]) -> Intervention:
         raise DeclarationError(
             ("each",), "has pair, but only `patch` has pairs of texts; take it out"
         )
+    tokens = _tokens(("tokens",), entry.get("tokens", "all"))
+    _refuse_single(change, each, heads, neurons, tokens)
     return Intervention(
         site=site,
         each=each,
         layers=_layers(("layers",), entry.get("layers", "all")),
         heads=heads,
         neurons=neurons,
-        tokens=_tokens(("tokens",), entry.get("tokens", "all")),
+        tokens=tokens,
         change=change,
         read=_read(entry["read"]),
     )
+
+
+def _plain(value: Any) -> Any:
+    """What numpy and Python write in other ways than a config does, as a config does."""
+    if isinstance(value, Mapping) and not hasattr(value, "dims"):
+        return {key: _plain(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(held) for held in value]
+    if isinstance(value, range):
+        return list(value)
+    if hasattr(value, "tolist") and not hasattr(value, "dims"):  # a config's check knows no numpy
+        return value.tolist()
+    return value
+
+
+def _refuse_single(
+    change: Change, each: tuple[str, ...], heads: Chosen, neurons: Any, tokens: Tokens
+) -> None:
+    """Refuse a change along axes of which a case has one value: nothing would change."""
+    one_token = tokens.kind == "last" or (len(tokens.positions) == 1 and not tokens.onwards)
+    single = {
+        "tokens": "position" in each or one_token,
+        "heads": "head" in each or (isinstance(heads, tuple) and len(heads) == 1),
+        "neurons": isinstance(neurons, tuple) and ("neurons" in each or len(neurons) == 1),
+    }
+    along = ("tokens",) if change.kind == "project" else change.over
+    if along and all(single.get(axis, False) for axis in along):
+        raise DeclarationError(
+            ("change", change.kind),
+            f"changes nothing along {' and '.join(along)}, of which each case has one; choose more",
+        )
 
 
 def _with_heads() -> str:
@@ -149,8 +183,6 @@ def _whole(value: Any, least: int) -> bool:
 
 def _numbers(keys: tuple[str, ...], value: Any, least: int, wanted: str) -> tuple[int, ...]:
     """Whole numbers, each once."""
-    if hasattr(value, "tolist"):  # a numpy array; a config's check does without numpy
-        value = value.tolist()
     if isinstance(value, list | tuple | range) and value and all(_whole(n, least) for n in value):
         return tuple(_once(keys, map(int, value)))
     raise DeclarationError(keys, f"wants {wanted}; has {_shown(value)}")
@@ -180,7 +212,7 @@ def _from_statistic(keys: tuple[str, ...], value: Any) -> Any:
                 f"wants a statistic's variable, as in t_tests.significant; has {_shown(value)}",
             )
         return Reference(statistic, variable)
-    return value if hasattr(value, "dims") else None
+    return value if hasattr(value, "dims") and hasattr(value, "dtype") else None
 
 
 def _neurons(value: Any) -> Chosen | dict[str, Chosen]:
@@ -435,7 +467,7 @@ def _read(value: Any) -> Read:
         raise DeclarationError(("read", "loss"), f"wants true; has {_shown(loss)}")
     sites = {site: _site_read(("read", site), value[site]) for site in SITES if site in value}
     if (
-        len({read.tokens for read in sites.values()} | set()) > 1
+        len({read.tokens for read in sites.values()}) > 1
         or len({r.layers for r in sites.values()}) > 1
     ):
         raise DeclarationError(

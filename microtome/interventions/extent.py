@@ -26,7 +26,8 @@ def extent(
     Returns:
         `branches`: how many changed texts join the sweep, by the block that they join it at and
         their number of tokens; `predicted`: of each text the tokens whose predictions are
-        computed, at most; `kept`: the numbers that are kept of each text, at most.
+        computed, at most; `kept`: the numbers that are kept of each text, at most; `beside`: the
+        numbers that are held of each text in the clean run, at most.
     """
     change, each = intervention.change, intervention.each
     layers = intervention.layers or range(sizes["n_layers"])
@@ -44,8 +45,11 @@ def extent(
             branches[first, length] += count
     longest, read = max(texts), intervention.read
     predicted = _count(read.tokens, longest) if read.predictions else 0
+    sites = {*read.sites, intervention.site}
+    widths = sum(prod(sizes[dimension] for dimension in SITES[site]) for site in sites)
     return {
         "branches": branches,
+        "beside": max(lengths) * widths + predicted * sizes["d_vocab"] * ("kl" in read.predictions),
         "predicted": longest if read.loss else predicted,
         "kept": predicted * _per_token(intervention, sizes)
         + read.loss

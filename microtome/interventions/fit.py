@@ -6,7 +6,7 @@ take their places are judged. Nothing here imports torch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
+from math import inf, prod
 from typing import TYPE_CHECKING, Any
 
 from microtome.errors import MicrotomeError
@@ -172,20 +172,23 @@ def fit_texts(intervention: Intervention, columns: "Mapping[str, ArrayLike]") ->
                 )
 
 
-def fit_targets(intervention: Intervention, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Refuse targets that are not one token of the model.
+def fit_targets(
+    intervention: Intervention, tokenizer: "PreTrainedTokenizerBase | None"
+) -> list[int]:
+    """The token ids of the targets; none of those that only the clean run tells.
 
     Raises:
-        DeclarationError: there is such a target.
+        DeclarationError: a target that is not one token of the model.
     """
     from microtome.texts.tokens import target_id  # numpy, as above
 
     targets = intervention.read.targets
-    for target in targets if isinstance(targets, tuple) else ():
-        try:
-            target_id(tokenizer, target)
-        except MicrotomeError as error:
-            raise DeclarationError(("read", "targets"), str(error)) from None
+    if targets == "clean":
+        return []
+    try:
+        return [target_id(tokenizer, text) for text in targets]
+    except MicrotomeError as error:
+        raise DeclarationError(("read", "targets"), str(error)) from None
 
 
 def _tokens(
@@ -226,7 +229,13 @@ def _fit_dimensions(
     keys: Keys, values: Any, wanted: Mapping[str, int], layers: Sequence[int]
 ) -> None:
     """Judge the dimensions of a statistic's variable; it may have `layer` besides."""
+    if values.dtype.kind not in "biuf" or not (abs(values) < inf).all():
+        raise DeclarationError(keys, "wants numbers; has others, NaN or infinity")
     found = dict(zip(values.dims, values.shape, strict=True))
+    for name in found:
+        labels = values[name].values.tolist() if name in values.coords else []
+        if len(set(labels)) < len(labels) or (name != "layer" and labels != sorted(labels)):
+            raise DeclarationError(keys, f"has {name} twice, or in another order than the model")
     n_layers = found.pop("layer", None)
     if found != wanted:
         said = [" × ".join(f"{name} ({n})" for name, n in of.items()) for of in (wanted, found)]

@@ -1,6 +1,6 @@
 """The outcome of an intervention: what is read of every case and of the clean run, as a dataset."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from microtome.interventions.cases import Branch, Cases
 from microtome.interventions.declaration import SiteRead, Tokens
 from microtome.sites import DIMENSIONS
-from microtome.texts.tokens import target_id, token_text
+from microtome.texts.tokens import token_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -86,6 +86,7 @@ class Outcome:
         sizes: Mapping[str, int],
         columns: Mapping[str, ArrayLike],
         tokenizer: "PreTrainedTokenizerBase | None",
+        target_ids: Sequence[int] = (),
     ) -> None:
         """Make room for what the intervention reads.
 
@@ -94,9 +95,7 @@ class Outcome:
             sizes: the model's dimensions.
             columns: the token table's columns by name, (token,) each.
             tokenizer: the model's own, where targets or the highest are read.
-
-        Raises:
-            MicrotomeError: a target that is not one token.
+            target_ids: the token ids of the targets, unless these are the clean run's.
         """
         self._cases, self._columns, self._tokenizer = cases, columns, tokenizer
         self._asked = asked = cases.intervention.read
@@ -108,11 +107,10 @@ class Outcome:
         self._arrays: dict[str, np.ndarray] = {}
         self._dims: dict[str, tuple[str, ...]] = {}
         self._targets: dict[int, Tensor] = {}  # of each run, (token, target)
-        self._clean: dict[int, Tensor] = {}  # the clean run's log-probabilities, (token, d_vocab)
-        if asked.targets and asked.targets != "clean":
-            ids = torch.tensor([target_id(tokenizer, text) for text in asked.targets])
+        self._clean: dict[int, Tensor] = {}  # the clean run's logits, (token, d_vocab)
+        if target_ids:
             for run, positions in enumerate(self.predicted.positions):
-                self._targets[run] = ids.expand(len(positions), -1)
+                self._targets[run] = torch.tensor(target_ids).expand(len(positions), -1)
         self._varying = dict(zip(cases.coordinates, cases.shape, strict=True))
         self._make_room(sizes)
 
@@ -202,7 +200,7 @@ class Outcome:
         for name, values in self._of_prediction(run, logits).items():
             self._arrays[f"clean_{name}"][place] = values
         if "kl" in self._asked.predictions:
-            self._clean[run] = logits.double().log_softmax(dim=-1)
+            self._clean[run] = logits.clone()
 
     def take_prediction(self, branch: Branch, logits: Tensor) -> None:
         """Take the logits of a branch, (token, d_vocab)."""
@@ -210,9 +208,11 @@ class Outcome:
         for name, values in self._of_prediction(branch.run, logits).items():
             self._arrays[name][place] = values
         if "kl" in self._asked.predictions:
-            clean = self._clean[branch.run]
             # In float32, the smallest divergences would be rounding alone.
-            kl = (clean.exp() * (clean - logits.double().log_softmax(dim=-1))).sum(dim=-1)
+            clean, changed = (
+                each.double().log_softmax(dim=-1) for each in (self._clean[branch.run], logits)
+            )
+            kl = (clean.exp() * (clean - changed)).sum(dim=-1)
             self._arrays["kl"][place] = _numpy(kl)
 
     def _of_prediction(self, run: int, logits: Tensor) -> dict[str, np.ndarray]:
@@ -256,7 +256,11 @@ class Outcome:
             pairs = np.array(self._cases.intervention.change.pairs)
             coordinates |= {"receiver": ("pair", pairs[:, 0]), "giver": ("pair", pairs[:, 1])}
         if self._asked.predictions:
-            coordinates |= self.predicted.coordinates(self._columns, "")
+            of_tokens = self.predicted.coordinates(self._columns, "")
+            # Beside the dimension of that name, the column has another one.
+            if "position" in coordinates and "position" in of_tokens:
+                of_tokens["token_position"] = of_tokens.pop("position")
+            coordinates |= of_tokens
         if self._asked.sites:
             coordinates["read_layer"] = ("read_layer", np.array(self.read_layers))
             coordinates |= self.read.coordinates(self._columns, "read_")

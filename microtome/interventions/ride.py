@@ -88,7 +88,8 @@ class Ride:
         predicts = self._asked.predictions or self._asked.loss
         self.stop = model.sizes["n_layers"] if predicts else max(outcome.read_layers) + 1
         # On a GPU the order of sums depends on how many rows there are.
-        self._sharing = Sharing(model.blocks) if model.device.type == "cpu" else None
+        shares = model.device.type == "cpu" and model.is_causal()
+        self._sharing = Sharing(model.blocks) if shares else None
         self._late_layers = frozenset(taps[site].path for site in LATE if site in taps)
         self._calls: dict[tuple[int, ...], list[Call]] = {}
         self._shared_tensors = SharedTensors()
@@ -304,7 +305,7 @@ class Ride:
         ):
             call = self._calls_of(riding, rows)[layer]
             left = self._model.run_block(layer, weights, hidden, call)
-        if needed is not None and self._sharing.causal:
+        if needed is not None:
             unreached = np.arange(left.shape[1]) < riding.reach[rows, None]
             clean_left = riding.texts.hidden[riding.which[rows]]
             left = torch.where(torch.from_numpy(unreached)[..., None], clean_left, left)

@@ -65,10 +65,10 @@ def intervene(
     model = MappedModel(checkpoint, dtype, found_device(device))
     fit_model(intervention, model.sizes, taps, model.config.model_type)
     fit_texts(intervention, columns)
-    fit_targets(intervention, tokenizer)
+    target_ids = fit_targets(intervention, tokenizer)
     texts = texts_of(columns)
     cases = Cases(intervention, model.sizes, texts)
-    outcome = Outcome(cases, model.sizes, columns, tokenizer)
+    outcome = Outcome(cases, model.sizes, columns, tokenizer, target_ids)
     ride = Ride(model, cases, outcome, taps, batch_size)
     predictions = Predictions(model, outcome, intervention.read)
     # Nothing is read of those that join later.

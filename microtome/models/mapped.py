@@ -150,6 +150,13 @@ class MappedModel:
         self._run_without_blocks(ids, ask)
         return answers[0]
 
+    def is_causal(self) -> bool:
+        """Whether the first block gives a token the same values whatever follows it."""
+        ids = torch.tensor([[1, 2], [1, 3]])
+        hidden, calls = self.record(ids, 1)
+        left = self.run_block(0, self.block_weights(0), hidden, calls[0])
+        return torch.equal(left[0, 0], left[1, 0])
+
     def finish(self, ids: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Run what comes after the blocks.
 

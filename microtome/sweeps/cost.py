@@ -179,6 +179,7 @@ def intervention(
     *,
     predicted: int,
     kept: int,
+    beside: int,
     batch_size: int,
     threads: int,
     dtype: str = "float32",
@@ -192,6 +193,7 @@ def intervention(
             their number of tokens.
         predicted: tokens of each text whose predictions are computed, at most.
         kept: numbers that are kept of each changed text, at most.
+        beside: numbers that are held of each text in the clean run, at most.
         batch_size: texts per batch, at most.
         threads: threads that compute.
         dtype: the numbers that are computed with.
@@ -217,7 +219,7 @@ def intervention(
             *(model, sum(lengths) + held * longest, inside, longest),
             *(min(rows * predicted, PREDICTED + predicted), dtype),
         )
-        + MARGIN * SECTIONS * disk,
+        + MARGIN * (SECTIONS * disk + 4 * beside * len(lengths)),
         disk=disk,
         seconds=START + read / READ + operations / (COMPUTE * threads) + disk / WRITE,
     )

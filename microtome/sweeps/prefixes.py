@@ -7,7 +7,8 @@ they need to compute only those 38. Likewise, an intervention reaches no token b
 that it changes.
 
 Both assumptions are tested as the model runs. At the first use of each layer of a block, tokens of
-one class have to arrive with equal values: elsewhere the model is not causal, and all is computed.
+one class have to arrive with equal values: elsewhere the model is not causal, and all is computed
+(an intervention asks `MappedModel.is_causal` before, since it fills in what it did not compute).
 The first layer of each shape computes all tokens as well as the distinct ones. Only if their bits
 agree, layers of that shape compute the distinct ones alone.
 """
@@ -95,9 +96,6 @@ class Sharing:
     """Makes a module's layers compute once what tokens share.
 
     The results are bit for bit those of computing all tokens.
-
-    Attributes:
-        causal: whether tokens of one class have had equal values wherever they were compared.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -106,7 +104,7 @@ class Sharing:
         self._late: Distinct | None = None
         self._late_layers: frozenset[str] = frozenset()
         self._steady = False
-        self.causal = True
+        self._causal = True
         self._seen: set[str] = set()
         # Whether distinct rows have the same bits alone as among all rows, by the kind and shape
         # of the layer.
@@ -165,12 +163,12 @@ class Sharing:
                 if self._steady
                 else forward(values)
             )
-        if not self.causal or self._exact.get(kind) is False:
+        if not self._causal or self._exact.get(kind) is False:
             return forward(values)
         if name not in self._seen and len(distinct.first) < len(rows):
             self._seen.add(name)
             if not torch.equal(rows[distinct.first][distinct.which], rows):
-                self.causal = False
+                self._causal = False
                 return forward(values)
         own = self._late if self._late and name in self._late_layers else distinct
         if own is distinct and not distinct.worthwhile:

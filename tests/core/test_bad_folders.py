@@ -34,11 +34,11 @@ FOLDERS = {
     ),
     "empty": (
         study(""),
-        f"{FILE}: wants the keys source, stimuli, statistics, figures and tables; has null",
+        f"{FILE}: wants the keys source, stimuli, interventions, statistics, ",
     ),
     "a_list": (
         study("- a\n"),
-        f"{FILE}: wants the keys source, stimuli, statistics, figures and tables; ",
+        f"{FILE}: wants the keys source, stimuli, interventions, statistics, ",
     ),
     "unknown_key": (
         study("source: x\nfigurs: {}\n"),
@@ -46,7 +46,7 @@ FOLDERS = {
     ),
     "models_in_it": (
         study("source: x\nmodels: [smollm2-135m]\n"),
-        f"{FILE}: models: unknown key; known: source, stimuli, statistics, figures, tables",
+        f"{FILE}: models: unknown key; known: source, stimuli, interventions, statistics, figures",
     ),
     "no_source": (study("figures: {}\n"), f"{FILE}: the key 'source' is missing"),
     "nothing_as_source": (study("source:\n"), f"{FILE}: source: wants where the study comes from"),
@@ -157,7 +157,7 @@ def test_a_study_that_cannot_be_made_is_refused_in_one_line(tmp_path, name):
 def test_a_study_that_is_only_read_is_checked_too(tmp_path):
     files = study("- a\n")
     config = "studies: {category_selectivity: {figures: {masks: {reads: {word_pairs: mine.a}}}}}"
-    says = (f"{FILE}: wants the keys source, stimuli, statistics, figures and tables; has",)
+    says = (f"{FILE}: wants the keys source, stimuli, interventions, statistics, ",)
     assert_refused(tmp_path, Case(config, says, files))
 
 

@@ -192,7 +192,7 @@ def test_as_many_rows_are_held_as_two_blocks_have_weights():
 
 def test_an_intervention_costs_its_changed_texts(monkeypatch):
     model = cost.Model(SIZES, block=10_000, stored=4, masks=0)
-    settings = {"predicted": 1, "kept": 128, "batch_size": 4, "threads": 1}
+    settings = {"predicted": 1, "kept": 128, "beside": 0, "batch_size": 4, "threads": 1}
 
     def needed(branches, **more):
         return cost.intervention(model, [10], branches, **settings | more)
@@ -203,6 +203,7 @@ def test_an_intervention_costs_its_changed_texts(monkeypatch):
     assert first.disk == last.disk == 1001 * 128 * 4
     more = needed({(0, 10): 2000})
     assert more.memory > first.memory
+    assert needed({(0, 10): 1000}, beside=10**9).memory > 4e9
     # Where not all are held at once, the weights are read again.
     monkeypatch.setattr(cost, "ROWS", 100 * 10 * 16 * 4)
     again = needed({(0, 10): 1000})

@@ -624,3 +624,26 @@ def test_what_is_read():
         },
     )
     assert declared(reading(logits="last", targets="clean")).read.targets == "clean"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"change": {"mean": "tokens"}, "each": ["layer", "position"]},
+        {"change": {"permute": "heads"}, "each": ["head"]},
+        {"change": {"permute": ["heads", "tokens"]}, "heads": [2], "tokens": "last"},
+        {"change": {"median": "neurons"}, "neurons": [3]},
+        {"change": {"project": 1}, "tokens": [-1]},
+    ],
+)
+def test_a_change_along_axes_of_one_value_is_refused(keys):
+    with pytest.raises(DeclarationError, match=r"changes nothing along .*; choose more"):
+        declared(with_(**keys))
+
+
+def test_what_numpy_and_python_write_otherwise():
+    plain = {"layers": [1, 2], "tokens": [0, 3], "each": ["amount"]}
+    plain |= {"change": {"scale": [0.0, 0.5, 1.0]}, "read": {"z": {"layers": [1, 2]}}}
+    other = {"layers": np.array([1, 2]), "tokens": (0, np.int64(3)), "each": ("amount",)}
+    other |= {"change": {"scale": np.linspace(0, 1, 3)}, "read": {"z": {"layers": range(1, 3)}}}
+    assert declared(with_(**other)) == declared(with_(**plain))

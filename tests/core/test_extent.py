@@ -48,7 +48,21 @@ SILENCE = {"site": "z", "change": "zero", "read": {"logits": "last"}}
 )
 def test_how_many_changed_texts_an_intervention_has(keys, branches, predicted, kept):
     found = extent(declared(SILENCE | keys), SIZES, [5, 7])
+    del found["beside"]
     assert found == {"branches": branches, "predicted": predicted, "kept": kept}
+
+
+@pytest.mark.parametrize(
+    ("keys", "beside"),
+    [
+        ({}, 7 * 16),
+        ({"read": {"logits": "last", "post": "last"}}, 7 * (16 + 64)),
+        ({"site": "post", "read": {"kl": "all", "post": "last"}}, 7 * 64 + 7 * 128),
+    ],
+)
+def test_what_is_held_of_the_clean_run(keys, beside):
+    """The values of a layer at the changed and the read sites, and the logits for divergences."""
+    assert extent(declared(SILENCE | keys), SIZES, [5, 7])["beside"] == beside
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,16 @@ def test_what_a_model_can_serve(keys):
             "wants a variable of true and false, or of 1 and 0",
         ),
         (
+            {"heads": xr.DataArray(np.eye(4)[0], {"n_heads": [3, 2, 1, 0]})},
+            "heads",
+            "has n_heads twice, or in another order than the model",
+        ),
+        (
+            {"change": {"add": 1, "vector": xr.DataArray([[np.nan] * 4] * 4, dims=("a", "b"))}},
+            "change.vector",
+            "wants numbers; has others, NaN or infinity",
+        ),
+        (
             {"heads": xr.DataArray(np.ones(3, bool), dims="site")},
             "heads",
             "wants the dimensions n_heads (4); has site (3)",

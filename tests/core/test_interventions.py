@@ -221,7 +221,7 @@ def test_the_turns_leave_nothing_out():
     }
 
 
-@pytest.mark.parametrize(("name", "site", "change", "read"), turns())
+@pytest.mark.parametrize(("name", "site", "change", "read"), list(turns()))
 def test_every_change(check, hooked, name, site, change, read):
     change = with_vector((CHANGES | ACROSS_HEADS)[change], hooked(name), site)
     check(name, at_site(site, change, read=read, layers=[1, 3]))
@@ -749,7 +749,7 @@ MISFITS = {
     ),
     "heads_that_are_no_choice": (
         "gpt2",
-        at_site("z", "zero", heads=xr.DataArray(np.ones(4), dims="n_heads")),
+        at_site("z", "zero", heads=xr.DataArray(np.full(4, 0.5), dims="n_heads")),
         "heads",
     ),
     "neurons_of_another_site": (
@@ -796,3 +796,49 @@ def test_noise_of_one_value_s_own_sd_is_refused(checkpoints):
     one = at_site("mlp_out", change, neurons=[3], tokens="last")
     with pytest.raises(MicrotomeError, match="one value has no standard deviation"):
         swept(checkpoints["gpt2"], one)
+
+
+def test_positions_are_those_that_are_changed(checkpoints):
+    """The token table has a column of that name too, which then has another one."""
+    position = np.concatenate([np.arange(len(text)) for text in TEXTS])
+    entry = at_site("q", "zero", each=["position"], tokens=[1, 2], read={"logits": "last"})
+    found = swept(checkpoints["gpt2"], entry, TABLE | {"position": position})
+    assert found.position.dims == ("position",) and found.position.values.tolist() == [1, 2]
+    assert found.token_position.values.tolist() == [len(text) - 1 for text in TEXTS]
+
+
+def test_a_vectors_dimensions_may_stand_in_any_order(checkpoints):
+    vector = xr.DataArray(np.arange(24.0).reshape(4, 6), dims=("n_heads", "d_head"))
+    entries = [
+        at_site("q", {"add": 0.1, "vector": given}) for given in (vector, vector.transpose())
+    ]
+    one, other = (swept(checkpoints["gpt2"], entry) for entry in entries)
+    xr.testing.assert_identical(one, other)
+
+
+@pytest.mark.parametrize("site", ["z", "resid_post"])
+def test_where_attention_looks_ahead(tmp_path, site):
+    """Gemma 3 can be made to: then a change reaches the tokens before it too."""
+    checkpoint = build(tmp_path, "gemma3", use_bidirectional_attention=True)
+    read = {"logits": [0, -1]}
+    entry = at_site(site, "zero", layers=[1], tokens="last", each=[], read=read)
+    table = columns([TEXTS[0]])
+    model = Hooked(load(checkpoint), "gemma3")
+    assert_equal(swept(checkpoint, entry, table), intervened(model, table, entry))
+
+
+def test_a_changes_random_numbers_go_on(checkpoints):
+    drawn = []
+
+    def draw(values, case):
+        drawn.append((case.rng.normal(), case.rng.normal()))
+        return values
+
+    swept(checkpoints["gpt2"], at_site("z", draw))
+    assert all(first != second for first, second in drawn)
+
+
+@pytest.mark.parametrize("found", [None, 1.0, np.ones(3)])
+def test_a_change_that_returns_no_tensor_is_told_in_one_line(checkpoints, found):
+    with pytest.raises(MicrotomeError, match="return a tensor"):
+        swept(checkpoints["gpt2"], at_site("z", lambda values, case: found))
