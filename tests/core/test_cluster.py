@@ -68,7 +68,7 @@ def submitted(slurm, tmp_path_factory, model, request):
 def unswept(local: Clone, folder: Path) -> Clone:
     """The local run up to its token tables: what is left to do is submitted, or reads that."""
     clone = local.copy(folder / "clone")
-    for kind in ("activations", "statistics", "figures", "tables"):
+    for kind in ("activations", "interventions", "statistics", "figures", "tables"):
         shutil.rmtree(clone.product(kind))
     return clone
 
@@ -121,10 +121,11 @@ def test_jobs_ask_for_what_their_model_needs(submitted):
         cost.model(manifest), lengths, ["ln2_out", "mlp_out"], [1], batch_size=4, threads=1
     )
     assert asked[TEXTS_SWEEP]["MinMemoryNode"] == f"{needed.mem_mb()}M"
-    # One text of 8 tokens, changed in each of 3 blocks, and a number kept of each.
+    # One text of 8 tokens, changed in each of 3 blocks, and a number kept of each; beside them the
+    # residual stream of the text in the clean run.
     needed = cost.intervention(
         *(cost.model(manifest), [8], {(layer, 8): 1 for layer in range(3)}),
-        **{"predicted": 1, "kept": 1, "batch_size": 4, "threads": 1},
+        **{"predicted": 1, "kept": 1, "beside": 8 * 24, "batch_size": 4, "threads": 1},
     )
     assert asked[SCALING]["MinMemoryNode"] == f"{needed.mem_mb()}M"
 
