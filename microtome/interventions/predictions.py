@@ -1,11 +1,12 @@
 """The predictions after some rows: final norm and head, on the tokens that are read alone."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from microtome.interventions.cases import Branch
 from microtome.interventions.declaration import Read
 from microtome.interventions.outcome import Outcome
 from microtome.models.mapped import MappedModel
@@ -14,7 +15,7 @@ from microtome.sweeps.prefixes import STEADY
 
 #: A row after the last block: what it is called, the number of its text among those that are
 #: changed, its token ids (position,) and its hidden state (position, d_model).
-Row = tuple[Any, int, Tensor, Tensor]
+Row = tuple[int | Branch, int, Tensor, Tensor]
 
 
 class Predictions:
@@ -24,31 +25,30 @@ class Predictions:
         """Take the model, what receives the predictions, and what is read of them."""
         self._model, self._outcome, self._asked = model, outcome, asked
 
-    def take_clean(self, rows: Iterable[Row]) -> None:
-        """Hand on what is predicted in the clean run; each row is called by its text's number."""
-        self._take(rows, self._outcome.take_clean_prediction, self._outcome.take_clean_loss)
-
     def take(self, rows: Iterable[Row]) -> None:
-        """Hand on what is predicted after branches; each row is called by its branch."""
-        self._take(rows, self._outcome.take_prediction, self._outcome.take_loss)
+        """Hand on what is predicted after rows.
 
-    def _take(
-        self,
-        rows: Iterable[Row],
-        take_prediction: Callable[[Any, Tensor], None],
-        take_loss: Callable[[Any, float], None],
-    ) -> None:
-        rows = list(rows)
+        Args:
+            rows: those of the clean run, called by the numbers of their texts, before the branches,
+                called by themselves.
+        """
+        rows, outcome = list(rows), self._outcome
         if self._asked.predictions:
-            at = self._outcome.predicted.positions
+            at = outcome.predicted.positions
             read = ((key, ids[at[run]], hidden[at[run]]) for key, run, ids, hidden in rows)
             for key, logits in self._logits(read):
-                take_prediction(key, logits)
+                if isinstance(key, Branch):
+                    outcome.take_prediction(key, logits)
+                else:
+                    outcome.take_clean_prediction(key, logits)
         if self._asked.loss:
             read = (((key, ids[1:]), ids[:-1], hidden[:-1]) for key, _, ids, hidden in rows)
             for (key, next_ids), logits in self._logits(read):
-                loss = torch.nn.functional.cross_entropy(logits, next_ids.to(logits.device))
-                take_loss(key, loss.item())
+                loss = torch.nn.functional.cross_entropy(logits, next_ids.to(logits.device)).item()
+                if isinstance(key, Branch):
+                    outcome.take_loss(key, loss)
+                else:
+                    outcome.take_clean_loss(key, loss)
 
     def _logits(self, wanted: Iterable[tuple[Any, Tensor, Tensor]]) -> Iterator[tuple[Any, Tensor]]:
         """The logits after some tokens, (n, d_vocab), float32.

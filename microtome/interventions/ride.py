@@ -88,7 +88,7 @@ class Ride:
         predicts = self._asked.predictions or self._asked.loss
         self.stop = model.sizes["n_layers"] if predicts else max(outcome.read_layers) + 1
         # On a GPU the order of sums depends on how many rows there are.
-        shares = model.device.type == "cpu" and model.is_causal()
+        shares = model.device.type == "cpu" and model.is_causal
         self._sharing = Sharing(model.blocks) if shares else None
         self._late_layers = frozenset(taps[site].path for site in LATE if site in taps)
         self._calls: dict[tuple[int, ...], list[Call]] = {}
@@ -118,11 +118,10 @@ class Ride:
                 distinct = Distinct(texts.classes[rows])
                 texts.calls.append((rows, self._shared_tensors.of(calls), distinct))
             texts.hidden = torch.cat(hidden)
-            of_one, of_two = (
-                self._model.record(texts.ids[:1].expand(n, -1), self.stop)[1] for n in (1, 2)
-            )
-            if [call.shapes() for call in of_one] == [call.shapes() for call in of_two]:
-                texts.any_calls = of_one
+            other = 1 if len(texts.ids[rows]) > 1 else 2
+            of_others = self._model.record(texts.ids[:1].expand(other, -1), self.stop)[1]
+            if [call.shapes() for call in calls] == [call.shapes() for call in of_others]:
+                texts.any_calls = of_others
             found.append(texts)
         return found
 

@@ -82,7 +82,5 @@ def intervene(
         for number, group in enumerate(groups):
             for _ in ride.blocks(group, firsts[number + 1]):
                 bar.update()
-            if not number:
-                predictions.take_clean(ride.clean_rows())
-            predictions.take(ride.branch_rows())
+            predictions.take([*([] if number else ride.clean_rows()), *ride.branch_rows()])
     return outcome.dataset()

@@ -59,7 +59,7 @@ class MappedModel:
         self._tables = set(tables)
         for module in tables.values():
             module.register_forward_hook(lambda module, args, output: output.to(self.dtype))
-        self._returns_tuple: bool | None = None
+        self._first_block: tuple[bool, bool] | None = None
         self._around: dict[str, dict[str, Tensor]] = {}
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
@@ -111,15 +111,14 @@ class MappedModel:
             MicrotomeError: a model that takes more of a block than its hidden state, or whose
                 hidden state has other dimensions.
         """
-        if self._returns_tuple is None:
-            self._returns_tuple = self._ask_first_block(ids[:1, :1])
+        returns_tuple, _ = self._ask_first_block()
         seen: list[tuple[Tensor, Call]] = []
 
         def note(hidden: Tensor, call: Call) -> Any:
             seen.append((hidden, call))
             if len(seen) == n_blocks:
                 raise Stop
-            return (hidden,) if self._returns_tuple else hidden
+            return (hidden,) if returns_tuple else hidden
 
         try:
             self._run_without_blocks(ids, note)
@@ -138,24 +137,30 @@ class MappedModel:
             )
         return hidden, [call for _, call in seen]
 
-    def _ask_first_block(self, ids: Tensor) -> bool:
-        """Whether a block returns a tuple: this varies by family and version of transformers."""
-        answers = []
+    @torch.no_grad()
+    def _ask_first_block(self) -> tuple[bool, bool]:
+        """Run the first block once, on two texts that begin alike.
+
+        Returns:
+            Whether a block returns a tuple, which varies by family and version of transformers; and
+            whether a token's values are the same whatever follows it.
+        """
 
         def ask(hidden: Tensor, call: Call) -> None:
             output = self._called(0, self.block_weights(0), hidden, call)
-            answers.append(not isinstance(output, Tensor))
+            left = hidden_state(output)
+            causal = torch.equal(left[0, 0], left[1, 0])
+            self._first_block = not isinstance(output, Tensor), causal
             raise Stop
 
-        self._run_without_blocks(ids, ask)
-        return answers[0]
+        if self._first_block is None:
+            self._run_without_blocks(torch.tensor([[1, 2], [1, 3]]), ask)
+        return self._first_block
 
+    @property
     def is_causal(self) -> bool:
         """Whether the first block gives a token the same values whatever follows it."""
-        ids = torch.tensor([[1, 2], [1, 3]])
-        hidden, calls = self.record(ids, 1)
-        left = self.run_block(0, self.block_weights(0), hidden, calls[0])
-        return torch.equal(left[0, 0], left[1, 0])
+        return self._ask_first_block()[1]
 
     def finish(self, ids: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Run what comes after the blocks.
@@ -176,7 +181,7 @@ class MappedModel:
         ):
             output = self._run_without_blocks(
                 ids,
-                lambda entering, call: (hidden,) if self._returns_tuple else hidden,
+                lambda entering, call: (hidden,) if self._ask_first_block()[0] else hidden,
                 head=True,
             )
         return normed[0], output.logits

@@ -86,7 +86,7 @@ def test_texts_that_share_little_are_computed_whole(checkpoints, rows):
     for _ in sweep(checkpoints["llama"], batched(columns(texts), 10), ["q"], [3], taps=taps):
         pass
     assert max(rows) == 60
-    assert not {n for n in rows if 1 < n < 60}
+    assert not {n for n in rows if 4 < n < 60}  # 4: the first block is asked what it returns
 
 
 def test_a_layer_that_sees_more_than_what_precedes_computes_all():
