@@ -272,12 +272,16 @@ class Outcome:
         if isinstance(self._asked.targets, tuple) and self._asked.targets:
             coordinates["target"] = ("target", np.array(self._asked.targets, dtype=object))
         variables = {name: (self._dims[name], values) for name, values in self._arrays.items()}
-        for name in {"top_token_id", "clean_top_token_id", "target_id"} & variables.keys():
+        # Not a set: its order, and so the file's bytes, would differ from run to run.
+        for name in ("top_token_id", "clean_top_token_id", "target_id"):
+            if name not in variables:
+                continue
             dims, ids = variables[name]
             text = name.replace("token_id", "text").replace("target_id", "target_text")
             variables[text] = (dims, self._texts(ids))
-        for name in {"target_id", "target_text"} & variables.keys():
-            coordinates[name] = variables.pop(name)
+        for name in ("target_id", "target_text"):
+            if name in variables:
+                coordinates[name] = variables.pop(name)
         return xr.Dataset(variables, coordinates)
 
     def _positions(self) -> dict[str, Any]:

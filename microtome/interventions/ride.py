@@ -96,7 +96,7 @@ class Ride:
         self._texts = self._start(batch_size)
         self._next: tuple[int, list[Tensor]] = (0, [texts.hidden for texts in self._texts])
         self._riding: list[BranchesOfLength] = []
-        self._finished = False
+        self._clean_taken = False
         self._left = 0  # bytes of hidden states since free memory went back to the system
 
     def _start(self, batch_size: int) -> list[TextsOfLength]:
@@ -153,7 +153,7 @@ class Ride:
                 trim_heap()
                 self._left = 0
             yield layer
-        self._finished = True
+        self._clean_taken = True
 
     def _joining(self, group: Sequence[Branch]) -> list[BranchesOfLength]:
         """The branches of a group by the length of their texts, before the first block."""
@@ -213,7 +213,7 @@ class Ride:
                         note(site, hidden)
                 leaving.append(left)
             texts.hidden = torch.cat(leaving)
-        if not self._finished:
+        if not self._clean_taken:
             for site in read:
                 for run, (text, _) in enumerate(self._cases.runs):
                     positions = self._outcome.read.positions[run]
@@ -387,7 +387,7 @@ class Ride:
         return self._calls[key]
 
     def clean_rows(self) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-        """The texts that are changed, after the last block that ran: see `predictions.predict`."""
+        """The texts that are changed, after the last block that ran: see `predictions.Row`."""
         for texts in self._texts:
             for row, text in enumerate(texts.texts):
                 for run, (changed, _) in enumerate(self._cases.runs):
@@ -395,7 +395,7 @@ class Ride:
                         yield run, run, texts.ids[row], texts.hidden[row]
 
     def branch_rows(self) -> Iterator[tuple[Branch, int, Tensor, Tensor]]:
-        """The branches, after the last block that ran: see `predictions.predict`."""
+        """The branches, after the last block that ran: see `predictions.Row`."""
         for riding in self._riding:
             for branch, which, hidden in zip(
                 riding.branches, riding.which, riding.hidden, strict=True

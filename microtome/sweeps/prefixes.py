@@ -173,8 +173,7 @@ class Sharing:
         own = self._late if self._late and name in self._late_layers else distinct
         if own is distinct and not distinct.worthwhile:
             return forward(values)
-        alone = rows[own.first]
-        alone = self._filled(forward, alone, least)
+        alone = self._filled(forward, rows[own.first], least)
         if kind not in self._exact:
             whole = forward(values)
             self._exact[kind] = torch.equal(alone, whole.flatten(0, 1)[own.first])

@@ -842,3 +842,14 @@ def test_a_changes_random_numbers_go_on(checkpoints):
 def test_a_change_that_returns_no_tensor_is_told_in_one_line(checkpoints, found):
     with pytest.raises(MicrotomeError, match="return a tensor"):
         swept(checkpoints["gpt2"], at_site("z", lambda values, case: found))
+
+
+def test_variables_stand_in_one_order(checkpoints):
+    """A file's bytes depend on it."""
+    read = {"log_probabilities": "last", "targets": "clean", "top": 2}
+    found = swept(checkpoints["gpt2"], at_site("z", "zero", each=[], read=read))
+    ids = ["top_token_id", "clean_top_token_id"]
+    values = ["log_probabilities", "clean_log_probabilities"]
+    highest = ["top_log_probabilities", "clean_top_log_probabilities"]
+    assert list(found.data_vars) == [*values, *highest, *ids, "top_text", "clean_top_text"]
+    assert [name for name in found.coords if "target" in name] == ["target_id", "target_text"]
