@@ -92,7 +92,8 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
     Returns:
         A JSON-ready dictionary: `model`, `source`, `revision`, `architecture`, the sizes
         `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`, `d_vocab`,
-        `n_context`, then `weights` (file: bytes and sha256) and `tensors` (name: dtype, shape).
+        `n_context` (where texts cannot be of any length), then `weights` (file: bytes and sha256)
+        and `tensors` (name: dtype, shape).
     """
     config = read_config(folder)
     weights = {

@@ -115,7 +115,7 @@ def token_table(
                 f"{checkpoint}: the tokenizer is not the model's, it makes {found} of "
                 f"{stimulus.text[:40]!r}; {_REMEDY}"
             )
-        if len(ids) > model["n_context"]:
+        if len(ids) > model.get("n_context", len(ids)):
             raise MicrotomeError(
                 f"{stimulus.origin or f'stimulus {number}'}: {stimulus.text[:40]!r}… is "
                 f"{len(ids)} tokens long, the model takes {model['n_context']}; shorten the text "
