@@ -100,6 +100,11 @@ COMMON = {
     "swa_num_key_value_heads": 2,
     "swa_head_dim": 8,
     "num_nextn_predict_layers": 0,
+    # Factors that are 1 by default
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.3,
+    "residual_multiplier": 0.5,
+    "logits_scaling": 2.0,
     "hidden_size_per_layer_input": 6,
     "vocab_size_per_layer_input": 101,
 }
@@ -192,6 +197,7 @@ OWN = {
         "shape_vocab_size": 101,
         "shape_embed_dim": 12,
     },
+    "stablelm": {"hidden_size": 32},
     "squeezebert": {"embedding_size": 24},
     "xlnet": {"d_head": 6, "max_position_embeddings": None},
     "xlstm": {"num_heads": 4, "ffn_round_up_to_multiple_of": 4},
@@ -294,7 +300,8 @@ def build(name: str) -> PreTrainedModel:
     model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            if parameter.requires_grad:  # others are tables of sines
+                parameter.add_(0.1 * torch.randn_like(parameter))
         for module in model.modules():
             # Some families set it to zero whenever they load a model.
             if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
