@@ -157,7 +157,7 @@ OWN = {
     },
     "gemma4_text": {"global_head_dim": 12, "layer_types": _SLIDING},
     "gemma4_unified_text": {"global_head_dim": 12, "layer_types": _SLIDING},
-    "gpt_bigcode": {"num_key_value_heads": None},
+    "gpt_bigcode": {"num_key_value_heads": None, "n_head": 4},
     "gptj": {"rotary_dim": 4},
     "granitemoehybrid": {"layer_types": _MIXED},
     "helium": {"head_dim": 6},
