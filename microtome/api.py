@@ -6,6 +6,7 @@ See docs/python.md. The package hands these functions on: `import microtome as m
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -17,11 +18,10 @@ import xarray as xr
 
 from microtome.errors import MicrotomeError, in_short, nearest
 from microtome.interventions.declared import declared
-from microtome.models.architectures import taps_of
 from microtome.models.cache import cached
-from microtome.models.checkpoint import config_json, read_config, sizes
+from microtome.models.checkpoint import read_config, sizes
 from microtome.models.sources import Folder, parse_source
-from microtome.models.taps import ENDS, Tap, check_sites
+from microtome.models.taps import ENDS, Sites, Tap, check_sites
 from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
@@ -43,14 +43,26 @@ class Model:
         architecture: transformers' name of it, such as `gpt2` or `llama`.
         sizes: its dimensions: `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`,
             `d_vocab`, `n_context`.
-        taps: where the sites inside of its blocks lie.
     """
 
     name: str
     checkpoint: Path
     architecture: str
     sizes: Mapping[str, int]
-    taps: Mapping[str, Tap]
+
+    @cached_property
+    def found(self) -> Sites:
+        """Where the sites inside of its blocks lie, and why it lacks others."""
+        with suppress(FileNotFoundError):
+            return Sites.read(self.checkpoint.with_name("sites.json"))
+        from microtome.models.anatomy import find_sites
+
+        return find_sites(self.checkpoint)
+
+    @property
+    def taps(self) -> Mapping[str, Tap]:
+        """Where the sites inside of its blocks lie."""
+        return self.found.taps
 
     @property
     def sites(self) -> list[str]:
@@ -129,7 +141,6 @@ def model(
         checkpoint.absolute(),
         config.model_type,
         sizes(config),
-        taps_of(config_json(checkpoint)),
     )
 
 
@@ -184,8 +195,8 @@ def sweep(
                 f"sites: {site!r} does not exist; {nearest(str(site), list(DIMENSIONS))}"
             )
     inside = [site for site in sites if site in SITES]
-    check_sites(inside, model.taps, model.architecture)
     numbers = _layers(layers, model.sizes["n_layers"]) if inside else []
+    check_sites(inside, model.taps, model.architecture, numbers, model.found.absent)
     table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
     columns = row_columns(table.coords)
     arrays: dict[str, np.ndarray] = {}
