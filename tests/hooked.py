@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from microtome.models.architectures import taps_of
 from microtome.models.checkpoint import read_json
-from microtome.sites import SITES
+from microtome.sites import ATTENTION_SITES, SITES
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
 
@@ -18,7 +18,7 @@ GATED = {"llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"}
 
 
 def sites_of(name):
-    absent = set() if name in GATED else {"pre_linear"}
+    absent = {*ATTENTION_SITES} | (set() if name in GATED else {"pre_linear"})
     absent |= {"resid_mid"} if name == "gpt_neox" else set()
     return [site for site in SITES if site not in absent]
 

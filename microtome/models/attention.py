@@ -18,8 +18,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface
 
-#: Sites that are read where attention is called, in the order of computation.
-ATTENTION_SITES = ("q_rot", "k_rot", "scores", "pattern")
+from microtome.sites import ATTENTION_SITES
+
 #: Masks add this or less: -1e4 in OpenAI's GPT, elsewhere the smallest number of the dtype.
 FAR = -5e3
 #: Largest error of `check`, relative to the largest number there.
@@ -180,13 +180,12 @@ class _Observer(TorchFunctionMode):
         except RuntimeError:
             return  # attention in chunks, or something else than attention
         beyond = (pattern == 0) & (scores <= FAR)
-        self._see(
-            Attended(
-                *(query, key, value),
-                *(tensor.masked_fill(beyond, torch.nan) for tensor in (scores, pattern)),
-                *(output, own_code),
-            )
+        # Other NaN come of damaged weights: made infinite, they are not taken for absent keys.
+        scores, pattern = (
+            tensor.nan_to_num(torch.inf, torch.inf, -torch.inf).masked_fill(beyond, torch.nan)
+            for tensor in (scores, pattern)
         )
+        self._see(Attended(query, key, value, scores, pattern, output, own_code))
 
     def _forget(self) -> None:
         self._factors = self._softmax = None

@@ -19,14 +19,15 @@ class Tap(NamedTuple):
 
     Attributes:
         path: the submodule, from the block.
-        side: its first argument, or its output (the first element, where it is a tuple).
+        side: its first argument, its output (the first element, where it is a tuple), or what the
+            attention function inside it is called with.
         part: which of q, k, v is cut out of a fused projection.
         fused: how a fused projection lays them out: one after another over the whole width
             ("blocks": GPT-2), or one after another within every head ("heads": GPT-NeoX).
     """
 
     path: str
-    side: Literal["input", "output"] = "output"
+    side: Literal["input", "output", "attention"] = "output"
     part: Literal["q", "k", "v"] | None = None
     fused: Literal["blocks", "heads"] = "blocks"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from microtome.errors import MicrotomeError
+from microtome.models.attention import Attended, attending
 from microtome.models.mapped import hidden_state
 from microtome.models.taps import Tap
-from microtome.sites import DIMENSIONS
+from microtome.sites import DIMENSIONS, KEYED_SITES
 from microtome.sweeps.batches import RowSelection
 
 
@@ -25,7 +27,7 @@ def visiting(
         block: the block.
         taps: the sites to visit.
         visit: called with a site and the tensor there, (batch, position, width); a tensor that it
-            returns takes that one's place.
+            returns takes that one's place, but not where attention is called.
 
     Raises:
         MicrotomeError: a tap that leads nowhere.
@@ -41,6 +43,11 @@ def visiting(
         new = visit(site, hidden_state(args))
         return None if new is None else (new, *args[1:])
 
+    def at_attention(sites: list[str], call: Attended) -> None:
+        for site in sites:
+            visit(site, call.site(site))
+
+    attended: dict[nn.Module, list[str]] = {}
     with ExitStack() as hooks:
         for site, tap in taps.items():
             try:
@@ -50,6 +57,9 @@ def visiting(
                     f"site {site!r}: {type(block).__name__} has no module {tap.path!r}; "
                     "correct its entry in microtome/models/architectures.py"
                 ) from None
+            if tap.side == "attention":
+                attended.setdefault(module, []).append(site)
+                continue
             if tap.side == "output":
                 hook = module.register_forward_hook(
                     lambda module, args, output, site=site: at_output(site, output)
@@ -59,6 +69,8 @@ def visiting(
                     lambda module, args, site=site: at_input(site, args)
                 )
             hooks.callback(hook.remove)
+        for module, sites in attended.items():
+            hooks.enter_context(attending(module, partial(at_attention, sites)))
         yield
 
 
@@ -81,7 +93,7 @@ def reading(
         leave: whether the block is left after the last site; what remains of it is then not run.
 
     Raises:
-        MicrotomeError: a tap that leads nowhere.
+        MicrotomeError: a tap that leads nowhere, or that nothing passes.
     """
 
     def note(site: str, value: Tensor) -> None:
@@ -91,6 +103,12 @@ def reading(
 
     with visiting(block, taps, note), suppress(_AllRead):
         yield
+    unread = [site for site in taps if site not in values]
+    if unread:
+        raise MicrotomeError(
+            f"site {unread[0]!r}: nothing passes {taps[unread[0]].path!r} of {type(block).__name__}; "
+            "leave it out"
+        )
 
 
 class _AllRead(Exception):
@@ -142,4 +160,9 @@ def part(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) ->
             return value.unflatten(-1, (n_heads, 3, d_head))[..., which, :]
         widths = [d_head * n for n in (n_heads, n_kv_heads, n_kv_heads)]
         value = value.split(widths, dim=-1)[which]
+    if site in KEYED_SITES:
+        value = value.unflatten(-1, (sizes["n_heads"], -1))
+        return nn.functional.pad(value, (0, sizes["key"] - value.shape[-1]), value=torch.nan)
+    if site == "k_rot":  # some models call attention with each key as often as heads share it
+        return value.unflatten(-1, (sizes["n_kv_heads"], -1, sizes["d_head"]))[..., 0, :]
     return value.unflatten(-1, [sizes[dimension] for dimension in DIMENSIONS[site]])
