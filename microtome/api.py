@@ -212,14 +212,7 @@ def sweep(
             whole = arrays.setdefault(site, np.empty(shape, np.float32))
             (whole[numbers.index(section.layer)] if axes else whole)[section.rows] = values
     return xr.Dataset(
-        {
-            site: (
-                _dimensions(site),
-                arrays[site],
-                {"comment": ABSENT} if site in KEYED_SITES else {},
-            )
-            for site in sites
-        },
+        {site: (_dimensions(site), arrays[site], _attributes(site)) for site in sites},
         {name: ("token", values) for name, values in columns.items()}
         | ({"layer": numbers} if inside else {}),
         {"model": model.name, "dtype": dtype},
@@ -390,3 +383,7 @@ def _computing(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
 
 def _dimensions(site: str) -> tuple[str, ...]:
     return ("layer",) * (site in SITES) + ("token", *DIMENSIONS[site])
+
+
+def _attributes(site: str) -> dict[str, str]:
+    return {"comment": ABSENT} if site in KEYED_SITES else {}

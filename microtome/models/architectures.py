@@ -14,13 +14,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from microtome.models.taps import ENDS, Tap
+from microtome.sites import ATTENTION_SITES
 
 
 def _fused(path: str, fused: Literal["blocks", "heads"]) -> dict[str, Tap]:
     return {part: Tap(path, part=part, fused=fused) for part in ("q", "k", "v")}
 
 
+def _attended(path: str) -> dict[str, Tap]:
+    return {site: Tap(path, "attention") for site in ATTENTION_SITES}
+
+
 _GPT2 = {
+    **_attended("attn"),
     **_fused("attn.c_attn", "blocks"),
     "z": Tap("attn.c_proj", "input"),
     "attn_out": Tap("attn"),
@@ -37,6 +43,7 @@ _GPT_NEO = _GPT2 | {
     "z": Tap("attn.attention.out_proj", "input"),
 }
 _GPT_NEOX = {
+    **_attended("attention"),
     **_fused("attention.query_key_value", "heads"),
     "z": Tap("attention.dense", "input"),
     "attn_out": Tap("attention"),
@@ -47,6 +54,7 @@ _GPT_NEOX = {
     "mlp_out": Tap("mlp"),
 }
 _LLAMA = {
+    **_attended("self_attn"),
     "q": Tap("self_attn.q_proj"),
     "k": Tap("self_attn.k_proj"),
     "v": Tap("self_attn.v_proj"),
@@ -69,6 +77,11 @@ _GEMMA = _LLAMA | {
 
 #: Taps by `model_type` of the checkpoint's config.json.
 ARCHITECTURES: dict[str, dict[str, Tap]] = {
+    "bert": _attended("attention"),
+    "bloom": _attended("self_attention"),
+    "gpt_oss": _attended("self_attn"),
+    "gptj": _attended("attn"),
+    "mpt": _attended("attn"),
     "gemma2": _GEMMA,
     "gemma3_text": _GEMMA,
     "gpt2": _GPT2,

@@ -31,7 +31,7 @@ COPIES = 3
 #: Rows of scores per token beside one for each head: the masks of eager attention, one for layers
 #: that look at all tokens and one for those with a sliding window.
 EAGER_MASKS = 2
-#: The same beside these where scores or pattern are read: both in float32, and what they are made of.
+#: The same where scores or pattern are read: both, and what they are made from, in float32.
 ATTENDED = 6
 #: Architectures that keep a causal mask of (n_context, n_context) bytes in every block.
 MASKS = ("codegen", "gpt_neo", "gptj")

@@ -105,9 +105,9 @@ def reading(
         yield
     unread = [site for site in taps if site not in values]
     if unread:
+        path = taps[unread[0]].path
         raise MicrotomeError(
-            f"site {unread[0]!r}: nothing passes {taps[unread[0]].path!r} of {type(block).__name__}; "
-            "leave it out"
+            f"site {unread[0]!r}: nothing passes {path!r} of {type(block).__name__}; leave it out"
         )
 
 
