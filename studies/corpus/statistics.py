@@ -5,21 +5,28 @@ from collections.abc import Iterator
 
 import xarray as xr
 
-from microtome.options import Edges, Positive, Sites
+from microtome.options import AllSites, Edges, KeyedSites, Positive
+from microtome.statistics.attention import running_attention
 from microtome.statistics.distributions import running_histograms
 from microtome.statistics.moments import running_moments
 from microtome.store.layers import Section
+from microtome.texts.rows import row_columns
 
 
-def moments(stream: Iterator[Section], *, sites: Sites) -> xr.Dataset:
+def moments(stream: Iterator[Section], *, sites: AllSites) -> xr.Dataset:
     """Moments of all values at each site, for every layer."""
     return running_moments(stream)
 
 
 def histograms(
-    stream: Iterator[Section], *, sites: Sites, n_edges: Edges, limit: Positive
+    stream: Iterator[Section], *, sites: AllSites, n_edges: Edges, limit: Positive
 ) -> xr.Dataset:
     """Histograms of all values at each site, for every layer."""
     # The sweep waits for the counts: they may have all of its cores.
     n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     return running_histograms(stream, n_edges, limit, n_threads)
+
+
+def attention(stream: Iterator[Section], tokens: xr.Dataset, *, sites: KeyedSites) -> xr.Dataset:
+    """Average patterns of all heads and their entropies, by position, for every layer."""
+    return running_attention(stream, row_columns(tokens.coords)["position"])
