@@ -10,6 +10,7 @@ from conftest import CONFIGS
 from hooked import columns, hooked, load, sites_of, swept, taps_at
 from scipy import stats
 from test_families import FAMILIES, tiny
+from test_sweep import in_parts
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -99,7 +100,7 @@ def test_queries_and_keys_are_rotated_by_hand(models, name):
                 match name:
                     case "llama":
                         raw = rotary(raw, raw.shape[-1])
-                    case "gpt_neox":  # a quarter of each head of 6, so 1.5 numbers: none
+                    case "gpt_neox":  # two of a head's six numbers
                         raw = rotary(raw, blocks.gpt_neox.rotary_emb.inv_freq.numel() * 2)
                     case "qwen3":
                         attention = blocks.model.layers[layer].self_attn
@@ -183,3 +184,186 @@ def test_smollm2(smollm2):
             own = text["pattern"].sel(layer=layer).transpose("n_heads", "token", "key").values
             own = np.nan_to_num(own)[..., : expected.shape[-1]]
             np.testing.assert_allclose(own, expected, rtol=0, atol=1e-5)
+
+
+def test_batches_and_rows_make_no_difference(models):
+    """Queries of some tokens alone still have all keys of their text."""
+    everything, _ = swept(models["llama"], SEQUENCES, ["scores", "pattern"], [1, 3])
+    one_by_one, _ = swept(models["llama"], SEQUENCES, ["scores", "pattern"], [1, 3], batch_size=1)
+    for key, values in everything.items():
+        np.testing.assert_allclose(one_by_one[key], values, rtol=1e-5, atol=1e-5)
+    rows = [np.where(np.arange(n) == n - 1, text, -1) for text, n in enumerate(LENGTHS)]
+    batches = batched(columns(SEQUENCES, rows), 32)
+    taps = taps_at(models["llama"])
+    for section in sweep(models["llama"], batches, ["pattern"], [1, 3], taps=taps):
+        whole = everything[section.layer, "pattern"][STARTS[1:][section.rows] - 1]
+        np.testing.assert_array_equal(section.values["pattern"], whole)
+
+
+def test_parts_have_the_same_values(models, tmp_path):
+    sites, layers = ["resid_pre", "scores", "pattern"], [0, 2, 3]
+    whole, halves = (
+        in_parts(models["gemma2"], tmp_path, n_blocks, "bfloat16", sites, layers)
+        for n_blocks in (4, 2)
+    )
+    assert whole.keys() == halves.keys()
+    for key, values in whole.items():
+        np.testing.assert_array_equal(values, halves[key])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_files_say_what_is_absent(models, tmp_path, dtype):
+    arrays, _ = swept(models["llama"], SEQUENCES, ["pattern", "q_rot"], [0, 1])
+    table = columns(SEQUENCES)
+    for layer in (0, 1):
+        values = {site: arrays[layer, site] for site in ("pattern", "q_rot")}
+        section = Section(layer, np.arange(len(table["sequence"])), values)
+        write_layers([section], table, {layer: tmp_path / f"layer-{layer:02d}.h5"}, {}, dtype)
+    with open_layer(tmp_path / "layer-01.h5") as found:
+        assert found["pattern"].dims == ("token", "n_heads", "key")
+        assert found["pattern"].attrs["comment"] == ABSENT
+        assert np.isnan(found["pattern"].encoding["_FillValue"])
+        assert "comment" not in found["q_rot"].attrs
+        np.testing.assert_allclose(found["pattern"], arrays[1, "pattern"], rtol=0.01)
+    stacked = mt.open(tmp_path)
+    assert stacked["pattern"].dims == ("layer", "token", "n_heads", "key")
+    assert stacked["pattern"].attrs["comment"] == ABSENT
+    np.testing.assert_allclose(stacked["pattern"][0], arrays[0, "pattern"], rtol=0.01)
+
+
+@pytest.mark.parametrize("damage", ["infinite", "row"])
+def test_only_absent_keys_may_be_nan(models, tmp_path, damage):
+    arrays, _ = swept(models["llama"], SEQUENCES, ["pattern"], [0])
+    values = arrays[0, "pattern"]
+    values[(3, 1, 0) if damage == "infinite" else (3, 1)] = (
+        np.inf if damage == "infinite" else np.nan
+    )
+    table = columns(SEQUENCES)
+    section = Section(0, np.arange(len(table["sequence"])), {"pattern": values})
+    with pytest.raises(MicrotomeError, match="layer 0, site pattern: NaN or infinite"):
+        write_layers([section], table, {0: tmp_path / "layer-00.h5"}, {})
+
+
+def test_damaged_weights_make_no_absent_keys(models):
+    model = load(models["llama"])
+    attention = model.model.layers[0].self_attn
+    attention.k_proj.weight.data[0, 0] = torch.nan
+    calls = []
+    with torch.no_grad(), attending(attention, calls.append):
+        model(torch.tensor(SEQUENCES[0][None]))
+    found = calls[0].scores[0, 0].numpy()
+    assert np.isinf(found[np.tri(7, dtype=bool)]).all()
+
+
+def called(model, attention, ids):
+    """What is noted inside of a module, and whether its model returns what it returns else."""
+    calls = []
+    with torch.no_grad():
+        plain = model(ids).logits
+        with attending(attention, calls.append):
+            noted = model(ids).logits
+    assert torch.equal(plain, noted)
+    return calls
+
+
+def test_check_finds_nothing_wrong(models):
+    ids = torch.tensor(np.random.default_rng(0).permutation(98)[:14].reshape(2, 7) + 3)
+    for name, folder in models.items():
+        model = load(folder)
+        [path] = {taps_at(folder)["pattern"].path}
+        blocks = next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == 4)
+        for block in blocks:
+            calls = called(model, block.get_submodule(path), ids)
+            assert check(calls, sizes(model.config)) == {}, name
+
+
+def test_check_says_what_is_wrong(models, tmp_path):
+    model = load(models["llama"])
+    attention = model.model.layers[0].self_attn
+    ids = torch.tensor(np.stack([SEQUENCES[0], SEQUENCES[3]]))
+    calls = called(model, attention, ids)
+    known = sizes(model.config)
+    assert set(check([], known).values()) == {"no softmax of products is seen"}
+    assert set(check(calls * 2, known).values()) == {"attention is called 2 times"}
+    assert check(calls, known | {"d_head": 7}).keys() == {"q_rot", "k_rot"}
+    [call] = calls
+    wrong = call._replace(pattern=call.pattern * 1.001)
+    assert check([wrong], known).keys() == {"scores", "pattern"}
+    wrong = call._replace(own_code=True, query=call.query.flip(0))
+    assert check([wrong], known).keys() == {"q_rot", "k_rot"}
+    assert check([call._replace(own_code=True)], known) == {}
+
+
+def test_a_module_without_attention_is_refused(models):
+    model = MappedModel(models["llama"])
+    values = {}
+    hidden, calls = model.record(torch.tensor(SEQUENCES[0][None]), 1)
+    taps = {"pattern": Tap("mlp", "attention")}
+    with (
+        torch.no_grad(),
+        pytest.raises(MicrotomeError, match="site 'pattern': nothing passes 'mlp' of Llama"),
+        reading(model.blocks[0], taps, lambda value: value, values, leave=False),
+    ):
+        model.run_block(0, model.block_weights(0), hidden, calls[0])
+
+
+def test_entropies_are_scipys():
+    shares = np.random.default_rng(0).dirichlet(np.ones(6), (5, 3)).astype(np.float32)
+    shares[:, :, 4:] = np.nan
+    shares[0, 0, :4] = [1, 0, 0, 0]
+    expected = stats.entropy(np.nan_to_num(shares.astype(float)), axis=-1)
+    np.testing.assert_allclose(entropies(shares), expected, rtol=1e-12, atol=1e-15)
+    assert entropies(np.full((1, 8), 1 / 8)) == pytest.approx(np.log(8))
+
+
+def sections(model, sites):
+    return sweep(model, batched(columns(SEQUENCES), 2), sites, [0, 2], taps=taps_at(model))
+
+
+@pytest.mark.parametrize("name", ["llama", "both_ways"])
+def test_averages_made_in_the_sweep(models, name):
+    arrays, _ = swept(models[name], SEQUENCES, ["pattern", "scores"], [0, 2])
+    position = np.concatenate([np.arange(n) for n in LENGTHS])
+    found = running_attention(sections(models[name], ["scores", "pattern"]), position)
+    assert found["pattern"].dims == ("layer", "n_heads", "position", "key")
+    assert found["n"].values.tolist() == [sum(n > place for n in LENGTHS) for place in range(12)]
+    for layer in (0, 2):
+        at = found.sel(layer=layer)
+        for place in (0, 1, 6, 11):
+            for site in ("scores", "pattern"):
+                values = arrays[layer, site][position == place].astype(float)
+                seen = ~np.isnan(values)
+                with np.errstate(invalid="ignore"):
+                    mean = np.where(seen, values, 0).sum(0) / seen.sum(0)
+                np.testing.assert_allclose(at[site].sel(position=place), mean, rtol=1e-6)
+            own = stats.entropy(np.nan_to_num(arrays[layer, "pattern"].astype(float)), axis=-1)
+            expected = own[position == place].mean(0)
+            entropy = at["entropy"].sel(position=place)
+            np.testing.assert_allclose(entropy, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_moments_and_histograms_leave_absent_keys_out(models):
+    arrays, _ = swept(models["llama"], SEQUENCES, ["pattern"], [0, 2])
+    moments = running_moments(sections(models["llama"], ["pattern"]))
+    counts = running_histograms(sections(models["llama"], ["pattern"]), 11, 1.0, 2)
+    for layer in (0, 2):
+        values = arrays[layer, "pattern"].astype(float)
+        values = values[~np.isnan(values)]
+        at = dict(layer=layer, site="pattern")
+        assert moments["n"].sel(at) == counts["n"].sel(at) == values.size
+        assert moments["mean"].sel(at).item() == pytest.approx(values.mean())
+        expected = np.histogram(values, 10, (-1, 1), density=True)[0]
+        np.testing.assert_allclose(counts["density"].sel(at), expected)
+
+
+def test_what_has_no_meaning_is_refused(models):
+    llama = mt.model(models["llama"])
+    with pytest.raises(MicrotomeError, match="tokens: 'pattern' has no mean over tokens"):
+        mt.sweep(llama, "x", ["q", "pattern"], tokens="mean")
+    asked = {"site": "z", "change": "zero", "read": {"pattern": "last"}}
+    for wrong, message in (
+        ({"site": "scores"}, "site: scores cannot be changed, it is made inside"),
+        ({}, "read.pattern: an intervention cannot read it, it is made inside"),
+    ):
+        with pytest.raises(MicrotomeError, match=message):
+            mt.intervene(llama, "x", **asked | wrong)
