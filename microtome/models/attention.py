@@ -9,8 +9,10 @@ and pattern are the input and output of the softmax, or are computed from the ar
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,33 +34,59 @@ _DIFFERENCES = {torch.sub, Tensor.sub, Tensor.__sub__}
 _CASTS = {Tensor.float, Tensor.to}
 
 
-class Attended(NamedTuple):
+@dataclass(frozen=True)
+class Attended:
     """One call of attention.
 
     Attributes:
         query: (batch, n_heads, position, width).
         key: (batch, heads, key, width); heads share keys, or have each their own.
         value: (batch, heads, key, width of values), likewise.
-        scores: what the softmax was taken of, (batch, n_heads, position, key), float32; NaN for
-            keys beyond the token's reach.
-        pattern: its result, likewise.
         output: what the heads read out, (batch, n_heads, position, width of values).
         own_code: whether the architecture does without the interface, so that query and key are
             the factors of the last product before the softmax.
+        softmax: gives what the softmax was taken of and its result, in any dtype and in any shape
+            of as many numbers.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
-    scores: Tensor
-    pattern: Tensor
     output: Tensor
     own_code: bool
+    softmax: Callable[[], tuple[Tensor, Tensor]]
+
+    @property
+    def scores(self) -> Tensor:
+        """What the softmax was taken of, (batch, n_heads, position, key), float32.
+
+        NaN for keys beyond the token's reach.
+        """
+        return self._weights[0]
+
+    @property
+    def pattern(self) -> Tensor:
+        """The softmax of the scores, in the same form, without the share of a sink."""
+        return self._weights[1]
+
+    @cached_property
+    def _weights(self) -> list[Tensor]:
+        scores, pattern = self.softmax()
+        n_keys = scores.shape[-1]
+        # A single token's heads may lie along the axis of positions.
+        shape = (*self.query.shape[:3], n_keys)
+        scores, pattern = (x[..., :n_keys].float().reshape(shape) for x in (scores, pattern))
+        beyond = (pattern == 0) & (scores <= FAR)
+        # Other NaN come of damaged weights: made infinite, they are not taken for absent keys.
+        return [
+            tensor.nan_to_num(torch.inf, torch.inf, -torch.inf).masked_fill_(beyond, torch.nan)
+            for tensor in (scores, pattern)
+        ]
 
     def site(self, name: str) -> Tensor:
         """The values of a site, (batch, position, width)."""
-        fields = {"q_rot": self.query, "k_rot": self.key}
-        return fields.get(name, getattr(self, name, None)).transpose(1, 2).flatten(2)
+        of = {"q_rot": "query", "k_rot": "key"}.get(name, name)
+        return getattr(self, of).transpose(1, 2).flatten(2)
 
 
 @contextmanager
@@ -97,13 +125,13 @@ class _Observer(TorchFunctionMode):
         self._batch: int | None = None  # None outside of the module
         self._in_interface = False
         self._factors: tuple[Tensor, Tensor] | None = None
-        self._softmax: tuple[Tensor, Tensor] | None = None
+        self._softmax: Callable[[], tuple[Tensor, Tensor]] | None = None
+        self._n_weights = 0
         # What tensors were before something was done that leaves the scores as they are.
         self._before: dict[int, tuple[Tensor, Tensor]] = {}
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        hidden = next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
-        self._batch = len(hidden)
+        self._batch = len(args[0] if args else kwargs["hidden_states"])
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._batch = None
@@ -143,11 +171,11 @@ class _Observer(TorchFunctionMode):
             scores = args[0]
             while id(scores) in self._before:
                 scores = self._before[id(scores)][1]
-            self._softmax = scores, result
+            self._softmax, self._n_weights = lambda: (scores, result), result.numel()
         elif function is functional.scaled_dot_product_attention:
-            query, key, value, *_ = args
-            self._softmax = _softmax_of(*args, **kwargs)
+            self._softmax = partial(_softmax_of, *args, **kwargs)
             if not self._in_interface:
+                query, key, value = islice((*args, *kwargs.values()), 3)
                 self._tell(query, key, value, result, own_code=True)
         elif function is torch.cat:
             self._before[id(result)] = result, (*args, *kwargs.values())[0][0]  # before a sink's
@@ -157,7 +185,7 @@ class _Observer(TorchFunctionMode):
             self._before[id(result)] = result, args[0]
         elif function in _PRODUCTS and not self._in_interface:
             *_, first, second = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
-            if self._factors and self._softmax and first.numel() == self._softmax[1].numel():
+            if self._factors and self._softmax and first.numel() == self._n_weights:
                 query, key = self._factors
                 self._tell(query, key.mT, second, result, own_code=True)
             else:
@@ -166,26 +194,16 @@ class _Observer(TorchFunctionMode):
     def _tell(
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, *, own_code: bool
     ) -> None:
-        scores, pattern = self._softmax
-        pattern = pattern[..., : scores.shape[-1]].float()  # without a sink's share
+        softmax = self._softmax
         self._forget()
         try:
             query, key, value, output = (
                 tensor.reshape(self._batch, -1, *tensor.shape[-2:])
                 for tensor in (query, key, value, output)
             )
-            # A single token's heads may lie along the axis of positions.
-            shape = (*query.shape[:3], scores.shape[-1])
-            scores, pattern = scores.float().reshape(shape), pattern.reshape(shape)
         except RuntimeError:
             return  # attention in chunks, or something else than attention
-        beyond = (pattern == 0) & (scores <= FAR)
-        # Other NaN come of damaged weights: made infinite, they are not taken for absent keys.
-        scores, pattern = (
-            tensor.nan_to_num(torch.inf, torch.inf, -torch.inf).masked_fill(beyond, torch.nan)
-            for tensor in (scores, pattern)
-        )
-        self._see(Attended(query, key, value, scores, pattern, output, own_code))
+        self._see(Attended(query, key, value, output, own_code, softmax))
 
     def _forget(self) -> None:
         self._factors = self._softmax = None
@@ -230,12 +248,17 @@ def check(calls: Sequence[Attended], sizes: Mapping[str, int]) -> dict[str, str]
     Returns:
         A reason for each of `ATTENTION_SITES` that cannot be read; none if all can.
     """
-    if len(calls) != 1:
-        what = (
-            f"attention is called {len(calls)} times" if calls else "no softmax of products is seen"
-        )
-        return dict.fromkeys(ATTENTION_SITES, what)
-    (call,) = calls
+    if not calls:
+        return dict.fromkeys(ATTENTION_SITES, "no softmax of products is seen")
+    if len(calls) > 1:
+        return dict.fromkeys(ATTENTION_SITES, f"attention is called {len(calls)} times")
+    try:
+        return _faults(calls[0], sizes)
+    except RuntimeError:  # shapes that do not fit each other
+        return dict.fromkeys(ATTENTION_SITES, "what is multiplied is not heads × tokens × width")
+
+
+def _faults(call: Attended, sizes: Mapping[str, int]) -> dict[str, str]:
     n_heads, n_kv_heads, d_head = sizes["n_heads"], sizes["n_kv_heads"], sizes["d_head"]
     _, found, n_positions, n_keys = call.scores.shape
     if found != n_heads or n_keys != n_positions:
