@@ -1,6 +1,6 @@
 """Attention patterns: their entropies, and averages over texts, made batch by batch."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from operator import attrgetter
 
@@ -25,31 +25,60 @@ def entropies(pattern: np.ndarray) -> np.ndarray:
     return entr(shares / shares.sum(-1, keepdims=True)).sum(-1)
 
 
-def running_attention(sections: Iterable[Section], position: np.ndarray) -> xr.Dataset:
-    """Average scores and patterns of each position over texts, and entropies of the patterns.
+def running_entropies(sections: Iterable[Section], position: np.ndarray) -> xr.Dataset:
+    """Mean entropies of the patterns at each position, over texts.
+
+    Args:
+        sections: layer by layer, as the sweep yields them, with `pattern`.
+        position: the position in its text of each row, (row,).
+
+    Returns:
+        `entropy`, (`layer`, `n_heads`, `position`), in nats, float32; `n`, (`position`,), how many
+        texts have the position.
+    """
+    return _averaged(sections, position, lambda values: {"entropy": entropies(values["pattern"])})
+
+
+def running_patterns(
+    sections: Iterable[Section], position: np.ndarray, n_positions: int
+) -> xr.Dataset:
+    """Mean scores and patterns at each position, over texts.
 
     Args:
         sections: layer by layer, as the sweep yields them, with `pattern`, `scores` or both.
         position: the position in its text of each row, (row,).
+        n_positions: how many positions and keys are averaged, from the beginning of each text.
 
     Returns:
-        Each of these sites, (`layer`, `n_heads`, `position`, `key`), float32: its mean over the
-        texts in which the key is within reach of the position, NaN if it is in none. With
-        `pattern` also `entropy`, (`layer`, `n_heads`, `position`), the mean entropy in nats. `n`,
-        (`position`,), is the number of texts.
+        Each of these sites, (`layer`, `n_heads`, `position`, `key`), float32: the mean over the
+        texts in which the key is within reach of the position, NaN if it is in none; `n`,
+        (`position`,), how many texts have the position.
     """
-    positions, place, counts = np.unique(position, return_inverse=True, return_counts=True)
+
+    def first(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {site: of_site[..., :n_positions] for site, of_site in values.items()}
+
+    return _averaged(sections, position, first, n_positions)
+
+
+def _averaged(
+    sections: Iterable[Section],
+    position: np.ndarray,
+    measure: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]],
+    n_positions: int | None = None,
+) -> xr.Dataset:
+    """Average what is measured of each section's values, (row, n_heads, …), by position."""
+    positions, counts = np.unique(position, return_counts=True)
+    positions, counts = positions[:n_positions], counts[:n_positions]
     layers, means = [], []
     for layer, group in groupby(sections, key=attrgetter("layer")):
         sums: dict[str, _Sums] = {}
         for section in group:
-            for site, values in section.values.items():
-                found = {site: values}
-                if site == "pattern":
-                    found["entropy"] = entropies(values)
-                for name, one in found.items():
-                    own = sums.setdefault(name, _Sums((len(positions), *one.shape[1:])))
-                    own.add(place[section.rows], one)
+            place = np.searchsorted(positions, position[section.rows])
+            kept = place < len(positions)
+            for name, values in measure(section.values).items():
+                own = sums.setdefault(name, _Sums((len(positions), *values.shape[1:])))
+                own.add(place[kept], values[kept])
             del section  # before the next one is computed
         layers.append(layer)
         means.append({name: own.means() for name, own in sums.items()})

@@ -32,7 +32,7 @@ COPIES = 3
 #: that look at all tokens and one for those with a sliding window.
 EAGER_MASKS = 2
 #: The same where scores or pattern are read: both, and what they are made from, in float32.
-ATTENDED = 6
+ATTENDED = 5
 #: Architectures that keep a causal mask of (n_context, n_context) bytes in every block.
 MASKS = ("codegen", "gpt_neo", "gptj")
 #: The kernel maps this much around each row that is looked up in an embedding table.

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from typing import Literal
 
+import numpy as np
 import xarray as xr
 
-from microtome.options import AllSites, Edges, KeyedSites, Positive
-from microtome.statistics.attention import running_attention
+from microtome.options import AllSites, Count, Edges, KeyedSites, Positive
+from microtome.statistics.attention import running_entropies, running_patterns
 from microtome.statistics.distributions import running_histograms
 from microtome.statistics.moments import running_moments
 from microtome.store.layers import Section
@@ -27,6 +29,19 @@ def histograms(
     return running_histograms(stream, n_edges, limit, n_threads)
 
 
-def attention(stream: Iterator[Section], tokens: xr.Dataset, *, sites: KeyedSites) -> xr.Dataset:
-    """Average patterns of all heads and their entropies, by position, for every layer."""
-    return running_attention(stream, row_columns(tokens.coords)["position"])
+def entropies(
+    stream: Iterator[Section], tokens: xr.Dataset, *, site: Literal["pattern"] = "pattern"
+) -> xr.Dataset:
+    """Mean entropies of all heads' patterns at each position, for every layer."""
+    return running_entropies(stream, _positions(tokens))
+
+
+def patterns(
+    stream: Iterator[Section], tokens: xr.Dataset, *, sites: KeyedSites, n_positions: Count
+) -> xr.Dataset:
+    """Mean patterns or scores of all heads at the first positions, for every layer."""
+    return running_patterns(stream, _positions(tokens), n_positions)
+
+
+def _positions(tokens: xr.Dataset) -> np.ndarray:
+    return row_columns(tokens.coords)["position"]

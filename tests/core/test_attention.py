@@ -21,7 +21,7 @@ from microtome.models.checkpoint import read_config, sizes
 from microtome.models.mapped import MappedModel
 from microtome.models.taps import Tap
 from microtome.sites import ABSENT, ATTENTION_SITES
-from microtome.statistics.attention import entropies, running_attention
+from microtome.statistics.attention import entropies, running_entropies, running_patterns
 from microtome.statistics.distributions import running_histograms
 from microtome.statistics.moments import running_moments
 from microtome.store.datasets import open_layer
@@ -324,22 +324,25 @@ def sections(model, sites):
 def test_averages_made_in_the_sweep(models, name):
     arrays, _ = swept(models[name], SEQUENCES, ["pattern", "scores"], [0, 2])
     position = np.concatenate([np.arange(n) for n in LENGTHS])
-    found = running_attention(sections(models[name], ["scores", "pattern"]), position)
-    assert found["pattern"].dims == ("layer", "n_heads", "position", "key")
+    means = running_patterns(sections(models[name], ["scores", "pattern"]), position, 8)
+    found = running_entropies(sections(models[name], ["pattern"]), position)
+    assert means["pattern"].dims == ("layer", "n_heads", "position", "key")
+    assert means["n"].values.tolist() == [sum(n > place for n in LENGTHS) for place in range(8)]
     assert found["n"].values.tolist() == [sum(n > place for n in LENGTHS) for place in range(12)]
     for layer in (0, 2):
-        at = found.sel(layer=layer)
-        for place in (0, 1, 6, 11):
-            for site in ("scores", "pattern"):
-                values = arrays[layer, site][position == place].astype(float)
+        entropy = stats.entropy(np.nan_to_num(arrays[layer, "pattern"].astype(float)), axis=-1)
+        for place in (0, 1, 6, 7, 11):
+            here = position == place
+            np.testing.assert_allclose(
+                found["entropy"].sel(layer=layer, position=place), entropy[here].mean(0), rtol=1e-5
+            )
+            for site in ("scores", "pattern") if place < 8 else ():
+                values = arrays[layer, site][here][..., :8].astype(float)
                 seen = ~np.isnan(values)
                 with np.errstate(invalid="ignore"):
                     mean = np.where(seen, values, 0).sum(0) / seen.sum(0)
-                np.testing.assert_allclose(at[site].sel(position=place), mean, rtol=1e-6)
-            own = stats.entropy(np.nan_to_num(arrays[layer, "pattern"].astype(float)), axis=-1)
-            expected = own[position == place].mean(0)
-            entropy = at["entropy"].sel(position=place)
-            np.testing.assert_allclose(entropy, expected, rtol=1e-5, atol=1e-7)
+                own = means[site].sel(layer=layer, position=place)
+                np.testing.assert_allclose(own, mean, rtol=1e-6)
 
 
 def test_moments_and_histograms_leave_absent_keys_out(models):
