@@ -22,7 +22,7 @@ from microtome.models.cache import cached
 from microtome.models.checkpoint import read_config, sizes
 from microtome.models.sources import Folder, parse_source
 from microtome.models.taps import ENDS, Sites, Tap, check_sites
-from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
+from microtome.sites import ABSENT, DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
 from microtome.texts.rows import row_columns
@@ -179,10 +179,13 @@ def sweep(
         A variable per site in float32: (`layer`, `token`, …) for sites of blocks, (`token`, …) for
         `ln_final` and `logits`, with the dimensions of `microtome.sites.DIMENSIONS`; layers
         ascend, and texts follow one another along `token`, unpadded. Coordinates of `token` are
-        `sequence` (number of the text), `position` (in the text), `token_id` and `text`.
+        `sequence` (number of the text), `position` (in the text), `token_id` and `text`. `key`, of
+        `scores` and `pattern`, is the position of another token of the same text; where the token's
+        attention does not reach it, or the text is shorter, there is NaN.
 
     Raises:
-        MicrotomeError: a site, layer or token that there is not, an empty text, no tokenizer.
+        MicrotomeError: a site, layer or token that there is not, an empty text, no tokenizer, or a
+            mean of `scores` or `pattern`.
     """
     from microtome.sweeps.sweep import sweep_table
 
@@ -193,6 +196,11 @@ def sweep(
         if site not in DIMENSIONS:
             raise MicrotomeError(
                 f"sites: {site!r} does not exist; {nearest(str(site), list(DIMENSIONS))}"
+            )
+        if site in KEYED_SITES and tokens == "mean":
+            raise MicrotomeError(
+                f"tokens: {site!r} has no mean over tokens, which reach different keys; keep all "
+                "tokens, the last or some positions"
             )
     inside = [site for site in sites if site in SITES]
     numbers = _layers(layers, model.sizes["n_layers"]) if inside else []
@@ -215,7 +223,7 @@ def sweep(
             whole = arrays.setdefault(site, np.empty(shape, np.float32))
             (whole[numbers.index(section.layer)] if axes else whole)[section.rows] = values
     return xr.Dataset(
-        {site: (_dimensions(site), arrays[site]) for site in sites},
+        {site: (_dimensions(site), arrays[site], _attributes(site)) for site in sites},
         {name: ("token", values) for name, values in columns.items()}
         | ({"layer": numbers} if inside else {}),
         {"model": model.name, "dtype": dtype},
@@ -386,3 +394,7 @@ def _computing(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
 
 def _dimensions(site: str) -> tuple[str, ...]:
     return ("layer",) * (site in SITES) + ("token", *DIMENSIONS[site])
+
+
+def _attributes(site: str) -> dict[str, str]:
+    return {"comment": ABSENT} if site in KEYED_SITES else {}

@@ -14,6 +14,10 @@ SITES: dict[str, tuple[str, ...]] = {
     "q": ("n_heads", "d_head"),
     "k": ("n_kv_heads", "d_head"),
     "v": ("n_kv_heads", "d_head"),
+    "q_rot": ("n_heads", "d_head"),
+    "k_rot": ("n_kv_heads", "d_head"),
+    "scores": ("n_heads", "key"),
+    "pattern": ("n_heads", "key"),
     "z": ("n_heads", "d_head"),
     "attn_out": ("d_model",),
     "resid_mid": ("d_model",),
@@ -29,6 +33,15 @@ SITES: dict[str, tuple[str, ...]] = {
 FINAL_SITES: dict[str, tuple[str, ...]] = {"ln_final": ("d_model",), "logits": ("d_vocab",)}
 #: The dimensions of every site, block or final, that follow `token`.
 DIMENSIONS = SITES | FINAL_SITES
+#: Sites that are read where attention is called.
+ATTENTION_SITES = ("q_rot", "k_rot", "scores", "pattern")
+#: Those of them with a value for each `key`, the positions in a text as long as the longest.
+KEYED_SITES = ("scores", "pattern")
+#: What NaN means there, as files say it.
+ABSENT = (
+    "NaN: no such key. The token's attention does not reach it (a causal mask, a window), or its "
+    "text is shorter"
+)
 
 
 def shape(site: str, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from microtome.models.anatomy import find_sites
-from microtome.sites import SITES
+from microtome.sites import ATTENTION_SITES, SITES
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
 
@@ -18,7 +18,7 @@ GATED = {"llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"}
 
 
 def sites_of(name):
-    absent = {"router"} if name in GATED else {"pre_linear", "router"}
+    absent = {*ATTENTION_SITES, "router"} | (set() if name in GATED else {"pre_linear"})
     absent |= {"resid_mid"} if name == "gpt_neox" else set()
     return [site for site in SITES if site not in absent]
 

@@ -19,11 +19,12 @@ from transformers.activations import ACT2FN
 
 from microtome.errors import MicrotomeError
 from microtome.models.architectures import EXPLICIT
+from microtome.models.attention import check
 from microtome.models.calls import Call
 from microtome.models.mapped import MappedModel
-from microtome.models.noting import LENGTH, TEXTS, Attended, Noting, Passed, as_rows
+from microtome.models.noting import LENGTH, TEXTS, Called, Noting, Passed, as_rows
 from microtome.models.taps import Sites, Tap
-from microtome.sites import SITES, shape
+from microtome.sites import ATTENTION_SITES, SITES, shape
 
 #: How far apart numbers may lie that are the same, as a share of the largest.
 TOLERANCE = 1e-4
@@ -89,8 +90,8 @@ def _run(
     model: MappedModel, layer: int, hidden: Tensor, calls: Sequence[Call]
 ) -> tuple[Noting, Tensor, Tensor]:
     """Run a block on what enters the first one; what was noted, its input and its output."""
-    noted = Noting(model.blocks[layer])
-    with noted:
+    noted = Noting()
+    with noted.of(model.blocks[layer]):
         left = model.run_block(layer, model.block_weights(layer), hidden.clone(), calls[layer])
     before, after = as_rows(model.stream(hidden)), as_rows(model.stream(left))
     assert before is not None and after is not None  # `record` has checked their shapes
@@ -188,7 +189,7 @@ class _Block:
         """
         self._sizes, self._config = model.sizes, model.config.get_text_config()
         self._passed = sorted(noted.passed, key=lambda call: call.start)
-        self._attended = noted.attended
+        self._called = noted.called
         self._before, self._after = before, after
         self._mlp: Passed | None = None
         self._mlp_from = 0  # the MLP's modules are called later than this
@@ -197,13 +198,12 @@ class _Block:
 
     def find(self) -> None:
         """Fill `taps` and `absent`."""
-        if len(self._attended) == 1:
-            self._find_attention(self._attended[0])
+        if len(self._called) == 1:
+            self._find_attention(self._called[0])
         else:
-            calls = (
-                f"{len(self._attended)} calls of attention" if self._attended else "no attention"
-            )
-            self._lacks(f"{calls} in its blocks", "ln1_out", "q", "k", "v", "z")
+            calls = f"{len(self._called)} calls of attention" if self._called else "no attention"
+            what = f"{calls} in its blocks"
+            self._lacks(what, "ln1_out", "q", "k", "v", *ATTENTION_SITES, "z")
         self._find_residual()
         self._find_mlp()
         self._find_router()
@@ -254,20 +254,30 @@ class _Block:
 
     # Attention.
 
-    def _find_attention(self, attended: Attended) -> None:
-        first = torch.arange(0, TEXTS * LENGTH, LENGTH)  # the tokens at position 0
-        self._trace("q", attended.query[first], first, attended.time)
-        self._trace("k", attended.key[first], first, attended.time)
-        self._trace("v", attended.value, torch.arange(TEXTS * LENGTH), attended.time)
+    def _find_attention(self, called: Called) -> None:
+        wrong = check([called.attended], self._sizes)
+        tap = Tap(called.path, "attention")
+        self.taps |= {site: tap for site in ATTENTION_SITES if site not in wrong}
+        self.absent |= wrong
 
-        projections = self._linear(0, attended.time)
+        query, key, value = (
+            # (batch, head, position, width) as (token, head, width)
+            tensor.transpose(1, 2).flatten(0, 1).float()
+            for tensor in (called.attended.query, called.attended.key, called.attended.value)
+        )
+        first = torch.arange(0, TEXTS * LENGTH, LENGTH)  # the tokens at position 0
+        self._trace("q", query[first], first, called.time)
+        self._trace("k", key[first], first, called.time)
+        self._trace("v", value, torch.arange(TEXTS * LENGTH), called.time)
+
+        projections = self._linear(0, called.time)
         reading = [c for c in projections if c.given.shape == self._before.shape]
         if reading:
-            self.taps["ln1_out"] = self._around(reading[0], 0, attended.time).tap("input")
+            self.taps["ln1_out"] = self._around(reading[0], 0, called.time).tap("input")
         else:
             self._lacks("no projection before attention", "ln1_out")
 
-        projection = next(iter(self._linear(attended.time)), None)
+        projection = next(iter(self._linear(called.time)), None)
         if projection is None:
             self._lacks("no projection after attention", "z")
         elif projection.given.shape[1] != prod(shape("z", self._sizes)):
@@ -375,7 +385,7 @@ class _Block:
                 if factor is None or second.end < first.end:  # one is a part of the other
                     continue
                 # Attention's is the one that attention was called in.
-                if any(second.start < attended.time < second.end for attended in self._attended):
+                if any(second.start < called.time < second.end for called in self._called):
                     first, second = second, first
                 self._mlp = second
                 self.taps["attn_out"] = first.tap(scale=factor)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from microtome.errors import MicrotomeError
+from microtome.models.attention import Attended, attending
 from microtome.models.mapped import hidden_state
 from microtome.models.taps import Tap
-from microtome.sites import shape
+from microtome.sites import KEYED_SITES, shape
 from microtome.sweeps.batches import RowSelection
 
 
@@ -26,7 +28,7 @@ def visiting(
         block: the block.
         taps: the sites to visit.
         visit: called with a site and the tensor there, (batch, position, width); a tensor that it
-            returns takes that one's place.
+            returns takes that one's place, but not where attention is called.
 
     Raises:
         MicrotomeError: a tap that leads nowhere.
@@ -52,6 +54,11 @@ def visiting(
             return None
         return ((new, *args[1:]), kwargs) if name is None else (args, kwargs | {name: new})
 
+    def at_attention(sites: list[str], call: Attended) -> None:
+        for site in sites:
+            visit(site, call.site(site))
+
+    attended: dict[nn.Module, list[str]] = {}
     with ExitStack() as hooks:
         for site, tap in taps.items():
             path = tap.path_in(block)
@@ -61,6 +68,9 @@ def visiting(
                     "correct its entry in microtome/models/architectures.py"
                 )
             module = block.get_submodule(path)
+            if tap.side == "attention":
+                attended.setdefault(module, []).append(site)
+                continue
             if tap.side == "output":
                 hook = module.register_forward_hook(
                     lambda module, args, output, site=site: at_output(site, output)
@@ -71,6 +81,8 @@ def visiting(
                     with_kwargs=True,
                 )
             hooks.callback(hook.remove)
+        for module, sites in attended.items():
+            hooks.enter_context(attending(module, partial(at_attention, sites)))
         yield
 
 
@@ -93,7 +105,7 @@ def reading(
         leave: whether the block is left after the last site; what remains of it is then not run.
 
     Raises:
-        MicrotomeError: a tap that leads nowhere.
+        MicrotomeError: a tap that leads nowhere, or that nothing passes.
     """
 
     def note(site: str, value: Tensor) -> None:
@@ -103,6 +115,12 @@ def reading(
 
     with visiting(block, taps, note), suppress(_AllRead):
         yield
+    unread = [site for site in taps if site not in values]
+    if unread:
+        path = taps[unread[0]].path
+        raise MicrotomeError(
+            f"site {unread[0]!r}: nothing passes {path!r} of {type(block).__name__}; leave it out"
+        )
 
 
 class _AllRead(Exception):
@@ -150,6 +168,11 @@ def part(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) ->
         RuntimeError: the width is not that of the site.
     """
     dimensions = shape(site, sizes)
+    if site in KEYED_SITES:
+        value = value.unflatten(-1, (dimensions[0], -1))
+        return nn.functional.pad(value, (0, sizes["key"] - value.shape[-1]), value=torch.nan)
+    if site == "k_rot":  # some models call attention with each key as often as heads share it
+        return value.unflatten(-1, (dimensions[0], -1, dimensions[1]))[..., 0, :]
     if tap is None:
         return value.unflatten(-1, dimensions)
     if tap.per > 1:

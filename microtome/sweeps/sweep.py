@@ -143,7 +143,8 @@ def sweep(
             part that ends where blocks pass on more than the hidden state.
     """
     model = MappedModel(checkpoint, dtype, found_device(device))
-    n_layers = model.sizes["n_layers"]
+    sizes = model.sizes | {"key": max(batch.ids.shape[1] for batch in batches)}
+    n_layers = sizes["n_layers"]
     for layer in layers:
         if not 0 <= layer < n_layers:
             raise MicrotomeError(f"layer {layer}: the model has layers 0 to {n_layers - 1}")
@@ -177,7 +178,7 @@ def sweep(
                 yield Section(
                     layer,
                     state.selection.rows,
-                    {s: shaped(s, values[s], taps.get(s), model.sizes) for s in read},
+                    {s: shaped(s, values[s], taps.get(s), sizes) for s in read},
                 )
                 n_bytes += sum(value.nbytes for value in values.values())
                 if n_bytes > TRIM_AFTER:
