@@ -35,13 +35,16 @@ _MLP_WIDTHS = (
     "dim_ff",
     "feed_forward_size",
 )
+#: What configs call the number of experts.
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
 
 def sizes(config: "PretrainedConfig") -> dict[str, int]:
     """A model's dimensions under Microtome's names, whatever its architecture calls them.
 
     Those of the first block, where blocks differ. Without attention there are no heads: `n_heads`,
-    `n_kv_heads` and `d_head` are 0. A model that takes texts of any length has no `n_context`.
+    `n_kv_heads` and `d_head` are 0. Only some models have a largest `n_context`, `n_experts`, or a
+    `d_value`, the width of a head's values where it differs from that of keys.
 
     Raises:
         MicrotomeError: an architecture that has no such dimension, say no hidden state.
@@ -66,17 +69,22 @@ def sizes(config: "PretrainedConfig") -> dict[str, int]:
     # Falcon's new blocks have groups of queries, whatever its flag for a single one says.
     single = find("multi_query") and not find("new_decoder_architecture")
     kv_heads = 1 if single else find("num_key_value_heads", "num_kv_heads") or heads
-    context = find("max_position_embeddings", "seq_length", "max_seq_len")
-    return {
+    d_head = find("qk_head_dim", "head_dim") or hidden // (heads or hidden)
+    found = {
         "n_layers": first("num_hidden_layers"),
         "d_model": hidden,
         "n_heads": heads,
         "n_kv_heads": kv_heads if heads else 0,
-        "d_head": (find("qk_head_dim", "head_dim") or hidden // heads) if heads else 0,
+        "d_head": d_head if heads else 0,
         "d_mlp": find(*_MLP_WIDTHS) or 4 * hidden,
         "d_vocab": first("vocab_size"),
-        **({"n_context": context} if context > 0 else {}),
+        "n_context": find("max_position_embeddings", "seq_length", "max_seq_len"),
+        "n_experts": find(*_EXPERTS) or getattr(find("ffn_config"), "moe_num_experts", 0),
     }
+    if heads and find("v_head_dim") != d_head:
+        found["d_value"] = find("v_head_dim")
+    optional = ("n_context", "n_experts", "d_value")
+    return {key: size for key, size in found.items() if size > 0 or key not in optional}
 
 
 def source_files(folder: Path) -> list[Path]:
