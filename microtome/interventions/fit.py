@@ -19,7 +19,7 @@ from microtome.interventions.declaration import (
 )
 from microtome.models.skeleton import Head, require_head
 from microtome.models.taps import Tap, check_sites
-from microtome.sites import SITES
+from microtome.sites import dimensions, shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,10 +53,10 @@ def fit_model(
             highest tokens out of range; a statistic's variable of other dimensions.
     """
     fit_head(intervention, f"the {architecture!r} model", head)
-    fit_sites(intervention, taps, architecture)
     fit_layers(intervention, sizes["n_layers"])
+    fit_sites(intervention, taps, architecture, sizes["n_layers"])
     site = intervention.site
-    *of_heads, width = SITES[site]
+    *of_heads, width = dimensions(site, sizes)
     layers = intervention.layers or range(sizes["n_layers"])
     for dimension in of_heads:
         _fit_chosen(("heads",), intervention.heads, (dimension,), sizes[dimension], layers)
@@ -66,13 +66,11 @@ def fit_model(
         _fit_chosen(keys, chosen, (width, "neuron"), sizes[width], layers)
     change, vector = intervention.change, intervention.change.vector
     if hasattr(vector, "dims"):
-        wanted = {name: sizes[name] for name in SITES[site]}
+        wanted = {name: sizes[name] for name in dimensions(site, sizes)}
         _fit_dimensions(("change", "vector"), vector, wanted, layers)
     if change.kind == "project" and change.by == "components":
         components = int(max(change.amounts))
-        n_values = (
-            sizes[width] if "head" in intervention.each else prod(sizes[d] for d in SITES[site])
-        )
+        n_values = sizes[width] if "head" in intervention.each else prod(shape(site, sizes))
         if components > n_values:
             raise DeclarationError(
                 ("change", "project"), f"no {components} components of {n_values} values of {site}"
@@ -110,18 +108,18 @@ def fit_head(intervention: Intervention, model: str, head: Head) -> None:
 
 
 def fit_sites(
-    intervention: Intervention, taps: Mapping[str, Tap], architecture: str | None
+    intervention: Intervention, taps: Mapping[str, Tap], architecture: str | None, n_layers: int
 ) -> None:
-    """Refuse an intervention that changes or reads a site that an architecture lacks.
+    """Refuse an intervention that changes or reads a site that a model lacks.
 
     Raises:
         DeclarationError: there is such a site.
     """
-    wanted = {("site",): intervention.site}
-    wanted |= {("read", site): site for site in intervention.read.sites}
-    for keys, site in wanted.items():
+    wanted = {("site",): (intervention.site, intervention.layers)}
+    wanted |= {("read", site): (site, of.layers) for site, of in intervention.read.sites.items()}
+    for keys, (site, layers) in wanted.items():
         try:
-            check_sites([site], taps, architecture)
+            check_sites([site], taps, architecture, layers or range(n_layers))
         except MicrotomeError as error:
             raise DeclarationError(keys, str(error)) from None
 
