@@ -266,9 +266,10 @@ class MappedModel:
         except Stop:
             return None
         except _MISFITS as error:
+            how = in_short(f"{type(error).__name__}: {error}")
             raise MicrotomeError(
-                f"{self.config.model_type}: its blocks are given or return more than a hidden state "
-                f"({in_short(error)}) and cannot be swept; take another model"
+                f"{self.config.model_type}: its blocks are given or return more than a hidden "
+                f"state ({how}) and cannot be swept; take another model"
             ) from error
         finally:
             setattr(owner, attribute, self._listed)
