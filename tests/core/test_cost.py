@@ -86,6 +86,9 @@ def fits(peak: float, needed: cost.Cost) -> bool:
             marks=pytest.mark.torture,
         ),
         ("resid_pre", "ln_final logits", ["A beetle, that is, an insect, as it were."] * 4),
+        pytest.param(
+            "scores pattern", "", ["one two three four " * 30] * 32, marks=pytest.mark.torture
+        ),
     ],
 )
 def test_smollm2_as_measured(smollm2, tmp_path, sites, final, texts):
@@ -119,6 +122,23 @@ def test_gpt2_xl_as_measured(dtype, peak):
     )
     assert fits(peak, needed), needed
     assert needed.disk == 48 * 3 * 170 * 1600 * 4
+
+
+def test_patterns_cost_the_square_of_the_length():
+    from transformers import GPT2Config
+
+    model = shape(GPT2Config(), "F32")
+
+    def needed(length, **more):
+        settings = {"batch_size": 8, "threads": 2} | more
+        return cost.sweep(model, [length] * 8, ["pattern"], [0, 5], **settings)
+
+    assert needed(64).disk == 2 * 8 * 64 * 12 * 64 * 4
+    assert needed(128).disk == 4 * needed(64).disk
+    assert needed(128, rows=8).disk == 2 * 8 * 12 * 128 * 4
+    assert needed(128, store_dtype="float16").disk == needed(128).disk // 2
+    whole = 8 * 1024 * 12 * 1024 * 4  # of one batch
+    assert needed(1024).memory > 6 * whole
 
 
 def test_seven_billion_as_computed():
