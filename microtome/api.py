@@ -186,7 +186,7 @@ def sweep(
             raise MicrotomeError(
                 f"sites: {site!r} does not exist; {nearest(str(site), list(DIMENSIONS))}"
             )
-        if site in KEYED_SITES and tokens == "mean":
+        if site in KEYED_SITES and isinstance(tokens, str) and tokens == "mean":
             raise MicrotomeError(
                 f"tokens: {site!r} has no mean over tokens, which reach different keys; keep all "
                 "tokens, the last or some positions"
