@@ -20,7 +20,10 @@ from microtome.sweeps.batches import RowSelection
 
 @contextmanager
 def visiting(
-    block: nn.Module, taps: Mapping[str, Tap], visit: Callable[[str, Tensor], Tensor | None]
+    block: nn.Module,
+    taps: Mapping[str, Tap],
+    visit: Callable[[str, Tensor], Tensor | None],
+    tokens: torch.Size,
 ) -> Iterator[None]:
     """Call a function with what passes a block's sites while it runs.
 
@@ -29,6 +32,7 @@ def visiting(
         taps: the sites to visit.
         visit: called with a site and the tensor there, (batch, position, width); a tensor that it
             returns takes that one's place, but not where attention is called.
+        tokens: (batch, position); some modules are given the tokens of all texts in one row.
 
     Raises:
         MicrotomeError: a tap that leads nowhere.
@@ -36,10 +40,11 @@ def visiting(
 
     def seen(site: str, passing: Tensor) -> Tensor | None:
         scale = taps[site].scale
-        if scale == 1:
-            return visit(site, passing.clone() if taps[site].changed else passing)
-        new = visit(site, passing * scale)
-        return None if new is None else new / scale
+        value = passing.clone() if taps[site].changed else passing
+        new = visit(site, (value if scale == 1 else value * scale).view(*tokens, -1))
+        if new is None:
+            return None
+        return (new if scale == 1 else new / scale).view(passing.shape)
 
     def at_output(site: str, output: Any) -> Any:
         new = seen(site, hidden_state(output))
@@ -93,6 +98,7 @@ def reading(
     selection: RowSelection,
     values: dict[str, Tensor],
     *,
+    tokens: torch.Size,
     leave: bool,
 ) -> Iterator[None]:
     """Note what passes a block's sites while it runs.
@@ -102,6 +108,7 @@ def reading(
         taps: the sites to read.
         selection: what is kept of the batch's tokens.
         values: receives each site's values, (n, width).
+        tokens: (batch, position).
         leave: whether the block is left after the last site; what remains of it is then not run.
 
     Raises:
@@ -113,7 +120,7 @@ def reading(
         if leave and taps.keys() <= values.keys():
             raise _AllRead
 
-    with visiting(block, taps, note), suppress(_AllRead):
+    with visiting(block, taps, note, tokens), suppress(_AllRead):
         yield
     unread = [site for site in taps if site not in values]
     if unread:
