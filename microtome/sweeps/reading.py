@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from microtome.errors import MicrotomeError
 from microtome.models.attention import Attended, attending
+from microtome.models.calls import first_tensor
 from microtome.models.mapped import hidden_state
 from microtome.models.taps import Tap
 from microtome.sites import KEYED_SITES, shape
@@ -20,10 +21,7 @@ from microtome.sweeps.batches import RowSelection
 
 @contextmanager
 def visiting(
-    block: nn.Module,
-    taps: Mapping[str, Tap],
-    visit: Callable[[str, Tensor], Tensor | None],
-    tokens: torch.Size,
+    block: nn.Module, taps: Mapping[str, Tap], visit: Callable[[str, Tensor], Tensor | None]
 ) -> Iterator[None]:
     """Call a function with what passes a block's sites while it runs.
 
@@ -32,19 +30,30 @@ def visiting(
         taps: the sites to visit.
         visit: called with a site and the tensor there, (batch, position, width); a tensor that it
             returns takes that one's place, but not where attention is called.
-        tokens: (batch, position); some modules are given the tokens of all texts in one row.
 
     Raises:
         MicrotomeError: a tap that leads nowhere.
     """
 
+    tokens: list[int] = []  # of how many texts, of what length
+
+    def entered(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = first_tensor(args, kwargs)
+        assert hidden is not None  # a block is called with it
+        tokens[:] = hidden.shape[-3:-1]
+
     def seen(site: str, passing: Tensor) -> Tensor | None:
         scale = taps[site].scale
-        value = passing.clone() if taps[site].changed else passing
-        new = visit(site, (value if scale == 1 else value * scale).view(*tokens, -1))
+        # Some modules are given the tokens of all texts in one row.
+        values = passing.reshape(*tokens, -1)
+        if scale != 1:
+            values = values * scale
+        elif taps[site].changed:
+            values = values.clone()
+        new = visit(site, values)
         if new is None:
             return None
-        return (new if scale == 1 else new / scale).view(passing.shape)
+        return (new if scale == 1 else new / scale).reshape(passing.shape)
 
     def at_output(site: str, output: Any) -> Any:
         new = seen(site, hidden_state(output))
@@ -65,6 +74,7 @@ def visiting(
 
     attended: dict[nn.Module, list[str]] = {}
     with ExitStack() as hooks:
+        hooks.callback(block.register_forward_pre_hook(entered, with_kwargs=True).remove)
         for site, tap in taps.items():
             path = tap.path_in(block)
             if path is None:
@@ -98,7 +108,6 @@ def reading(
     selection: RowSelection,
     values: dict[str, Tensor],
     *,
-    tokens: torch.Size,
     leave: bool,
 ) -> Iterator[None]:
     """Note what passes a block's sites while it runs.
@@ -108,7 +117,6 @@ def reading(
         taps: the sites to read.
         selection: what is kept of the batch's tokens.
         values: receives each site's values, (n, width).
-        tokens: (batch, position).
         leave: whether the block is left after the last site; what remains of it is then not run.
 
     Raises:
@@ -120,7 +128,7 @@ def reading(
         if leave and taps.keys() <= values.keys():
             raise _AllRead
 
-    with visiting(block, taps, note, tokens), suppress(_AllRead):
+    with visiting(block, taps, note), suppress(_AllRead):
         yield
     unread = [site for site in taps if site not in values]
     if unread:

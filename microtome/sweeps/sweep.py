@@ -172,11 +172,7 @@ def sweep(
             if "resid_pre" in read:
                 values["resid_pre"] = state.selection(model.stream(state.hidden))
             with (
-                reading(
-                    *(model.blocks[layer], inside, state.selection, values),
-                    tokens=state.ids.shape,
-                    leave=leave,
-                ),
+                reading(model.blocks[layer], inside, state.selection, values, leave=leave),
                 sharing.of(state.distinct),
             ):
                 state.hidden = model.run_block(layer, weights, state.hidden, state.calls[layer])

@@ -302,11 +302,7 @@ def test_a_module_without_attention_is_refused(models):
     with (
         torch.no_grad(),
         pytest.raises(MicrotomeError, match="site 'pattern': nothing passes 'mlp' of Llama"),
-        reading(
-            *(model.blocks[0], taps, lambda value: value, values),
-            tokens=hidden.shape[:2],
-            leave=False,
-        ),
+        reading(model.blocks[0], taps, lambda value: value, values, leave=False),
     ):
         model.run_block(0, model.block_weights(0), hidden, calls[0])
 
