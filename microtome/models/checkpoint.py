@@ -22,41 +22,76 @@ TensorIndex = dict[str, tuple[Path, dict[str, Any]]]
 SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".jinja"}
 #: The index of a model's shards, under transformers' name.
 INDEX = "model.safetensors.index.json"
+#: What configs call the width of an MLP.
+_MLP_WIDTHS = (
+    "intermediate_size",
+    "n_inner",
+    "ffn_dim",
+    "ffn_hidden_size",
+    "decoder_ffn_dim",
+    "hidden_dim",
+    "d_inner",
+    "dff",
+    "dim_ff",
+    "feed_forward_size",
+)
+#: What configs call the number of experts.
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+#: Model types whose positions begin after the number of the padding token, as RoBERTa's: of 514
+#: positions, text takes 512.
+POSITIONS_AFTER_PADDING = (
+    *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm"),
+    *("mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
 
 
 def sizes(config: "PretrainedConfig") -> dict[str, int]:
     """A model's dimensions under Microtome's names, whatever its architecture calls them.
 
-    Raises:
-        MicrotomeError: an architecture that has no such dimension, say no attention heads.
-    """
-    text = config.get_text_config()
+    Those of the first block, where blocks differ. Without attention there are no heads: `n_heads`,
+    `n_kv_heads` and `d_head` are 0. Only some models have a largest `n_context`, `n_experts`, or a
+    `d_value`, the width of a head's values where it differs from that of keys.
 
-    def first(*names: str) -> int:
+    Raises:
+        MicrotomeError: an architecture that has no such dimension, say no hidden state.
+    """
+    text = config.get_text_config().per_layer_config[0]
+
+    def find(*names: str) -> int:
         values = (getattr(text, name, None) for name in names)
-        found = next((value for value in values if value is not None), None)
-        if found is None:
+        found = next((value for value in values if value), 0)
+        return found[0] if isinstance(found, list) else found
+
+    def first(name: str) -> int:
+        found = find(name)
+        if not found:
             raise MicrotomeError(
-                f"{config.name_or_path}: the config of a {config.model_type!r} has no {names[0]}; "
-                "use a transformer of attention and MLP blocks"
+                f"{config.name_or_path}: the config of a {config.model_type!r} has no {name}; "
+                "use a transformer"
             )
         return found
 
-    heads = first("num_attention_heads")
-    hidden = first("hidden_size")
-    return {
+    hidden, heads = first("hidden_size"), find("num_attention_heads")
+    # Falcon's new blocks have groups of queries, whatever its flag for a single one says.
+    single = find("multi_query") and not find("new_decoder_architecture")
+    kv_heads = 1 if single else find("num_key_value_heads", "num_kv_heads") or heads
+    d_head = find("qk_head_dim", "head_dim") or hidden // (heads or hidden)
+    before = (text.pad_token_id or 0) + 1 if text.model_type in POSITIONS_AFTER_PADDING else 0
+    found = {
         "n_layers": first("num_hidden_layers"),
         "d_model": hidden,
         "n_heads": heads,
-        "n_kv_heads": getattr(text, "num_key_value_heads", None) or heads,
-        "d_head": getattr(text, "head_dim", None) or hidden // heads,
-        "d_mlp": getattr(text, "intermediate_size", None)
-        or getattr(text, "n_inner", None)
-        or getattr(text, "ffn_dim", None)
-        or 4 * hidden,
+        "n_kv_heads": kv_heads if heads else 0,
+        "d_head": d_head if heads else 0,
+        "d_mlp": find(*_MLP_WIDTHS) or 4 * hidden,
         "d_vocab": first("vocab_size"),
-        "n_context": first("max_position_embeddings", "seq_length", "max_seq_len"),
+        "n_context": find("max_position_embeddings", "seq_length", "max_seq_len") - before,
+        "n_experts": find(*_EXPERTS) or getattr(find("ffn_config"), "moe_num_experts", 0),
     }
+    if heads and find("v_head_dim") != d_head:
+        found["d_value"] = find("v_head_dim")
+    optional = ("n_context", "n_experts", "d_value")
+    return {key: size for key, size in found.items() if size > 0 or key not in optional}
 
 
 def source_files(folder: Path) -> list[Path]:
@@ -126,7 +161,11 @@ def read_config(folder: Path) -> "PretrainedConfig":
     """
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        MODEL_MAPPING_NAMES,
+    )
 
     file = folder / "config.json"
     model_type = config_json(folder).get("model_type")
@@ -135,16 +174,25 @@ def read_config(folder: Path) -> "PretrainedConfig":
             f"{file}: model_type {model_type!r} is not part of transformers: it wants remote "
             "code, which Microtome never runs; use an architecture of transformers"
         )
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise MicrotomeError(
-            f"{file}: model_type {model_type!r} is no causal language model; use one that is"
-        )
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a config class says about its values
         raise MicrotomeError(
             f"{file}: transformers refuses it ({in_short(error)}); correct it"
         ) from error
+    predicts = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_MASKED_LM_MAPPING_NAMES}
+    encodes = (
+        model_type in MODEL_MAPPING_NAMES
+        and config.get_text_config() is config
+        and hasattr(config, "vocab_size")
+        and not getattr(config, "is_encoder_decoder", False)
+    )
+    if model_type not in predicts and not encodes:
+        raise MicrotomeError(
+            f"{file}: model_type {model_type!r} is neither a causal language model nor an encoder "
+            "of text; use one that is"
+        )
+    return config
 
 
 def tensor_index(folder: Path) -> TensorIndex:

@@ -24,7 +24,9 @@ from microtome.errors import MicrotomeError
 from microtome.models.calls import Call, SharedTensors
 from microtome.models.mapped import MappedModel
 from microtome.models.memory import trim_heap
+from microtome.models.skeleton import require_head
 from microtome.models.taps import Tap, check_sites
+from microtome.sites import FINAL_SITES
 from microtome.store.layers import Section
 from microtome.sweeps.batches import Batch, RowSelection, batched
 from microtome.sweeps.prefixes import Distinct, Sharing, prefix_classes
@@ -127,7 +129,7 @@ def sweep(
         final_sites: names of `microtome.sites.FINAL_SITES`.
         dtype: what is computed in: float32, bfloat16 or float16.
         device: where: cpu, cuda, or auto for a GPU if there is one.
-        taps: where the sites lie inside a block, as `microtome.models.architectures.taps_of` tells.
+        taps: where the sites lie inside a block, as `microtome.models.anatomy.find_sites` tells.
         resid_in: `resid_pre` of all tokens at the first block that is run, which an earlier part
             of the sweep gave to its `resid_out`; without it the sweep begins with the embeddings.
         stop: the block that a later part begins at, where this one ends.
@@ -139,16 +141,19 @@ def sweep(
         last, with None for a layer, the final sites.
 
     Raises:
-        MicrotomeError: an unknown site or layer, weights that do not fit the config, no GPU; a
-            part that ends where blocks pass on more than the hidden state.
+        MicrotomeError: an unknown site or layer, logits of a model without head, weights
+            that do not fit the config, no GPU; a part that ends where blocks pass on more than the
+            hidden state.
     """
     model = MappedModel(checkpoint, dtype, found_device(device))
-    check_sites(sites, taps, model.config.model_type)
     sizes = model.sizes | {"key": max(batch.ids.shape[1] for batch in batches)}
+    if "logits" in final_sites:
+        require_head(f"the {model.config.model_type!r} model", model.head)
     n_layers = sizes["n_layers"]
     for layer in layers:
         if not 0 <= layer < n_layers:
             raise MicrotomeError(f"layer {layer}: the model has layers 0 to {n_layers - 1}")
+    check_sites(sites, taps, model.config.model_type, layers)
     if stop is None:
         stop = n_layers if final_sites else max(layers) + 1
     blocks = range(0 if resid_in is None else resid_in.layer, stop)
@@ -165,14 +170,14 @@ def sweep(
         for state in states:
             values: dict[str, Tensor] = {}
             if "resid_pre" in read:
-                values["resid_pre"] = state.selection(state.hidden)
+                values["resid_pre"] = state.selection(model.stream(state.hidden))
             with (
                 reading(model.blocks[layer], inside, state.selection, values, leave=leave),
                 sharing.of(state.distinct),
             ):
                 state.hidden = model.run_block(layer, weights, state.hidden, state.calls[layer])
             if "resid_post" in read:
-                values["resid_post"] = state.selection(state.hidden)
+                values["resid_post"] = state.selection(model.stream(state.hidden))
             if read:
                 # Bound to no name here, which would hold it while the next one is computed.
                 yield Section(
@@ -188,12 +193,12 @@ def sweep(
         if [call.versions() for call in states[0].calls[stop:]] != later:
             raise _no_part_begins_at(stop, model)
     for state in states if final_sites else []:
-        normed, logits = model.finish(state.ids, state.hidden)
-        values = {"ln_final": state.selection(normed), "logits": state.selection(logits)}
-        arrays = {s: shaped(s, values[s], None, model.sizes) for s in final_sites}
+        values = dict(zip(FINAL_SITES, model.finish(state.ids, state.hidden), strict=True))
+        arrays = {s: shaped(s, state.selection(values[s]), None, model.sizes) for s in final_sites}
         yield Section(None, state.selection.rows, arrays)
     if resid_out:
-        if states[0].hidden.dtype != model.dtype:
+        hidden = states[0].hidden
+        if hidden.dtype != model.dtype or hidden is not model.stream(hidden):
             raise _no_part_begins_at(stop, model)
         resid_out(
             Section(
@@ -233,6 +238,8 @@ def _start(
         shared: keeps what the calls of all batches have in common.
     """
     states = {}
+    # Not on a GPU, where the order of sums depends on how many rows there are.
+    shares = model.device.type == "cpu" and model.is_causal
     longest_first = sorted(range(len(batches)), key=lambda i: -batches[i].ids.shape[1])
     for number in longest_first:
         batch = batches[number]
@@ -241,8 +248,7 @@ def _start(
         if resid_in is not None:
             values = torch.from_numpy(resid_in.values["resid_pre"][batch.tokens])
             hidden = values.to(model.device, model.dtype)
-        # Not on a GPU, where the order of sums depends on how many rows there are.
-        distinct = Distinct(prefix_classes(batch.ids)) if model.device.type == "cpu" else None
+        distinct = Distinct(prefix_classes(batch.ids)) if shares else None
         states[number] = _BatchState(
             RowSelection(batch.rows), ids, hidden, shared.of(calls), distinct
         )
