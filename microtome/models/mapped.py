@@ -186,6 +186,10 @@ class MappedModel:
             )
         return normed[0], output.logits
 
+    def hold_head(self) -> None:
+        """Read the weights that `finish` runs with now, and keep them, rather than at each call."""
+        self._around[""] = self._weights.around_blocks("", self._tables)
+
     def _run_without_blocks(
         self, ids: Tensor, stand_in: Callable[[Tensor, Call], Any], *, head: bool = False
     ) -> Any:

@@ -26,7 +26,7 @@ KINDS = (*DATASETS, "figures", "tables")
 CHANGES = "changes.py"
 #: Inputs of statistics that are no products themselves, as `microtome.workflow.inputs` provides
 #: them; besides, each site by its own name, with its activations stacked over all layers.
-INPUTS = ("section", "stream", "tokens", "stored", "tokenizer")
+INPUTS = ("section", "stream", "lens", "tokens", "stored", "tokenizer")
 #: Keys of a product that are no options of its function.
 KEYS = ("use", "reads", "stimuli", "layers")
 
