@@ -1,7 +1,7 @@
 """Thin sections through language models.
 
-`model`, `sweep`, `lens`, `intervene` and `open` are what a notebook needs (docs/python.md). Below them is
-the library of the workflow: checkpoints, token tables, the sweep, the store, statistics and
+`model`, `sweep`, `lens`, `intervene` and `open` are what a notebook needs (docs/python.md). Below
+them is the library of the workflow: checkpoints, token tables, the sweep, the store, statistics and
 figures. It knows nothing of Snakemake, and imports torch only where a model runs.
 """
 

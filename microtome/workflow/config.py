@@ -37,6 +37,7 @@ _JUDGED = {
     "FirstPosition": "first_token",
     "WordPosition": "word_token",
     "Target": "target",
+    "Targets": "targets",
 }
 
 
