@@ -143,7 +143,9 @@ LabelPair = Annotated[
 #: Sites of blocks; `section` then holds just these, in this order.
 Site = Annotated[str, Wanted(_SITE, "one site")]
 #: A site of the residual stream, which a `lens` predicts from.
-ResidualSite = Annotated[str, Wanted({"enum": list(RESIDUAL)}, " or ".join(RESIDUAL))]
+ResidualSite = Annotated[
+    str, Wanted({"enum": list(RESIDUAL)}, "resid_pre, resid_mid or resid_post")
+]
 Sites = Annotated[
     tuple[str, ...],
     Wanted(

@@ -93,7 +93,10 @@ class Lens:
                     f"layer {section.layer}, site {site}: NaN predictions; check the checkpoint's "
                     "weights and the `dtype` of computation"
                 )
-            yield from zip(some.tolist(), predicted, strict=True)
+            del logits
+            for row, own in zip(some.tolist(), predicted, strict=True):
+                yield row, own.copy()  # a view would hold all of them while the next are computed
+            del predicted, own
 
     def _logits(self, rows: np.ndarray, hidden: Tensor) -> Tensor:
         """Run final norm and head.
@@ -106,9 +109,9 @@ class Lens:
         # few, and on its place among them.
         batch = self._small.get(int(rows[0]))
         if batch is None:
-            n, places = max(len(rows), self._steady), np.arange(len(rows))
+            n, places = max(len(rows), self._steady), slice(len(rows))
         else:
-            n, places = len(batch), np.array([np.flatnonzero(batch == row)[0] for row in rows])
+            n, places = len(batch), [int(np.flatnonzero(batch == row)[0]) for row in rows]
         filled = hidden[:1].repeat(n, 1)
         filled[places] = hidden
         # What follows the blocks treats each token on its own.
