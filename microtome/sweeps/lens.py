@@ -52,10 +52,13 @@ class Lens:
         self._model = MappedModel(checkpoint, dtype, found_device(device))
         self._model.hold_head()
         self.d_vocab = self._model.sizes["d_vocab"]
-        # What comes before the blocks has to run, but nothing is taken from it.
-        padding = getattr(self._model.config, "pad_token_id", None)
-        self._any_token = 1 if padding == 0 else 0
-        self._steady = STEADY * torch.get_num_threads()
+        ids = np.asarray(columns["token_id"])
+        rows = np.asarray(columns["row"]) if "row" in columns else np.arange(len(ids))
+        self._ids = torch.zeros(rows.max() + 1, dtype=torch.long)
+        self._ids[rows[rows >= 0]] = torch.from_numpy(ids[rows >= 0]).long()
+        # On a GPU, the order of sums depends on how many rows there are in any case.
+        on_cpu = self._model.device.type == "cpu"
+        self._steady = STEADY * torch.get_num_threads() if on_cpu else 0
         self._small: dict[int, np.ndarray] = {}  # by row, the rows of its batch
         for batch in batched(columns, batch_size):
             if batch.rows.size < self._steady:
@@ -112,8 +115,9 @@ class Lens:
             n, places = max(len(rows), self._steady), slice(len(rows))
         else:
             n, places = len(batch), [int(np.flatnonzero(batch == row)[0]) for row in rows]
-        filled = hidden[:1].repeat(n, 1)
-        filled[places] = hidden
+        chosen = self._ids[rows]
+        ids, filled = chosen[:1].repeat(n), hidden[:1].repeat(n, 1)
+        ids[places], filled[places] = chosen, hidden
         # What follows the blocks treats each token on its own.
-        _, logits = self._model.finish(torch.full((n, 1), self._any_token), filled[:, None])
+        _, logits = self._model.finish(ids[:, None], filled[:, None])
         return logits[places, 0]
