@@ -283,7 +283,8 @@ def lens(
         `token`, `rank`). Layers ascend; coordinates of `token` are those that `sweep` returns.
 
     Raises:
-        MicrotomeError: a site, layer or token that there is not, a target that is not one token.
+        MicrotomeError: a site, layer or token that there is not, a target that is not one token, a
+            model without head.
     """
     from microtome.sweeps.lens import Lens
     from microtome.sweeps.sweep import sweep_table
@@ -296,6 +297,7 @@ def lens(
         raise MicrotomeError(
             f"top: wants 0 to {model.sizes['d_vocab']} tokens; has {in_short(repr(top))}"
         )
+    require_head(model.name, model.head)
     numbers = _layers(layers, model.sizes["n_layers"])
     check_sites([site], model.taps, model.architecture, numbers, model.found.absent)
     table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from microtome.errors import MicrotomeError
 from microtome.models.mapped import MappedModel
+from microtome.models.skeleton import require_head
 from microtome.sites import RESIDUAL
 from microtome.store.layers import Section
 from microtome.sweeps.batches import batched
@@ -47,10 +48,18 @@ class Lens:
             device: where: cpu, cuda, or auto for a GPU if there is one.
 
         Raises:
-            MicrotomeError: weights that do not fit the config, no GPU.
+            MicrotomeError: a model without head, or one whose head reads more than the residual
+                stream; weights that do not fit the config; no GPU.
         """
-        self._model = MappedModel(checkpoint, dtype, found_device(device))
-        self._model.hold_head()
+        self._model = model = MappedModel(checkpoint, dtype, found_device(device))
+        require_head(f"the {model.config.model_type!r} model", model.head)
+        hidden, _ = model.record(torch.tensor([[1]]), 1)
+        if hidden is not model.stream(hidden):
+            raise MicrotomeError(
+                f"{model.config.model_type}: its head reads several streams, of which the sites "
+                "are one; a lens wants another model"
+            )
+        model.hold_head()
         self.d_vocab = self._model.sizes["d_vocab"]
         ids = np.asarray(columns["token_id"])
         rows = np.asarray(columns["row"]) if "row" in columns else np.arange(len(ids))
@@ -89,7 +98,7 @@ class Lens:
         for some, states in zip(
             np.split(rows, range(size, len(rows), size)), hidden.split(size), strict=True
         ):
-            logits = self._logits(some, states.to(self._model.device, self._model.dtype))
+            logits = self._logits(some, states.to(self._model.device, self._model.hidden_dtype))
             predicted = logits.float().log_softmax(dim=-1).cpu().numpy()
             if np.isnan(predicted).any():
                 raise MicrotomeError(

@@ -138,7 +138,7 @@ class Product:
         """Whether it reads what the model's head predicts."""
         if self.intervention:
             return bool(self.intervention.read.predictions or self.intervention.read.loss)
-        return "logits" in self.final_sites
+        return "logits" in self.final_sites or "lens" in self.inputs
 
     @property
     def reads_texts(self) -> bool:

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import build
+from conftest import GROUPED, build
 from hooked import Place, at, columns, load, taps_at
 from scipy import special, stats
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+)
 
 import microtome as mt
 from microtome.errors import MicrotomeError
@@ -49,6 +55,19 @@ MORE = {
         "rotary_dim": 4,
     },
 }
+#: Encoders that predict the token in the place of a mask.
+MASKED = {
+    name: {
+        "vocab_size": 101,
+        "hidden_size": 24,
+        "embedding_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 40,
+        "max_position_embeddings": 64,
+    }
+    for name in ("bert", "distilbert", "electra")
+}
 
 SEQUENCES = [[5, 9, 2, 77, 31], [5, 9, 2, 8, 8], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], [60, 61]]
 
@@ -57,9 +76,10 @@ SEQUENCES = [[5, 9, 2, 77, 31], [5, 9, 2, 8, 8], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 def models(checkpoints, tmp_path_factory):
     """Checkpoints by name."""
     found = {name: checkpoints[name] for name in ("gpt2", "gpt_neox", "llama", "gemma2")}
-    for name, sizes in MORE.items():
+    for name, sizes in (MORE | MASKED).items():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **sizes))
+        made_by = AutoModelForMaskedLM if name in MASKED else AutoModelForCausalLM
+        model = made_by.from_config(AutoConfig.for_model(name, **sizes))
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))
@@ -77,6 +97,15 @@ def head(model, name):
         case "gpt_neox":
             inner = model.gpt_neox
             return inner.layers, lambda x: model.lm_head(inner.final_layer_norm(x))
+        case "bert":
+            return model.bert.encoder.layer, model.cls
+        case "distilbert":
+            before = [model.vocab_transform, torch.nn.GELU(), model.vocab_layer_norm]
+            predict = torch.nn.Sequential(*before, model.vocab_projector)
+            return model.distilbert.transformer.layer, predict
+        case "electra":
+            predict, project = model.generator_predictions, model.generator_lm_head
+            return model.electra.encoder.layer, lambda x: project(predict(x))
         case "opt":
             inner = model.model.decoder
             norm, project = inner.final_layer_norm, inner.project_out
@@ -135,9 +164,10 @@ def seen_through(checkpoint, sequences, sites, layers, rows=None, batch_size=32,
     return found
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "llama", "gemma2", *MORE])
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "llama", "gemma2", *MORE, *MASKED])
 def test_every_layer_is_what_the_models_own_modules_predict(models, name):
-    model = load(models[name])
+    made_by = AutoModelForMaskedLM if name in MASKED else AutoModelForCausalLM
+    model = made_by.from_pretrained(models[name]).eval()
     expected = looked(model, name, SEQUENCES)
     sites = ["resid_pre", *["resid_mid"] * (name in MIDDLE), "resid_post"]
     found = seen_through(models[name], SEQUENCES, sites, range(3))
@@ -226,6 +256,20 @@ def test_only_chosen_tokens_are_predicted_from_and_weights_are_read_once(models,
     every = np.arange(800).reshape(40, 20).tolist()
     seen_through(models["gpt2"], ids, ["resid_post"], [0], every, batch_size=40)
     assert {n for n, _, _ in shapes} == {PREDICTED, 800 % PREDICTED}
+
+
+def test_a_model_without_head_and_one_of_several_streams_are_refused(models, tmp_path):
+    AutoModel.from_pretrained(models["bert"]).save_pretrained(tmp_path / "bert")
+    given = {"batch_size": 32, "dtype": "float32", "device": "cpu"}
+    with pytest.raises(MicrotomeError, match="the 'bert' model has no head, and so no logits"):
+        Lens(tmp_path / "bert", columns(SEQUENCES), **given)
+    sizes = GROUPED | {"head_dim": 8, "vocab_size_per_layer_input": 101, "laurel_rank": 4}
+    sizes |= {"hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0}
+    sizes |= {"layer_types": ["sliding_attention", "full_attention"] * 2}
+    config = AutoConfig.for_model("gemma3n_text", **sizes | {"intermediate_size": [40] * 4})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "gemma3n")
+    with pytest.raises(MicrotomeError, match="gemma3n_text: its head reads several streams, of"):
+        Lens(tmp_path / "gemma3n", columns(SEQUENCES), **given)
 
 
 def test_what_is_no_residual_stream_is_refused(models):
