@@ -387,13 +387,18 @@ def gpt2(tmp_path_factory, gpt2_tokenizer):
     """A GPT-2 with the real tokenizer."""
     folder = build(tmp_path_factory.mktemp("gpt2") / "gpt2", "gpt2", vocab_size=50257)
     AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(folder)
-    return mt.model(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        model = mt.model(folder)
+        assert model.sites  # for which its blocks run
+    return model
 
 
 TEXTS = ["The cat sat on the mat", "A thin section", "Two thin sections"]
 
 
-def test_the_real_model_seen_through_its_lens(smollm2):
+def test_the_real_model_seen_through_its_lens(smollm2, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     model = mt.model(smollm2, name="smollm2")
     text = "The capital of France is"
     found = mt.lens(model, text, [3, 29], tokens=[-1, 0], targets=[" Paris", " the"], top=5)
