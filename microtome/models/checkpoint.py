@@ -78,7 +78,8 @@ def sizes(config: "PretrainedConfig") -> dict[str, int]:
     d_head = find("qk_head_dim", "head_dim") or hidden // (heads or hidden)
     before = (text.pad_token_id or 0) + 1 if text.model_type in POSITIONS_AFTER_PADDING else 0
     found = {
-        "n_layers": first("num_hidden_layers"),
+        # LongCat-Flash counts the two halves of each block as hidden layers.
+        "n_layers": find("num_layers") or first("num_hidden_layers"),
         "d_model": hidden,
         "n_heads": heads,
         "n_kv_heads": kv_heads if heads else 0,

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from microtome.errors import MicrotomeError
+from microtome.errors import MicrotomeError, in_short
 from microtome.models.calls import Call, StandIn, Stop
 from microtome.models.checkpoint import read_config, sizes
 from microtome.models.skeleton import Head, head_of, skeleton
 from microtome.models.weights import MappedWeights
+
+#: How a model fails whose blocks are given or return more than a hidden state.
+_MISFITS = (AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
 
 
 class MappedModel:
@@ -73,7 +76,8 @@ class MappedModel:
         self._around: dict[str, dict[str, Tensor]] = {}
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, buffer.to(self.device))
+                if not buffer.is_meta:  # a checkpoint has its values
+                    setattr(module, name, buffer.to(self.device))
 
     def weights_of_blocks(self, blocks: range) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """The weights of consecutive blocks; see `MappedWeights.of_blocks`."""
@@ -135,15 +139,7 @@ class MappedModel:
                 raise Stop
             return returned(hidden)
 
-        try:
-            self._run_without_blocks(ids, note)
-        except ValueError as error:
-            if "unpack" not in str(error):
-                raise
-            raise MicrotomeError(
-                f"{self.config.model_type}: the model takes more of its blocks than a hidden state "
-                "and cannot be swept; take another model"
-            ) from error
+        self._run_without_blocks(ids, note)
         hidden = seen[0][0]
         if self.stream(hidden).shape != (*ids.shape, self.sizes["d_model"]):
             raise MicrotomeError(
@@ -279,6 +275,12 @@ class MappedModel:
             )
         except Stop:
             return None
+        except _MISFITS as error:
+            how = in_short(f"{type(error).__name__}: {error}")
+            raise MicrotomeError(
+                f"{self.config.model_type}: its blocks are given or return more than a hidden "
+                f"state ({how}) and cannot be swept; take another model"
+            ) from error
         finally:
             setattr(owner, attribute, self._listed)
 
