@@ -55,6 +55,8 @@ def declared(entry: Mapping[str, Any]) -> Intervention:
     site = _site(("site",), entry["site"])
     if site in ATTENTION_SITES:
         raise DeclarationError(("site",), f"{site} cannot be changed, {_INSIDE}")
+    if site == "router":  # experts are chosen before the router returns
+        raise DeclarationError(("site",), "router cannot be changed, only read; take ln2_out")
     each = _each(entry.get("each", []))
     heads = _chosen(("heads",), entry.get("heads", "all"))
     neurons = _neurons(entry.get("neurons", "all"))
