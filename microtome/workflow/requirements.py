@@ -113,9 +113,10 @@ def _judge_sites(sites: Sequence[str], checkpoint: Path) -> None:
 def _judge_intervention(
     declaration: Mapping[str, Any], columns: Mapping[str, ArrayLike], checkpoint: Path
 ) -> None:
-    intervention = declared(declaration)
     config = read_config(checkpoint)
-    fit_model(intervention, sizes(config), taps_of(config_json(checkpoint)), config.model_type)
+    found = sizes(config)
+    intervention = declared(declaration).at_depth(found["n_layers"])
+    fit_model(intervention, found, taps_of(config_json(checkpoint)), config.model_type)
     fit_texts(intervention, columns)
     fit_targets(intervention, load_tokenizer(checkpoint))
 
