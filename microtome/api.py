@@ -20,6 +20,7 @@ from microtome.errors import MicrotomeError, in_short, nearest
 from microtome.interventions.declared import declared
 from microtome.models.cache import cached
 from microtome.models.checkpoint import read_config, sizes
+from microtome.models.skeleton import Head, head_of, require_head
 from microtome.models.sources import Folder, parse_source
 from microtome.models.taps import ENDS, Sites, Tap, check_sites
 from microtome.sites import ABSENT, DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """A causal language model, whose weights stay on disk until one of its blocks runs.
+    """A language model, whose weights stay on disk until one of its blocks runs.
 
     Attributes:
         name: what datasets call it.
@@ -43,12 +44,15 @@ class Model:
         architecture: transformers' name of it, such as `gpt2` or `llama`.
         sizes: its dimensions: `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`,
             `d_vocab`, `n_context`.
+        head: what its head predicts: `causal`, the next token; `masked`, the token in the place of
+            a mask; or `none` without head.
     """
 
     name: str
     checkpoint: Path
     architecture: str
     sizes: Mapping[str, int]
+    head: Head = "causal"
 
     @cached_property
     def found(self) -> Sites:
@@ -67,7 +71,9 @@ class Model:
     @property
     def sites(self) -> list[str]:
         """The sites that it has, in the order of computation."""
-        return [site for site in DIMENSIONS if site in {*self.taps, *ENDS, *FINAL_SITES}]
+        absent = {"logits"} if self.head == "none" else set()
+        known = {*self.taps, *ENDS, *FINAL_SITES} - absent
+        return [site for site in DIMENSIONS if site in known]
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -81,8 +87,9 @@ class Model:
     def __repr__(self) -> str:
         """Tell what there is to know before a sweep."""
         numbers = ", ".join(f"{name} {size:,}" for name, size in self.sizes.items())
+        kind = {"causal": "", "masked": ", a masked LM", "none": ", without head"}[self.head]
         return (
-            f"<Model {self.name}: {self.architecture}>\n"
+            f"<Model {self.name}: {self.architecture}{kind}>\n"
             f"  {numbers}\n"
             f"  sites: {', '.join(self.sites)}\n"
             f"  {self.checkpoint}"
@@ -141,6 +148,7 @@ def model(
         checkpoint.absolute(),
         config.model_type,
         sizes(config),
+        head_of(config),
     )
 
 
@@ -184,8 +192,8 @@ def sweep(
         attention does not reach it, or the text is shorter, there is NaN.
 
     Raises:
-        MicrotomeError: a site, layer or token that there is not, an empty text, no tokenizer, or a
-            mean of `scores` or `pattern`.
+        MicrotomeError: a site, layer or token that there is not, `logits` of a model without head,
+            an empty text, no tokenizer, or a mean of `scores` or `pattern`.
     """
     from microtome.sweeps.sweep import sweep_table
 
@@ -203,6 +211,8 @@ def sweep(
                 "tokens, the last or some positions"
             )
     inside = [site for site in sites if site in SITES]
+    if "logits" in sites:
+        require_head(model.name, model.head)
     numbers = _layers(layers, model.sizes["n_layers"]) if inside else []
     check_sites(inside, model.taps, model.architecture, numbers, model.found.absent)
     table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))

@@ -52,7 +52,7 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
     from transformers import AutoConfig
 
     from microtome.models.checkpoint import read_config, sizes
-    from microtome.models.skeleton import skeleton
+    from microtome.models.skeleton import head_of, skeleton
 
     try:
         match source:
@@ -76,7 +76,8 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
         name: {"dtype": dtype, "shape": list(tensor.shape)}
         for name, tensor in skeleton(config).named_parameters()
     }
-    return cost.model({"architecture": config.model_type, **sizes(config), "tensors": tensors})
+    about = {"architecture": config.model_type, "head": head_of(config), **sizes(config)}
+    return cost.model({**about, "tensors": tensors})
 
 
 @cache

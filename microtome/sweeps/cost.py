@@ -63,17 +63,19 @@ class Model:
         block: how many numbers the largest block has.
         stored: bytes per number in the checkpoint.
         masks: bytes of the causal masks that the architecture keeps, one per block.
+        has_head: whether it predicts tokens.
     """
 
     sizes: Mapping[str, int]
     block: int
     stored: int
     masks: int
+    has_head: bool = True
 
     @property
     def head(self) -> int:
         """How many numbers the head has, (d_vocab, d_model), whether or not it is tied."""
-        return self.sizes["d_vocab"] * self.sizes["d_model"]
+        return self.sizes["d_vocab"] * self.sizes["d_model"] if self.has_head else 0
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def model(manifest: Mapping[str, Any]) -> Model:
     dimensions = [key for key, value in manifest.items() if isinstance(value, int)]
     sizes = {key: manifest[key] for key in dimensions}
     masks = sizes["n_layers"] * sizes["n_context"] ** 2 if manifest["architecture"] in MASKS else 0
-    return Model(sizes, max(blocks.values()), stored, masks)
+    return Model(sizes, max(blocks.values()), stored, masks, manifest.get("head") != "none")
 
 
 def bytes_per_token(sizes: Mapping[str, int], site: str, dtype: str = "float32") -> int:
@@ -327,7 +329,7 @@ def _memory(
         n_tokens: tokens whose hidden states are held between blocks.
         batch: tokens that are inside a block at once.
         longest: tokens of the longest text.
-        with_logits: tokens whose logits are computed at once.
+        with_logits: tokens whose logits are computed at once, where there is a head.
         dtype: the numbers that are computed with.
     """
     sizes, number = model.sizes, BYTES[dtype]
@@ -349,7 +351,7 @@ def _memory(
 
 def _head(model: Model, with_logits: int, number: int) -> int:
     """Bytes of the head while it runs: its weights, and the logits with a copy of them."""
-    if not with_logits:
+    if not with_logits or not model.has_head:
         return 0
     weights = model.head * (number if model.stored == number else number + model.stored)
     return weights + 2 * with_logits * model.sizes["d_vocab"] * 4

@@ -15,6 +15,7 @@ from microtome.interventions.declaration import DeclarationError
 from microtome.interventions.declared import declared
 from microtome.interventions.fit import fit_model, fit_targets, fit_texts
 from microtome.models.checkpoint import read_config, sizes
+from microtome.models.skeleton import head_of, require_head
 from microtome.models.taps import Sites, check_sites
 from microtome.sites import SITES
 from microtome.texts.rows import sequences
@@ -37,6 +38,7 @@ def judge(
             from its end;
             `target`: a text that must be one token of the model;
             `sites`: sites of blocks that the model must have;
+            `head`: a name of the model, which must have a head;
             `intervention`: a declaration that both must serve.
         columns: the token table's columns by name, (token,) each.
         checkpoint: the checkpoint folder.
@@ -59,6 +61,8 @@ def judge(
                     target_id(load_tokenizer(checkpoint), value)
                 case "sites":
                     _judge_sites(value, checkpoint, found)
+                case "head":
+                    require_head(value, head_of(read_config(checkpoint)))
                 case "intervention":
                     _judge_intervention(value, columns, checkpoint, found)
                 case _:
@@ -121,7 +125,7 @@ def _judge_intervention(
     config = read_config(checkpoint)
     dimensions = sizes(config)
     intervention = declared(declaration).at_depth(dimensions["n_layers"])
-    fit_model(intervention, dimensions, found.taps, config.model_type)
+    fit_model(intervention, dimensions, found.taps, config.model_type, head_of(config))
     fit_texts(intervention, columns)
     fit_targets(intervention, load_tokenizer(checkpoint))
 
