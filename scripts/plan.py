@@ -52,6 +52,7 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
     from transformers import AutoConfig
 
     from microtome.models.checkpoint import read_config, sizes
+    from microtome.models.packages import shipped
     from microtome.models.skeleton import head_of, skeleton
 
     try:
@@ -62,16 +63,16 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
                 config = AutoConfig.from_pretrained(
                     repository, revision=revision, trust_remote_code=False
                 )
-            case Package(package, file):
-                from importlib.metadata import distribution
-
-                files = distribution(package).files or []
-                gguf = next(f.locate() for f in files if f.as_posix().endswith(f"/{file}"))
+            case Package(is_gguf=True):
+                gguf = shipped(source)
                 config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            case Package():
+                config = read_config(shipped(source))
     except Exception as error:  # no network, no such package, no such file in it
         raise MicrotomeError(f"unknown until it is fetched ({in_short(error)})") from error
     # A GGUF is unpacked into float32; other checkpoints are kept in their own dtype.
-    dtype = "float32" if isinstance(source, Package) else str(config.dtype).removeprefix("torch.")
+    unpacked = isinstance(source, Package) and source.is_gguf
+    dtype = "float32" if unpacked else str(config.dtype).removeprefix("torch.")
     tensors = {
         name: {"dtype": dtype, "shape": list(tensor.shape)}
         for name, tensor in skeleton(config).named_parameters()

@@ -4,8 +4,9 @@ The skeleton holds modules without weights. Before a block runs, its weights are
 checkpoint and handed to it for one call; see `microtome.models.weights`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class MappedModel:
         config: the transformers config.
         sizes: the model's dimensions, as `microtome.models.checkpoint.sizes` names them.
         head: what its head predicts, if it has one; see `microtome.models.skeleton`.
-        blocks: the blocks, without weights.
+        blocks: the block of each layer, without weights.
         device: where it runs.
         dtype: what it computes in.
     """
@@ -49,9 +50,15 @@ class MappedModel:
         self.sizes = sizes(self.config)
         self.head: Head = head_of(self.config)
         self._model = model = skeleton(self.config, self.dtype)
-        self._blocks_path = _blocks_path(model, self.sizes["n_layers"])
-        self.blocks = model.get_submodule(self._blocks_path)
-        self._weights = MappedWeights(checkpoint, model, self._blocks_path, self.dtype, self.device)
+        n_layers = self.sizes["n_layers"]
+        self._blocks_path = _blocks_path(model, n_layers)
+        self._listed: nn.ModuleList = model.get_submodule(self._blocks_path)
+        # ALBERT runs a block many times: of each layer, the number of its block in the list.
+        self._order = [layer * len(self._listed) // n_layers for layer in range(n_layers)]
+        self.blocks = nn.ModuleList(self._listed[number] for number in self._order)
+        self._weights = MappedWeights(
+            *(checkpoint, model, self._blocks_path, self._order), self.dtype, self.device
+        )
         # A plain embedding looks rows up in the checkpoint's own dtype: converting the rows
         # afterwards gives the same numbers as converting the table, without its memory.
         tables = {
@@ -237,9 +244,20 @@ class MappedModel:
             weights = self._weights.around_blocks(within, self._tables)
             if self.device.type == "cuda":  # on the CPU pages of mapped ones would stay resident
                 self._around[within] = weights
+        coming = iter(self._order)
+
+        def in_turn(number: int, hidden: Tensor, call: Call) -> Any:
+            if number != next(coming, None):
+                raise MicrotomeError(
+                    f"{self.config.model_type}: the model does not run its blocks one after "
+                    "another and cannot be swept; take another model"
+                )
+            return stand_in(hidden, call)
+
         parent, _, attribute = self._blocks_path.rpartition(".")
         owner = self._model.get_submodule(parent)
-        setattr(owner, attribute, nn.ModuleList(StandIn(block, stand_in) for block in self.blocks))
+        stand_ins = [StandIn(block, partial(in_turn, n)) for n, block in enumerate(self._listed)]
+        setattr(owner, attribute, nn.ModuleList(stand_ins))
         try:
             # Tied weights are given under each of their names: the head wants the dtype
             # of computation, the embedding table keeps the checkpoint's dtype.
@@ -252,7 +270,7 @@ class MappedModel:
         except Stop:
             return None
         finally:
-            setattr(owner, attribute, self.blocks)
+            setattr(owner, attribute, self._listed)
 
 
 def _same(hidden: Tensor, other: Tensor) -> bool:
@@ -277,15 +295,20 @@ def _as_parameters(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, T
 
 
 def _blocks_path(model: nn.Module, n_layers: int) -> str:
-    """The path of the model's list of blocks: the outermost one of that length."""
-    paths = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers
-    ]
-    outermost = [p for p in paths if not any(p.startswith(f"{other}.") for other in paths)]
-    if len(outermost) != 1:
+    """The path of the model's list of blocks: the outermost one of that length.
+
+    If there is none, it is the one list of blocks that may each be run as often as the others.
+    """
+    lists = {n: len(m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    exact = _outermost([path for path, length in lists.items() if length == n_layers])
+    found = exact or [p for p in _outermost(lists) if lists[p] and n_layers % lists[p] == 0]
+    if len(found) != 1:
         raise MicrotomeError(
-            f"{type(model).__name__}: {len(outermost)} lists of {n_layers} blocks, expected one"
+            f"{type(model).__name__}: {len(found)} lists of {n_layers} blocks, expected one"
         )
-    return outermost[0]
+    return found[0]
+
+
+def _outermost(paths: Collection[str]) -> list[str]:
+    """Those paths that lie inside no other one."""
+    return [p for p in paths if not any(p.startswith(f"{other}.") for other in paths)]

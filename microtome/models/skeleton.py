@@ -112,6 +112,8 @@ def without_pooler(model: "PreTrainedModel") -> "PreTrainedModel":
 def lacks_head(model: "PreTrainedModel", missing: Iterable[str]) -> bool:
     """Whether it is just the head of a model that a checkpoint lacks.
 
+    All of it, or a part where config.json names another class: classifiers go on from parts of it.
+
     Args:
         model: a skeleton.
         missing: the names of its tensors that the checkpoint lacks.
@@ -119,8 +121,10 @@ def lacks_head(model: "PreTrainedModel", missing: Iterable[str]) -> bool:
     prefix = f"{model.base_model_prefix}."
     tied = model.all_tied_weights_keys
     own = {name for name in model.state_dict() if not name.startswith(prefix)} - tied.keys()
-    is_base = names_no_head([type(model.base_model).__name__])
-    return is_base and bool(own) and own == set(missing) - tied.keys()
+    lacking = set(missing) - tied.keys()
+    named = type(model).__name__ in (model.config.architectures or ())
+    has_base = names_no_head([type(model.base_model).__name__])
+    return has_base and bool(lacking) and (lacking == own if named else lacking <= own)
 
 
 def resolve(model: "PreTrainedModel", index: TensorIndex) -> dict[str, str]:

@@ -5,7 +5,7 @@ While a block runs, the system reads the next one's from disk. What is resident 
 rows of the embedding tables that were looked up.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ class MappedWeights:
         checkpoint: Path,
         model: "PreTrainedModel",
         blocks: str,
+        order: Sequence[int],
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
@@ -40,6 +41,7 @@ class MappedWeights:
             checkpoint: a checkpoint folder as `microtome.models.fetch.fetch` makes it.
             model: its skeleton.
             blocks: the path of the list of blocks in it.
+            order: of each layer, the number of its block in that list.
             dtype: what is computed in.
             device: where.
 
@@ -54,7 +56,7 @@ class MappedWeights:
                 f"{checkpoint}: {min(missing)!r} is missing or has another shape than "
                 "config.json says; fetch the model again"
             )
-        self._path, self._dtype, self._device = blocks, dtype, device
+        self._path, self._order, self._dtype, self._device = blocks, order, dtype, device
         self._on_gpu = device.type == "cuda"
         self._transfers = torch.cuda.Stream(device) if self._on_gpu else None
         self._buffers: dict[tuple[int, str], Tensor] = {}
@@ -118,7 +120,7 @@ class MappedWeights:
 
     def _stored(self, layer: int) -> dict[str, Tensor]:
         """The weights of one block in the checkpoint's dtype."""
-        prefix = f"{self._path}.{layer}."
+        prefix = f"{self._path}.{self._order[layer]}."
         names = [name for name in self._keys if name.startswith(prefix)]
         return {name.removeprefix(prefix): w for name, w in self._read(names).items()}
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from microtome.sites import DIMENSIONS, KEYED_SITES
+from microtome.sites import KEYED_SITES, shape
 
 #: Bytes per number, by the names that configs use and by those of safetensors.
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -126,7 +126,7 @@ def bytes_per_token(sizes: Mapping[str, int], site: str, dtype: str = "float32")
         site: its name.
         dtype: the numbers that are written.
     """
-    return BYTES[dtype] * math.prod(sizes[dimension] for dimension in DIMENSIONS[site])
+    return BYTES[dtype] * math.prod(shape(site, sizes))
 
 
 def sweep(
