@@ -156,8 +156,11 @@ def of_dataset(dataset: Mapping[str, Any], model: cost.Model, settings: Mapping[
     """The line of an intervention, or of a statistic that runs the model."""
     tokens, counted = lengths(dataset)
     if "sweep" in dataset:
-        n_layers = len(dataset["sweep"]["layers"])
-        needed = cost.sweep(model, tokens, **dataset["sweep"], **settings, rows=0)
+        sweep = dataset["sweep"]
+        n_layers = len(sweep["layers"])
+        rows = cost.kept(tokens, dataset["tokens"]) * len(sweep["sites"])
+        predicted = rows if dataset["lens"] else 0
+        needed = cost.sweep(model, tokens, **sweep, **settings, rows=0, predicted=predicted)
     else:
         intervention = dataset["intervention"]
         n_layers = len(intervention.layers or range(model.sizes["n_layers"]))

@@ -276,11 +276,11 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys([*types, *VARIANTS]) if name not in out)
 
 
-def tiny_config(name: str) -> PretrainedConfig:
-    """The config of a model of the zoo."""
+def tiny_config(name: str, **changes: object) -> PretrainedConfig:
+    """The config of a model of the zoo, with some values changed."""
     model_type, flags = VARIANTS.get(name, (name, {}))
     default = AutoConfig.for_model(model_type)
-    own = OWN.get(model_type, {})
+    own = OWN.get(model_type, {}) | changes
     # Of blocks that differ, one of each kind; numbers given for each block are those of the first.
     lists = {
         key: list(dict.fromkeys(value)) if isinstance(value[0], str) else value
@@ -312,9 +312,9 @@ def _has(config: PretrainedConfig, name: str) -> bool:
         return True
 
 
-def build(name: str) -> PreTrainedModel:
+def build(name: str, **changes: object) -> PreTrainedModel:
     """A model of the zoo with random weights of unit-like scale, so that no site is near zero."""
-    config = tiny_config(name)
+    config = tiny_config(name, **changes)
     masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
         config, "is_decoder", False
     )
@@ -331,9 +331,9 @@ def build(name: str) -> PreTrainedModel:
     return model
 
 
-def fetched(name: str, folder: Path) -> Path:
+def fetched(name: str, folder: Path, **changes: object) -> Path:
     """A checkpoint folder of a model of the zoo, as `fetch` makes it."""
-    build(name).save_pretrained(folder / "origin")
+    build(name, **changes).save_pretrained(folder / "origin")
     fetch(Folder(folder / "origin"), folder / "checkpoint")
     return folder / "checkpoint"
 

@@ -29,7 +29,7 @@ TOLERANCE = 1e-5
 
 _SOFTMAX = {functional.softmax, torch.softmax, Tensor.softmax}
 _PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm}
-_PRODUCTS |= {torch.baddbmm, Tensor.baddbmm}
+_PRODUCTS |= {torch.baddbmm, Tensor.baddbmm, torch.einsum}
 _DIFFERENCES = {torch.sub, Tensor.sub, Tensor.__sub__}
 _CASTS = {Tensor.float, Tensor.to}
 
@@ -194,11 +194,11 @@ class _Observer(TorchFunctionMode):
     def _tell(
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, *, own_code: bool
     ) -> None:
-        softmax = self._softmax
+        softmax, batch = self._softmax, self._batch if own_code else len(query)
         self._forget()
         try:
             query, key, value, output = (
-                tensor.reshape(self._batch, -1, *tensor.shape[-2:])
+                tensor.reshape(batch, -1, *tensor.shape[-2:])
                 for tensor in (query, key, value, output)
             )
         except RuntimeError:

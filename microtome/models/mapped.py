@@ -72,7 +72,7 @@ class MappedModel:
         self._tables = set(tables)
         for module in tables.values():
             module.register_forward_hook(lambda module, args, output: output.to(self.dtype))
-        self._first_block: tuple[Callable[[Tensor], Any], bool] | None = None
+        self._first_block: tuple[Callable[[Tensor], Any], bool, torch.dtype] | None = None
         self._around: dict[str, dict[str, Tensor]] = {}
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
@@ -149,12 +149,13 @@ class MappedModel:
         return hidden, [call for _, call in seen]
 
     @torch.no_grad()
-    def _ask_first_block(self) -> tuple[Callable[[Tensor], Any], bool]:
+    def _ask_first_block(self) -> tuple[Callable[[Tensor], Any], bool, torch.dtype]:
         """Run the first block once, on two texts that begin alike.
 
         Returns:
             How a block returns a hidden state, which varies by family and version of transformers;
-            and whether a token's values are the same whatever follows it.
+            whether a token's values are the same whatever follows it; and the dtype of the hidden
+            state, which some compute in float32 where all else is in half precision.
         """
 
         def ask(hidden: Tensor, call: Call) -> None:
@@ -164,7 +165,7 @@ class MappedModel:
             bare = isinstance(output, Tensor)
             # Some models unpack what else there might be, as attention weights.
             nothing = () if bare or any(rest is not None for rest in output[1:]) else output[1:]
-            self._first_block = (lambda h: h if bare else (h, *nothing)), causal
+            self._first_block = (lambda h: h if bare else (h, *nothing)), causal, left.dtype
             raise Stop
 
         if self._first_block is None:
@@ -175,6 +176,11 @@ class MappedModel:
     def is_causal(self) -> bool:
         """Whether the first block gives a token the same values whatever follows it."""
         return self._ask_first_block()[1]
+
+    @property
+    def hidden_dtype(self) -> torch.dtype:
+        """The dtype of the hidden state that blocks return."""
+        return self._ask_first_block()[2]
 
     def stream(self, hidden: Tensor) -> Tensor:
         """The residual stream in what blocks hand on, (batch, position, d_model).
@@ -218,6 +224,10 @@ class MappedModel:
             path = path.rpartition(".")[0]
             if path or self.head == "none":
                 yield self._model.get_submodule(path)
+
+    def hold_head(self) -> None:
+        """Read the weights that `finish` runs with now, and keep them, rather than at each call."""
+        self._around[""] = self._weights.around_blocks("", self._tables)
 
     def _run_without_blocks(
         self, ids: Tensor, stand_in: Callable[[Tensor, Call], Any], *, head: bool = False

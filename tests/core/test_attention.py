@@ -13,6 +13,7 @@ from scipy import stats
 from test_sweep import in_parts
 from torch import nn
 from transformers import AutoModelForCausalLM
+from workflows import Clone
 
 import microtome as mt
 from microtome.errors import MicrotomeError
@@ -24,7 +25,7 @@ from microtome.sites import ABSENT, ATTENTION_SITES
 from microtome.statistics.attention import entropies, running_entropies, running_patterns
 from microtome.statistics.distributions import running_histograms
 from microtome.statistics.moments import running_moments
-from microtome.store.datasets import open_layer
+from microtome.store.datasets import open_layer, read_dataset
 from microtome.store.layers import Section, write_layers
 from microtome.sweeps.batches import batched
 from microtome.sweeps.reading import reading
@@ -37,14 +38,14 @@ LONGEST = max(LENGTHS)
 STARTS = np.cumsum([0, *LENGTHS])
 #: Grouped keys, windows by mask (SDPA) and in eager mode, softcap, sinks, ALiBi, partial rotary
 #: positions, norms of heads, attention code of their own, and attention that looks ahead.
-NAMES = ["gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen3", "gemma2"]
 OTHERS = ["gpt_oss", "bloom", "mpt", "gptj", "bert"]
+NAMES = ["gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen3", "gemma2", *OTHERS]
 
 
 @pytest.fixture(scope="module")
 def models(checkpoints, tmp_path_factory):
     folder = tmp_path_factory.mktemp("attention")
-    others = {name: zoo.fetched(name, folder / name) for name in OTHERS}
+    others = {name: zoo.fetched(name, folder / name, num_hidden_layers=4) for name in OTHERS}
     return checkpoints | others
 
 
@@ -362,7 +363,42 @@ def test_what_has_no_meaning_is_refused(models):
     asked = {"site": "z", "change": "zero", "read": {"pattern": "last"}}
     for wrong, message in (
         ({"site": "scores"}, "site: scores cannot be changed, it is made inside"),
+        ({"site": "router"}, "site: router cannot be changed, only read; take ln2_out"),
         ({}, "read.pattern: an intervention cannot read it, it is made inside"),
     ):
         with pytest.raises(MicrotomeError, match=message):
             mt.intervene(llama, "x", **asked | wrong)
+
+
+PATTERNS = '''
+"""Statistics of stored patterns."""
+
+import xarray as xr
+
+from microtome.options import KeyedSites
+
+
+def reach(section: xr.Dataset, *, sites: KeyedSites) -> xr.Dataset:
+    """How many keys each head reaches from each token."""
+    return section.notnull().sum("key").rename({site: f"{site}_reach" for site in sites})
+'''
+
+
+def test_a_study_stores_patterns_of_some_tokens(tmp_path, model):
+    clone = Clone(tmp_path, model)
+    (tmp_path / "studies" / "patterns").mkdir()
+    (tmp_path / "studies" / "patterns" / "statistics.py").write_text(PATTERNS)
+    clone.save_study("patterns", {"statistics": {"reach": {"sites": ["pattern"]}}})
+    clone.save({"source": "x", "texts": ["One, two, three", "One two"]}, "stimuli/counts.yaml")
+    clone.change("studies", to={"patterns": {"models": ["tiny"], "stimuli": "counts"}})
+    clone.change("stimuli", "counts", to={"file": "stimuli/counts.yaml", "tokens": [0, -1]})
+    clone.run("statistics")
+    reach = read_dataset(clone.product("statistics/patterns/tiny/reach.h5"))["pattern_reach"]
+    assert reach.isel(n_heads=0, layer=2).values.tolist() == [1, 5, 1, 2]
+    with open_layer(clone.product("activations/tiny/counts/layer-02.h5")) as layer:
+        assert layer["pattern"].shape == (4, 4, 5)
+        assert layer["pattern"].attrs["comment"] == ABSENT
+    plan = clone.snakemake("plan", "--quiet", "all").stdout.splitlines()
+    [line] = [line.split() for line in plan if "counts" in line]
+    # A longest text of 5 tokens, 4 heads, 4 bytes: for 4 tokens in 3 layers.
+    assert line[3:8] == ["3", "80", "B", "960", "B"]
