@@ -132,7 +132,10 @@ def read_config(folder: Path) -> "PretrainedConfig":
     """
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    )
 
     file = folder / "config.json"
     model_type = config_json(folder).get("model_type")
@@ -141,16 +144,26 @@ def read_config(folder: Path) -> "PretrainedConfig":
             f"{file}: model_type {model_type!r} is not part of transformers: it wants remote "
             "code, which Microtome never runs; use an architecture of transformers"
         )
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if model_type not in {
+        *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        *MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    }:
         raise MicrotomeError(
             f"{file}: model_type {model_type!r} is no causal language model; use one that is"
         )
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a config class says about its values
         raise MicrotomeError(
             f"{file}: transformers refuses it ({in_short(error)}); correct it"
         ) from error
+    sees_or_hears = model_type in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    if sees_or_hears and config.get_text_config(decoder=True).is_encoder_decoder:
+        raise MicrotomeError(
+            f"{file}: the text part of a {model_type!r} is an encoder and a decoder, which "
+            "Microtome cannot run; use a model with a decoder alone"
+        )
+    return config
 
 
 def tensor_index(folder: Path) -> TensorIndex:

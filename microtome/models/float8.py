@@ -8,6 +8,8 @@ A release with one scale for a whole tensor is read the same way.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from microtome.errors import MicrotomeError
 
 if TYPE_CHECKING:
@@ -66,3 +68,27 @@ def check_scales(index: "TensorIndex", key: str, block: tuple[int, int] | None) 
             f"{of}: {scale_of(key)!r} is {scales['dtype']} {scales['shape']}, and the float8 weight "
             f"wants floats {wanted}; use a copy of the model in bfloat16, float16 or float32"
         )
+
+
+def scaled(
+    stored: np.ndarray, scales: np.ndarray, block: tuple[int, int] | None
+) -> np.ndarray:
+    """A float8 matrix with its scales applied, float32; see `microtome.models.weights` for torch.
+
+    Args:
+        stored: its bytes, (row, column).
+        scales: (row of blocks, column of blocks), or a single one.
+        block: what `block_of` returned.
+    """
+    code = np.arange(256)
+    exponent, mantissa = code >> 3 & 15, code & 7
+    value = np.where(
+        exponent, (1 + mantissa / 8) * 2.0 ** (exponent - 7), mantissa * 2.0**-9
+    ) * np.where(code >> 7, -1, 1)
+    value[code & 127 == 127] = np.nan
+    if block is None:
+        factors = scales.reshape(())
+    else:
+        rows, columns = stored.shape
+        factors = scales.repeat(block[0], 0).repeat(block[1], 1)[:rows, :columns]
+    return value.astype(np.float32)[stored] * factors

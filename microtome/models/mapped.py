@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from microtome.errors import MicrotomeError
+from microtome.errors import MicrotomeError, in_short
 from microtome.models.calls import Call, StandIn, Stop
 from microtome.models.checkpoint import read_config, sizes
-from microtome.models.skeleton import skeleton
+from microtome.models.skeleton import sees_or_hears, skeleton
 from microtome.models.weights import MappedWeights
 
 
@@ -129,6 +129,11 @@ class MappedModel:
                 f"{self.config.model_type}: the model takes more of its blocks than a hidden state "
                 "and cannot be swept; take another model"
             ) from error
+        if len(seen) < n_blocks:
+            raise MicrotomeError(
+                f"{self.config.model_type}: on text alone the model leaves out some of its blocks "
+                "and cannot be swept; take another model"
+            )
         hidden = seen[0][0]
         if hidden.shape != (*ids.shape, self.sizes["d_model"]):
             raise MicrotomeError(
@@ -219,6 +224,13 @@ class MappedModel:
             )
         except Stop:
             return None
+        except (AttributeError, TypeError, ValueError) as error:
+            if not sees_or_hears(self.config):
+                raise
+            raise MicrotomeError(
+                f"{self.config.model_type}: the model does not run on text alone "
+                f"({in_short(error)}) and cannot be swept; take another model"
+            ) from error
         finally:
             setattr(owner, attribute, self.blocks)
 
