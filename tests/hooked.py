@@ -189,3 +189,36 @@ def hooked(model, name, ids, dtype=torch.float32):
 
 def load(checkpoint):
     return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+
+
+def assert_swept_as_loaded(checkpoint, model):
+    """Hidden states and logits of a sweep are those of a model that transformers has loaded."""
+    random = np.random.default_rng(0)
+    d_vocab = model.get_input_embeddings().num_embeddings
+    texts = [random.integers(0, d_vocab, length) for length in (7, 7, 4)]
+    n_layers = model.config.get_text_config().num_hidden_layers
+    found, order = swept(
+        checkpoint, texts, ["resid_post"], range(n_layers), final_sites=["ln_final", "logits"]
+    )
+    decoder = model.get_decoder()
+    blocks = next(m for m in decoder.modules() if isinstance(m, nn.ModuleList))
+    assert len(blocks) == n_layers
+    for rows, members in ((slice(0, 14), texts[:2]), (slice(14, 18), texts[2:])):
+        seen = {}
+
+        def keep(key):
+            return lambda module, args, output: seen.update(
+                {key: output if isinstance(output, Tensor) else output[0]}
+            )
+
+        places = {(layer, "resid_post"): block for layer, block in enumerate(blocks)}
+        places[None, "ln_final"] = decoder
+        handles = [place.register_forward_hook(keep(key)) for key, place in places.items()]
+        with torch.no_grad():
+            output = model.eval()(input_ids=torch.tensor(np.stack(members)), use_cache=False)
+        for handle in handles:
+            handle.remove()
+        for key, values in (seen | {(None, "logits"): output.logits}).items():
+            values = values.flatten(0, 1)
+            assert values.std() > 0
+            np.testing.assert_array_equal(found[key][rows], values, err_msg=str(key))

@@ -222,9 +222,7 @@ def _initialise(reference: Path, seed: int, folder: Path) -> None:
     config = read_config(reference)
     with torch.random.fork_rng():  # a notebook's own numbers stay as they are
         torch.manual_seed(seed)
-        model = auto_class(config).from_config(
-            config, dtype=torch.float32, trust_remote_code=False
-        )
+        model = auto_class(config).from_config(config, dtype=torch.float32, trust_remote_code=False)
     model.save_pretrained(folder)
     _link(side_files(reference), folder)
 

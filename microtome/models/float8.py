@@ -70,9 +70,7 @@ def check_scales(index: "TensorIndex", key: str, block: tuple[int, int] | None) 
         )
 
 
-def scaled(
-    stored: np.ndarray, scales: np.ndarray, block: tuple[int, int] | None
-) -> np.ndarray:
+def scaled(stored: np.ndarray, scales: np.ndarray, block: tuple[int, int] | None) -> np.ndarray:
     """A float8 matrix with its scales applied, float32; see `microtome.models.weights` for torch.
 
     Args:

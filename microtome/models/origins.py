@@ -113,9 +113,7 @@ def missing(model: "PreTrainedModel", origins: Mapping[str, Origin]) -> list[str
     return sorted(name for name, tensor in tensors if tensor.is_meta and name not in origins)
 
 
-def _shapes(
-    origin: Origin, model: "PreTrainedModel", index: TensorIndex
-) -> dict[str, torch.Size]:
+def _shapes(origin: Origin, model: "PreTrainedModel", index: TensorIndex) -> dict[str, torch.Size]:
     """The shapes of what a converter makes; none where its pieces do not fit together."""
 
     def outline(key: str) -> Tensor:

@@ -202,9 +202,7 @@ class MappedWeights:
         return tensors
 
 
-def _scaled(
-    weight: Tensor, scales: Tensor, block: tuple[int, int] | None, out: Tensor
-) -> Tensor:
+def _scaled(weight: Tensor, scales: Tensor, block: tuple[int, int] | None, out: Tensor) -> Tensor:
     """Multiply the blocks of a float8 weight with their scales, in float32.
 
     Args:

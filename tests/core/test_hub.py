@@ -62,12 +62,17 @@ def test_hub(form, hub, tmp_path, out, traps, dialled):
         content = (out / name).read_bytes()
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert "h.0.attn.bias" not in found["tensors"]  # the model has no use for it
-    renamed = {name: tensor["name"] for name, tensor in found["tensors"].items() if "name" in tensor}
-    assert renamed == {
-        "old": {name: f"transformer.{name}" for name in found["tensors"]},
-        "sharded": {},
-        "renamed": {"embed_out.weight": "lm_head.weight"},
-    }[form]
+    renamed = {
+        name: tensor["name"] for name, tensor in found["tensors"].items() if "name" in tensor
+    }
+    assert (
+        renamed
+        == {
+            "old": {name: f"transformer.{name}" for name in found["tensors"]},
+            "sharded": {},
+            "renamed": {"embed_out.weight": "lm_head.weight"},
+        }[form]
+    )
     assert len(found["weights"]) > 2 or form != "sharded"
 
     # A second time nothing is asked for, and so it needs no hub.
