@@ -197,28 +197,27 @@ def assert_swept_as_loaded(checkpoint, model):
     d_vocab = model.get_input_embeddings().num_embeddings
     texts = [random.integers(0, d_vocab, length) for length in (7, 7, 4)]
     n_layers = model.config.get_text_config().num_hidden_layers
-    found, order = swept(
+    found, _ = swept(
         checkpoint, texts, ["resid_post"], range(n_layers), final_sites=["ln_final", "logits"]
     )
     decoder = model.get_decoder()
     blocks = next(m for m in decoder.modules() if isinstance(m, nn.ModuleList))
     assert len(blocks) == n_layers
+    seen = {}
+
+    def keep(key):
+        return lambda module, args, output: seen.update(
+            {key: output if isinstance(output, Tensor) else output[0]}
+        )
+
+    for layer, block in enumerate(blocks):
+        block.register_forward_hook(keep((layer, "resid_post")))
+    decoder.register_forward_hook(keep((None, "ln_final")))
     for rows, members in ((slice(0, 14), texts[:2]), (slice(14, 18), texts[2:])):
-        seen = {}
-
-        def keep(key):
-            return lambda module, args, output: seen.update(
-                {key: output if isinstance(output, Tensor) else output[0]}
-            )
-
-        places = {(layer, "resid_post"): block for layer, block in enumerate(blocks)}
-        places[None, "ln_final"] = decoder
-        handles = [place.register_forward_hook(keep(key)) for key, place in places.items()]
         with torch.no_grad():
-            output = model.eval()(input_ids=torch.tensor(np.stack(members)), use_cache=False)
-        for handle in handles:
-            handle.remove()
-        for key, values in (seen | {(None, "logits"): output.logits}).items():
-            values = values.flatten(0, 1)
+            ids = torch.tensor(np.stack(members))
+            seen[None, "logits"] = model.eval()(input_ids=ids, use_cache=False).logits
+        assert len(seen) == n_layers + 2
+        for key, values in seen.items():
             assert values.std() > 0
-            np.testing.assert_array_equal(found[key][rows], values, err_msg=str(key))
+            np.testing.assert_array_equal(found[key][rows], values.flatten(0, 1), err_msg=str(key))

@@ -1,8 +1,8 @@
 """Block-wise float8: weights of one byte, and a scale for each block of them.
 
-As DeepSeek-V3 and Qwen3-FP8 are published: beside a matrix `weight` in F8_E4M3 lies `weight_scale_inv`,
-one number for each block of (usually) 128 × 128, which the block's numbers are multiplied with.
-A release with one scale for a whole tensor is read the same way.
+As DeepSeek-V3 and Qwen3-FP8 are published: beside a matrix `weight` in F8_E4M3 lies
+`weight_scale_inv`, one number for each block of (usually) 128 × 128, which the block's numbers are
+multiplied with. A release with one scale for a whole tensor is read the same way.
 """
 
 from collections.abc import Mapping
@@ -65,8 +65,8 @@ def check_scales(index: "TensorIndex", key: str, block: tuple[int, int] | None) 
         found = scales["shape"]
     if scales["dtype"] not in SCALES or found != wanted:
         raise MicrotomeError(
-            f"{of}: {scale_of(key)!r} is {scales['dtype']} {scales['shape']}, and the float8 weight "
-            f"wants floats {wanted}; use a copy of the model in bfloat16, float16 or float32"
+            f"{of}: {scale_of(key)!r} is {scales['dtype']} {scales['shape']}, where the float8 "
+            f"weight wants floats {wanted}; use a copy of the model in bfloat16, float16 or float32"
         )
 
 

@@ -341,10 +341,10 @@ def _memory(
     blocks = 2 * model.block * number
     if model.stored != number:
         blocks += model.block * model.stored  # mapped while it is converted
-    # Beside the pieces of a joined tensor, what they are joined to on the way; see `Origin.make`.
-    blocks += model.joined * (
-        model.stored + 2 * max(model.stored, number if model.stored < 2 else 0)
-    )
+    # Of what is joined: its pieces, mapped, and what they become on the way. Those with scales are
+    # in the dtype of computation by then.
+    piece = number if model.stored < 2 else model.stored
+    blocks += model.joined * (model.stored + 2 * piece)
     # Inside a block: the residual stream, its norm and what is added to it; the heads' queries,
     # keys, values and results; three widths of an MLP; a row of scores per token for every head
     # and every mask.

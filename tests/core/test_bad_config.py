@@ -215,9 +215,7 @@ CASES |= {
     ),
     "folder_with_quantised_weights": Case(
         model("mine"),
-        (
-            "models.mine.source: mine/config.json: the weights are quantised (gptq), which Microtome",
-        ),
+        ("models.mine.source: mine/config.json: the weights are quantised (gptq), which",),
         {"mine/config.json": b'{"quantization_config": {"quant_method": "gptq"}}'},
     ),
     "folder_with_a_link_that_leads_nowhere": Case(
