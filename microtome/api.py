@@ -20,6 +20,7 @@ from microtome.interventions.declared import declared
 from microtome.models.architectures import taps_of
 from microtome.models.cache import cached
 from microtome.models.checkpoint import config_json, read_config, sizes
+from microtome.models.skeleton import Head, head_of, require_head
 from microtome.models.sources import Folder, parse_source
 from microtome.models.taps import ENDS, Tap, check_sites
 from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """A causal language model, whose weights stay on disk until one of its blocks runs.
+    """A language model, whose weights stay on disk until one of its blocks runs.
 
     Attributes:
         name: what datasets call it.
@@ -44,6 +45,8 @@ class Model:
         sizes: its dimensions: `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`,
             `d_vocab`, `n_context`.
         taps: where the sites inside of its blocks lie.
+        head: what its head predicts: `causal`, the next token; `masked`, the token in the place of
+            a mask; or `none` without head.
     """
 
     name: str
@@ -51,11 +54,14 @@ class Model:
     architecture: str
     sizes: Mapping[str, int]
     taps: Mapping[str, Tap]
+    head: Head = "causal"
 
     @property
     def sites(self) -> list[str]:
         """The sites that it has, in the order of computation."""
-        return [site for site in DIMENSIONS if site in {*self.taps, *ENDS, *FINAL_SITES}]
+        absent = {"logits"} if self.head == "none" else set()
+        known = {*self.taps, *ENDS, *FINAL_SITES} - absent
+        return [site for site in DIMENSIONS if site in known]
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -69,8 +75,9 @@ class Model:
     def __repr__(self) -> str:
         """Tell what there is to know before a sweep."""
         numbers = ", ".join(f"{name} {size:,}" for name, size in self.sizes.items())
+        kind = {"causal": "", "masked": ", a masked LM", "none": ", without head"}[self.head]
         return (
-            f"<Model {self.name}: {self.architecture}>\n"
+            f"<Model {self.name}: {self.architecture}{kind}>\n"
             f"  {numbers}\n"
             f"  sites: {', '.join(self.sites)}\n"
             f"  {self.checkpoint}"
@@ -130,6 +137,7 @@ def model(
         config.model_type,
         sizes(config),
         taps_of(config_json(checkpoint)),
+        head_of(config),
     )
 
 
@@ -171,7 +179,8 @@ def sweep(
         `sequence` (number of the text), `position` (in the text), `token_id` and `text`.
 
     Raises:
-        MicrotomeError: a site, layer or token that there is not, an empty text, no tokenizer.
+        MicrotomeError: a site, layer or token that there is not, `logits` of a model without head,
+            an empty text, no tokenizer.
     """
     from microtome.sweeps.sweep import sweep_table
 
@@ -185,6 +194,8 @@ def sweep(
             )
     inside = [site for site in sites if site in SITES]
     check_sites(inside, model.taps, model.architecture)
+    if "logits" in sites:
+        require_head(model.name, model.head)
     numbers = _layers(layers, model.sizes["n_layers"]) if inside else []
     table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
     columns = row_columns(table.coords)

@@ -53,7 +53,7 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
 
     from microtome.models.checkpoint import read_config, sizes
     from microtome.models.float8 import FLOAT8, is_float8
-    from microtome.models.skeleton import skeleton
+    from microtome.models.skeleton import head_of, skeleton
 
     try:
         match source:
@@ -82,7 +82,8 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
         }
         for name, tensor in skeleton(config).named_parameters()
     }
-    return cost.model({"architecture": config.model_type, **sizes(config), "tensors": tensors})
+    about = {"architecture": config.model_type, "head": head_of(config), **sizes(config)}
+    return cost.model({**about, "tensors": tensors})
 
 
 @cache

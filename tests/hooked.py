@@ -68,6 +68,7 @@ def places(model, name):
         "gpt_neo": lambda: model.transformer.h,
         "gpt_neox": lambda: model.gpt_neox.layers,
         "bloom": lambda: model.transformer.h,
+        "bert": lambda: model.base_model.encoder.layer,
     }.get(family, lambda: model.model.layers)()
     found = {}
     for layer, block in enumerate(blocks):
@@ -76,7 +77,7 @@ def places(model, name):
                 sites = _gpt(block, family, model.config.hidden_size)
             case "gpt_neox":
                 sites = _gpt_neox(block, model.config.num_attention_heads)
-            case "bloom":
+            case "bloom" | "bert":
                 sites = {}
             case _:
                 sites = _llama(block, gemma=family.startswith("gemma"))

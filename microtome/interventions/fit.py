@@ -17,6 +17,7 @@ from microtome.interventions.declaration import (
     Tokens,
     Vector,
 )
+from microtome.models.skeleton import Head, require_head
 from microtome.models.taps import Tap, check_sites
 from microtome.sites import SITES
 
@@ -35,6 +36,7 @@ def fit_model(
     sizes: Mapping[str, int],
     taps: Mapping[str, Tap],
     architecture: str | None,
+    head: Head,
 ) -> None:
     """Refuse an intervention that a model cannot serve.
 
@@ -43,11 +45,14 @@ def fit_model(
         sizes: the model's dimensions, as `microtome.models.checkpoint.sizes` names them.
         taps: where the sites lie in its blocks.
         architecture: the name of its architecture, for messages.
+        head: what its head predicts.
 
     Raises:
-        DeclarationError: a site or a layer that the model lacks; a head, a neuron or a number of
+        DeclarationError: a site or a layer that the model lacks; predictions of a model without
+            head, or the loss of one that predicts masked tokens; a head, a neuron or a number of
             highest tokens out of range; a statistic's variable of other dimensions.
     """
+    fit_head(intervention, f"the {architecture!r} model", head)
     fit_sites(intervention, taps, architecture)
     fit_layers(intervention, sizes["n_layers"])
     site = intervention.site
@@ -77,6 +82,31 @@ def fit_model(
             ("read", "top"),
             f"wants the {intervention.read.top} highest of {sizes['d_vocab']} tokens",
         )
+
+
+def fit_head(intervention: Intervention, model: str, head: Head) -> None:
+    """Refuse an intervention that reads what a model's head does not predict.
+
+    Args:
+        intervention: the intervention.
+        model: what messages call the model.
+        head: what its head predicts.
+
+    Raises:
+        DeclarationError: predictions of a model without head; the loss of one that predicts masked
+            tokens.
+    """
+    read = intervention.read
+    if read.loss and head == "masked":
+        raise DeclarationError(
+            ("read", "loss"),
+            f"is that of the next token, and {model} predicts masked ones; read targets at them",
+        )
+    try:
+        if read.loss or read.predictions:
+            require_head(model, head)
+    except MicrotomeError as error:
+        raise DeclarationError(("read",), str(error)) from None
 
 
 def fit_sites(

@@ -63,7 +63,7 @@ def intervene(
         MicrotomeError: an intervention that does not fit the model or the texts.
     """
     model = MappedModel(checkpoint, dtype, found_device(device))
-    fit_model(intervention, model.sizes, taps, model.config.model_type)
+    fit_model(intervention, model.sizes, taps, model.config.model_type, model.head)
     fit_texts(intervention, columns)
     target_ids = fit_targets(intervention, tokenizer)
     texts = texts_of(columns)

@@ -23,6 +23,12 @@ TensorIndex = dict[str, tuple[Path, dict[str, Any]]]
 SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".jinja"}
 #: The index of a model's shards, under transformers' name.
 INDEX = "model.safetensors.index.json"
+#: Model types whose positions begin after the number of the padding token, as RoBERTa's: of 514
+#: positions, text takes 512.
+POSITIONS_AFTER_PADDING = (
+    *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm"),
+    *("mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
 
 
 def sizes(config: "PretrainedConfig") -> dict[str, int]:
@@ -45,6 +51,7 @@ def sizes(config: "PretrainedConfig") -> dict[str, int]:
 
     heads = first("num_attention_heads")
     hidden = first("hidden_size")
+    before = (text.pad_token_id or 0) + 1 if text.model_type in POSITIONS_AFTER_PADDING else 0
     return {
         "n_layers": first("num_hidden_layers"),
         "d_model": hidden,
@@ -54,9 +61,10 @@ def sizes(config: "PretrainedConfig") -> dict[str, int]:
         "d_mlp": getattr(text, "intermediate_size", None)
         or getattr(text, "n_inner", None)
         or getattr(text, "ffn_dim", None)
+        or getattr(text, "hidden_dim", None)
         or 4 * hidden,
         "d_vocab": first("vocab_size"),
-        "n_context": first("max_position_embeddings", "seq_length", "max_seq_len"),
+        "n_context": first("max_position_embeddings", "seq_length", "max_seq_len") - before,
     }
 
 
@@ -134,7 +142,9 @@ def read_config(folder: Path) -> "PretrainedConfig":
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
         MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+        MODEL_MAPPING_NAMES,
     )
 
     file = folder / "config.json"
@@ -144,19 +154,28 @@ def read_config(folder: Path) -> "PretrainedConfig":
             f"{file}: model_type {model_type!r} is not part of transformers: it wants remote "
             "code, which Microtome never runs; use an architecture of transformers"
         )
-    if model_type not in {
-        *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        *MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
-    }:
-        raise MicrotomeError(
-            f"{file}: model_type {model_type!r} is no causal language model; use one that is"
-        )
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a config class says about its values
         raise MicrotomeError(
             f"{file}: transformers refuses it ({in_short(error)}); correct it"
         ) from error
+    predicts = {
+        *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        *MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        *MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    }
+    encodes = (
+        model_type in MODEL_MAPPING_NAMES
+        and config.get_text_config() is config
+        and hasattr(config, "vocab_size")
+        and not getattr(config, "is_encoder_decoder", False)
+    )
+    if model_type not in predicts and not encodes:
+        raise MicrotomeError(
+            f"{file}: model_type {model_type!r} is neither a causal language model nor an encoder "
+            "of text; use one that is"
+        )
     sees_or_hears = model_type in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
     if sees_or_hears and config.get_text_config(decoder=True).is_encoder_decoder:
         raise MicrotomeError(

@@ -5,6 +5,7 @@ checkpoint is linked; only a GGUF and an untrained model are written anew.
 """
 
 import importlib.metadata
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from microtome.models.checkpoint import (
     TensorIndex,
     config_json,
     read_config,
+    read_json,
     side_files,
     sizes,
     source_files,
@@ -24,12 +26,19 @@ from microtome.models.checkpoint import (
 )
 from microtome.models.float8 import FLOAT8, block_of, check_scales, scale_of
 from microtome.models.origins import missing, resolve
-from microtome.models.skeleton import auto_class, sees_or_hears, skeleton
+from microtome.models.skeleton import (
+    auto_class,
+    head_of,
+    lacks_head,
+    sees_or_hears,
+    skeleton,
+    without_pooler,
+)
 from microtome.models.sources import Folder, Hub, Package, Source, Untrained
 from microtome.store.checksums import sha256
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 #: What is taken from a hub repository, from its top folder only: configuration, tokenizer, the
 #: safetensors that transformers names. No pickle, no code, no second copy in another format.
@@ -93,12 +102,12 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
         revision: what `fetch` returned.
 
     Returns:
-        A JSON-ready dictionary: `model`, `source`, `revision`, `architecture`, `part` (`text`, of a
-        model that also sees or hears), the sizes `n_layers`, `d_model`, `n_heads`, `n_kv_heads`,
-        `d_head`, `d_mlp`, `d_vocab`, `n_context`, then `weights` (file: bytes and sha256) and
-        `tensors`: of each tensor of the files that the model is made of, its `dtype` and `shape`,
-        its `name` in the model where that is another one, and what it is `converted` to where it
-        is not a tensor of the model as it stands.
+        A JSON-ready dictionary: `model`, `source`, `revision`, `architecture`, `head` (`causal`,
+        `masked` or `none`), `part` (`text`, of a model that also sees or hears), the sizes
+        `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`, `d_vocab`, `n_context`,
+        then `weights` (file: bytes and sha256) and `tensors`: of each tensor of the files that the
+        model is made of, its `dtype` and `shape`, its `name` in the model where that is another
+        one, and what it is `converted` to where it is not a tensor of the model as it stands.
     """
     config = read_config(folder)
     weights = {
@@ -110,6 +119,7 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
         "source": source,
         "revision": revision,
         "architecture": config.model_type,
+        "head": head_of(config),
         **({"part": "text"} if sees_or_hears(config) else {}),
         **sizes(config),
         "weights": weights,
@@ -138,11 +148,20 @@ def _link_folder(origin: Path, folder: Path) -> None:
     if not origin.is_dir():
         raise MicrotomeError(f"{origin}: no such folder; a local source is a checkpoint folder")
     source_files(origin)
-    config = read_config(origin)
+    config, index = read_config(origin), tensor_index(origin)
     model = skeleton(config)
-    index = tensor_index(origin)
     origins = resolve(model, index)
     lacking = missing(model, origins)
+    # A head in another shape is not lacking, but wrong.
+    if (
+        head_of(config) != "none"
+        and lacks_head(model, lacking)
+        and index.keys().isdisjoint(lacking)
+    ):
+        _take_head_off(origin, config, model, folder)
+        model = skeleton(config)
+        origins = resolve(model, index)
+        lacking = missing(model, origins)
     if lacking:
         raise MicrotomeError(
             f"{origin}: {len(lacking)} weights are missing or of another shape, first "
@@ -156,6 +175,15 @@ def _link_folder(origin: Path, folder: Path) -> None:
     sharded = weights != [origin / "model.safetensors"]
     _link([*weights, origin / INDEX] if sharded else weights, folder)
     _link(side_files(origin), folder)
+
+
+def _take_head_off(
+    origin: Path, config: "PretrainedConfig", model: "PreTrainedModel", folder: Path
+) -> None:
+    """Name the base model in a model's config, and in the config.json of its checkpoint folder."""
+    config.architectures = [type(model.base_model).__name__]
+    content = read_json(origin / "config.json") | {"architectures": config.architectures}
+    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_dtypes(index: TensorIndex, keys: Iterable[str], config: "PretrainedConfig") -> None:
@@ -223,7 +251,7 @@ def _initialise(reference: Path, seed: int, folder: Path) -> None:
     with torch.random.fork_rng():  # a notebook's own numbers stay as they are
         torch.manual_seed(seed)
         model = auto_class(config).from_config(config, dtype=torch.float32, trust_remote_code=False)
-    model.save_pretrained(folder)
+    without_pooler(model).save_pretrained(folder)
     _link(side_files(reference), folder)
 
 

@@ -1,10 +1,12 @@
-"""A causal LM that is run block by block, with weights that stay on disk until a block runs.
+"""A language model that is run block by block, with weights that stay on disk until a block runs.
 
 The skeleton holds modules without weights. Before a block runs, its weights are mapped from the
 checkpoint and handed to it for one call; see `microtome.models.weights`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch.func import functional_call
 from microtome.errors import MicrotomeError, in_short
 from microtome.models.calls import Call, StandIn, Stop
 from microtome.models.checkpoint import read_config, sizes
-from microtome.models.skeleton import sees_or_hears, skeleton
+from microtome.models.skeleton import Head, head_of, sees_or_hears, skeleton
 from microtome.models.weights import MappedWeights
 
 
@@ -25,7 +27,8 @@ class MappedModel:
     Attributes:
         config: the transformers config.
         sizes: the model's dimensions, as `microtome.models.checkpoint.sizes` names them.
-        blocks: the blocks, without weights.
+        head: what its head predicts, if it has one; see `microtome.models.skeleton`.
+        blocks: the block of each layer, without weights.
         device: where it runs.
         dtype: what it computes in.
     """
@@ -45,10 +48,17 @@ class MappedModel:
         self.device = torch.device(device)
         self.config = read_config(checkpoint)
         self.sizes = sizes(self.config)
+        self.head: Head = head_of(self.config)
         self._model = model = skeleton(self.config, self.dtype)
-        self._blocks_path = _blocks_path(model, self.sizes["n_layers"])
-        self.blocks = model.get_submodule(self._blocks_path)
-        self._weights = MappedWeights(checkpoint, model, self._blocks_path, self.dtype, self.device)
+        n_layers = self.sizes["n_layers"]
+        self._blocks_path = _blocks_path(model, n_layers)
+        self._listed: nn.ModuleList = model.get_submodule(self._blocks_path)
+        # ALBERT runs a block many times: of each layer, the number of its block in the list.
+        self._order = [layer * len(self._listed) // n_layers for layer in range(n_layers)]
+        self.blocks = nn.ModuleList(self._listed[number] for number in self._order)
+        self._weights = MappedWeights(
+            *(checkpoint, model, self._blocks_path, self._order), self.dtype, self.device
+        )
         # A plain embedding looks rows up in the checkpoint's own dtype: converting the rows
         # afterwards gives the same numbers as converting the table, without its memory.
         tables = {
@@ -59,7 +69,7 @@ class MappedModel:
         self._tables = set(tables)
         for module in tables.values():
             module.register_forward_hook(lambda module, args, output: output.to(self.dtype))
-        self._first_block: tuple[bool, bool] | None = None
+        self._first_block: tuple[Callable[[Tensor], Any], bool] | None = None
         self._around: dict[str, dict[str, Tensor]] = {}
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
@@ -111,14 +121,19 @@ class MappedModel:
             MicrotomeError: a model that takes more of a block than its hidden state, or whose
                 hidden state has other dimensions.
         """
-        returns_tuple, _ = self._ask_first_block()
+        returned = self._ask_first_block()[0]
         seen: list[tuple[Tensor, Call]] = []
 
         def note(hidden: Tensor, call: Call) -> Any:
             seen.append((hidden, call))
+            if not _same(hidden, seen[0][0]):
+                raise MicrotomeError(
+                    f"{self.config.model_type}: the model changes the hidden state between its "
+                    "blocks and cannot be swept; take another model"
+                )
             if len(seen) == n_blocks:
                 raise Stop
-            return (hidden,) if returns_tuple else hidden
+            return returned(hidden)
 
         try:
             self._run_without_blocks(ids, note)
@@ -143,19 +158,22 @@ class MappedModel:
         return hidden, [call for _, call in seen]
 
     @torch.no_grad()
-    def _ask_first_block(self) -> tuple[bool, bool]:
+    def _ask_first_block(self) -> tuple[Callable[[Tensor], Any], bool]:
         """Run the first block once, on two texts that begin alike.
 
         Returns:
-            Whether a block returns a tuple, which varies by family and version of transformers; and
-            whether a token's values are the same whatever follows it.
+            How a block returns a hidden state, which varies by family and version of transformers;
+            and whether a token's values are the same whatever follows it.
         """
 
         def ask(hidden: Tensor, call: Call) -> None:
             output = self._called(0, self.block_weights(0), hidden, call)
             left = hidden_state(output)
             causal = torch.equal(left[0, 0], left[1, 0])
-            self._first_block = not isinstance(output, Tensor), causal
+            bare = isinstance(output, Tensor)
+            # Some models unpack what else there might be, as attention weights.
+            nothing = () if bare or any(rest is not None for rest in output[1:]) else output[1:]
+            self._first_block = (lambda h: h if bare else (h, *nothing)), causal
             raise Stop
 
         if self._first_block is None:
@@ -167,7 +185,7 @@ class MappedModel:
         """Whether the first block gives a token the same values whatever follows it."""
         return self._ask_first_block()[1]
 
-    def finish(self, ids: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def finish(self, ids: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """Run what comes after the blocks.
 
         Args:
@@ -175,21 +193,32 @@ class MappedModel:
             hidden: the hidden state after the last block, (batch, position, d_model).
 
         Returns:
-            The final norm's output, (batch, position, d_model), and the logits,
-            (batch, position, d_vocab).
+            The final norm's output or, where there is none, `hidden`, (batch, position, d_model);
+            and the logits, (batch, position, d_vocab), or None without head.
         """
-        # What loops over the blocks ends with the final norm, whatever calls it.
-        owner = self._model.get_submodule(self._blocks_path.rpartition(".")[0])
+        returned = self._ask_first_block()[0]
         normed = []
-        with owner.register_forward_hook(
-            lambda module, args, output: normed.append(hidden_state(output))
-        ):
+        with ExitStack() as hooks:
+            # What loops over the blocks, and what calls that, up to the base model. The head reads
+            # what the outermost returns that is called; some heads call an inner one.
+            for module in self._around_blocks():
+                hooks.enter_context(
+                    module.register_forward_hook(
+                        lambda module, args, output: normed.append(hidden_state(output))
+                    )
+                )
             output = self._run_without_blocks(
-                ids,
-                lambda entering, call: (hidden,) if self._ask_first_block()[0] else hidden,
-                head=True,
+                ids, lambda entering, call: returned(hidden), head=True
             )
-        return normed[0], output.logits
+        return normed[-1], None if self.head == "none" else output.logits
+
+    def _around_blocks(self) -> Iterator[nn.Module]:
+        """The modules that hold the blocks, outwards to the base model."""
+        path = self._blocks_path
+        while path:
+            path = path.rpartition(".")[0]
+            if path or self.head == "none":
+                yield self._model.get_submodule(path)
 
     def _run_without_blocks(
         self, ids: Tensor, stand_in: Callable[[Tensor, Call], Any], *, head: bool = False
@@ -204,15 +233,28 @@ class MappedModel:
         Returns:
             The model's output, or None after a `Stop`.
         """
-        within = "" if head else f"{self._blocks_path.partition('.')[0]}."
+        # A model without head is the base model itself.
+        bare = head or self.head == "none"
+        within = "" if bare else f"{self._blocks_path.partition('.')[0]}."
         weights = self._around.get(within)
         if weights is None:
             weights = self._weights.around_blocks(within, self._tables)
             if self.device.type == "cuda":  # on the CPU pages of mapped ones would stay resident
                 self._around[within] = weights
+        coming = iter(self._order)
+
+        def in_turn(number: int, hidden: Tensor, call: Call) -> Any:
+            if number != next(coming, None):
+                raise MicrotomeError(
+                    f"{self.config.model_type}: the model does not run its blocks one after "
+                    "another and cannot be swept; take another model"
+                )
+            return stand_in(hidden, call)
+
         parent, _, attribute = self._blocks_path.rpartition(".")
         owner = self._model.get_submodule(parent)
-        setattr(owner, attribute, nn.ModuleList(StandIn(block, stand_in) for block in self.blocks))
+        stand_ins = [StandIn(block, partial(in_turn, n)) for n, block in enumerate(self._listed)]
+        setattr(owner, attribute, nn.ModuleList(stand_ins))
         try:
             # Tied weights are given under each of their names: the head wants the dtype
             # of computation, the embedding table keeps the checkpoint's dtype.
@@ -232,7 +274,11 @@ class MappedModel:
                 f"({in_short(error)}) and cannot be swept; take another model"
             ) from error
         finally:
-            setattr(owner, attribute, self.blocks)
+            setattr(owner, attribute, self._listed)
+
+
+def _same(hidden: Tensor, other: Tensor) -> bool:
+    return hidden is other or torch.equal(hidden, other)
 
 
 def hidden_state(output: Any) -> Tensor:
@@ -253,15 +299,20 @@ def _as_parameters(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, T
 
 
 def _blocks_path(model: nn.Module, n_layers: int) -> str:
-    """The path of the model's list of blocks: the outermost one of that length."""
-    paths = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers
-    ]
-    outermost = [p for p in paths if not any(p.startswith(f"{other}.") for other in paths)]
-    if len(outermost) != 1:
+    """The path of the model's list of blocks: the outermost one of that length.
+
+    If there is none, it is the one list of blocks that may each be run as often as the others.
+    """
+    lists = {n: len(m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    exact = _outermost([path for path, length in lists.items() if length == n_layers])
+    found = exact or [p for p in _outermost(lists) if lists[p] and n_layers % lists[p] == 0]
+    if len(found) != 1:
         raise MicrotomeError(
-            f"{type(model).__name__}: {len(outermost)} lists of {n_layers} blocks, expected one"
+            f"{type(model).__name__}: {len(found)} lists of {n_layers} blocks, expected one"
         )
-    return outermost[0]
+    return found[0]
+
+
+def _outermost(paths: Collection[str]) -> list[str]:
+    """Those paths that lie inside no other one."""
+    return [p for p in paths if not any(p.startswith(f"{other}.") for other in paths)]

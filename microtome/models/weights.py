@@ -6,7 +6,7 @@ rows of the embedding tables that were looked up. Scales of block-wise float8 ar
 experts that are stored one by one are joined, when the weights of their block are read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ class MappedWeights:
         checkpoint: Path,
         model: "PreTrainedModel",
         blocks: str,
+        order: Sequence[int],
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
@@ -43,6 +44,7 @@ class MappedWeights:
             checkpoint: a checkpoint folder as `microtome.models.fetch.fetch` makes it.
             model: its skeleton.
             blocks: the path of the list of blocks in it.
+            order: of each layer, the number of its block in that list.
             dtype: what is computed in.
             device: where.
 
@@ -59,7 +61,7 @@ class MappedWeights:
                 "config.json says; fetch the model again"
             )
         self._scale_block = block_of(model.config.to_dict())
-        self._path, self._dtype, self._device = blocks, dtype, device
+        self._path, self._order, self._dtype, self._device = blocks, order, dtype, device
         self._on_gpu = device.type == "cuda"
         self._transfers = torch.cuda.Stream(device) if self._on_gpu else None
         self._buffers: dict[tuple[int, str], Tensor] = {}
@@ -121,15 +123,19 @@ class MappedWeights:
                 weights[name] = weights[name].to(self._dtype)
         return {name: weight.to(self._device) for name, weight in weights.items()}
 
+    def _prefix(self, layer: int) -> str:
+        """What the names of a block's weights begin with."""
+        return f"{self._path}.{self._order[layer]}."
+
     def _names(self, layer: int) -> list[str]:
         """The names of a block's weights in the model."""
-        return [name for name in self._origins if name.startswith(f"{self._path}.{layer}.")]
+        return [name for name in self._origins if name.startswith(self._prefix(layer))]
 
     def _block(self, layer: int, mapped: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights of one block in the dtype of computation, by their names in the block."""
         weights = {}
         for name in self._names(layer):
-            own = name.removeprefix(f"{self._path}.{layer}.")
+            own = name.removeprefix(self._prefix(layer))
             memory = partial(self._buffer, layer, own)
             weight = self._made(name, mapped, memory)
             if weight.is_floating_point() and (weight.dtype != self._dtype or self._on_gpu):

@@ -66,6 +66,7 @@ class Model:
         outside: bytes per number outside of the blocks.
         joined: how many of the block's numbers are joined of several tensors as they are read.
         masks: bytes of the causal masks that the architecture keeps, one per block.
+        has_head: whether it predicts tokens.
     """
 
     sizes: Mapping[str, int]
@@ -74,11 +75,12 @@ class Model:
     outside: float
     joined: int
     masks: int
+    has_head: bool = True
 
     @property
     def head(self) -> int:
         """How many numbers the head has, (d_vocab, d_model), whether or not it is tied."""
-        return self.sizes["d_vocab"] * self.sizes["d_model"]
+        return self.sizes["d_vocab"] * self.sizes["d_model"] if self.has_head else 0
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def model(manifest: Mapping[str, Any]) -> Model:
         outside=stored[None] / max(numbers[None], 1),
         joined=joined[largest],
         masks=masks,
+        has_head=manifest.get("head") != "none",
     )
 
 
@@ -334,7 +337,7 @@ def _memory(
         n_tokens: tokens whose hidden states are held between blocks.
         batch: tokens that are inside a block at once.
         longest: tokens of the longest text.
-        with_logits: tokens whose logits are computed at once.
+        with_logits: tokens whose logits are computed at once, where there is a head.
         dtype: the numbers that are computed with.
     """
     sizes, number = model.sizes, BYTES[dtype]
@@ -360,7 +363,7 @@ def _memory(
 
 def _head(model: Model, with_logits: int, number: int) -> int:
     """Bytes of the head while it runs: its weights, and the logits with a copy of them."""
-    if not with_logits:
+    if not with_logits or not model.has_head:
         return 0
     weights = model.head * (number if model.outside == number else number + model.outside)
     return weights + 2 * with_logits * model.sizes["d_vocab"] * 4

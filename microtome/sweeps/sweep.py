@@ -24,7 +24,9 @@ from microtome.errors import MicrotomeError
 from microtome.models.calls import Call, SharedTensors
 from microtome.models.mapped import MappedModel
 from microtome.models.memory import trim_heap
+from microtome.models.skeleton import require_head
 from microtome.models.taps import Tap, check_sites
+from microtome.sites import FINAL_SITES
 from microtome.store.layers import Section
 from microtome.sweeps.batches import Batch, RowSelection, batched
 from microtome.sweeps.prefixes import Distinct, Sharing, prefix_classes
@@ -139,11 +141,14 @@ def sweep(
         last, with None for a layer, the final sites.
 
     Raises:
-        MicrotomeError: an unknown site or layer, weights that do not fit the config, no GPU; a
-            part that ends where blocks pass on more than the hidden state.
+        MicrotomeError: an unknown site or layer, logits of a model without head, weights
+            that do not fit the config, no GPU; a part that ends where blocks pass on more than the
+            hidden state.
     """
     model = MappedModel(checkpoint, dtype, found_device(device))
     check_sites(sites, taps, model.config.model_type)
+    if "logits" in final_sites:
+        require_head(f"the {model.config.model_type!r} model", model.head)
     n_layers = model.sizes["n_layers"]
     for layer in layers:
         if not 0 <= layer < n_layers:
@@ -187,9 +192,8 @@ def sweep(
         if [call.versions() for call in states[0].calls[stop:]] != later:
             raise _no_part_begins_at(stop, model)
     for state in states if final_sites else []:
-        normed, logits = model.finish(state.ids, state.hidden)
-        values = {"ln_final": state.selection(normed), "logits": state.selection(logits)}
-        arrays = {s: shaped(s, values[s], None, model.sizes) for s in final_sites}
+        values = dict(zip(FINAL_SITES, model.finish(state.ids, state.hidden), strict=True))
+        arrays = {s: shaped(s, state.selection(values[s]), None, model.sizes) for s in final_sites}
         yield Section(None, state.selection.rows, arrays)
     if resid_out:
         if states[0].hidden.dtype != model.dtype:
@@ -232,6 +236,8 @@ def _start(
         shared: keeps what the calls of all batches have in common.
     """
     states = {}
+    # Not on a GPU, where the order of sums depends on how many rows there are.
+    shares = model.device.type == "cpu" and model.is_causal
     longest_first = sorted(range(len(batches)), key=lambda i: -batches[i].ids.shape[1])
     for number in longest_first:
         batch = batches[number]
@@ -240,8 +246,7 @@ def _start(
         if resid_in is not None:
             values = torch.from_numpy(resid_in.values["resid_pre"][batch.tokens])
             hidden = values.to(model.device, model.dtype)
-        # Not on a GPU, where the order of sums depends on how many rows there are.
-        distinct = Distinct(prefix_classes(batch.ids)) if model.device.type == "cpu" else None
+        distinct = Distinct(prefix_classes(batch.ids)) if shares else None
         states[number] = _BatchState(
             RowSelection(batch.rows), ids, hidden, shared.of(calls), distinct
         )

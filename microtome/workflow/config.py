@@ -133,6 +133,13 @@ class Product:
         return [site for site in FINAL_SITES if site in self.inputs]
 
     @property
+    def reads_head(self) -> bool:
+        """Whether it reads what the model's head predicts."""
+        if self.intervention:
+            return bool(self.intervention.read.predictions or self.intervention.read.loss)
+        return "logits" in self.final_sites
+
+    @property
     def reads_texts(self) -> bool:
         """Whether it is about the texts of a stimulus set."""
         return bool(self.inputs - {"stored", "tokenizer"})
@@ -325,6 +332,19 @@ class Studies:
             self._asked = list(found.values())
         return self._asked
 
+    def reading_head(self, model: str) -> str | None:
+        """The first of a model's studies that reads what its head predicts, or None."""
+        return next(
+            (
+                product.study
+                for kind in KINDS
+                for product in self.products(kind)
+                if model in self.config["studies"][product.study]["models"]
+                and any(member.reads_head for member in product.family())
+            ),
+            None,
+        )
+
     def sweeps(self) -> "dict[tuple[str, str], Sweep]":
         """What the studies together want of each (model, stimulus set)."""
         asking: dict[tuple[str, str], list[Product]] = {}
@@ -350,7 +370,8 @@ class Studies:
         Returns:
             Wishes as `microtome.workflow.requirements.judge` takes them.
         """
-        found = []
+        reading = self.reading_head(model)
+        found = [{"key": f"studies.{reading}.models", "head": model}] if reading else []
         for asking, product in self.asked():
             sets = {member.stimuli for member in product.family()}
             if asking != model or stimuli not in sets:

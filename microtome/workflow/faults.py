@@ -14,6 +14,7 @@ from microtome.interventions.declaration import DeclarationError
 from microtome.interventions.fit import fit_sites
 from microtome.models.architectures import ARCHITECTURES, taps_of
 from microtome.models.checkpoint import config_json, read_json, source_files, weight_files
+from microtome.models.skeleton import names_no_head, require_head
 from microtome.models.sources import Folder, Untrained, parse_source
 from microtome.models.taps import ENDS, check_sites
 from microtome.sites import SITES
@@ -129,6 +130,13 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
                 f"the config says {model['n_layers']}, the checkpoint has {n_layers}; correct the "
                 "config",
             )
+    for name, found in configs.items():
+        reading = studies.reading_head(name)
+        if reading and names_no_head(found.get("architectures")):
+            try:
+                require_head(name, "none")
+            except MicrotomeError as error:
+                yield ("studies", reading, "models"), str(error)
     for name, product in studies.asked():
         found = configs.get(name, {})
         known, kind = taps_of(found), found.get("model_type")

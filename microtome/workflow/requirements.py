@@ -16,6 +16,7 @@ from microtome.interventions.declared import declared
 from microtome.interventions.fit import fit_model, fit_targets, fit_texts
 from microtome.models.architectures import taps_of
 from microtome.models.checkpoint import config_json, read_config, sizes
+from microtome.models.skeleton import head_of, require_head
 from microtome.models.taps import check_sites
 from microtome.sites import SITES
 from microtome.texts.rows import sequences
@@ -35,6 +36,7 @@ def judge(
             from its end;
             `target`: a text that must be one token of the model;
             `sites`: sites of blocks that the model's architecture must have;
+            `head`: a name of the model, which must have a head;
             `intervention`: a declaration that both must serve.
         columns: the token table's columns by name, (token,) each.
         checkpoint: the checkpoint folder.
@@ -56,6 +58,8 @@ def judge(
                     target_id(load_tokenizer(checkpoint), value)
                 case "sites":
                     _judge_sites(value, checkpoint)
+                case "head":
+                    require_head(value, head_of(read_config(checkpoint)))
                 case "intervention":
                     _judge_intervention(value, columns, checkpoint)
                 case _:
@@ -115,7 +119,8 @@ def _judge_intervention(
 ) -> None:
     intervention = declared(declaration)
     config = read_config(checkpoint)
-    fit_model(intervention, sizes(config), taps_of(config_json(checkpoint)), config.model_type)
+    taps = taps_of(config_json(checkpoint))
+    fit_model(intervention, sizes(config), taps, config.model_type, head_of(config))
     fit_texts(intervention, columns)
     fit_targets(intervention, load_tokenizer(checkpoint))
 

@@ -82,6 +82,7 @@ def test_manifest(model_type, expected, tmp_path, out):
         "source": "somewhere",
         "revision": str(tmp_path / "mine"),
         "architecture": model_type,
+        "head": "causal",
         "n_layers": 2,
         "d_model": 16,
         "n_heads": 2,
@@ -246,7 +247,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], str], str]] = {
     "config without a type": (lambda f: overwrite(f, "config.json", b"{}"), "model_type None"),
     "config of another type": (lambda f: edit(f, n_head="two"), "n_head"),
     "config of no model": (lambda f: edit(f, n_head=3), "divisible"),
-    "config of an encoder": (lambda f: edit(f, model_type="t5"), "no causal language model"),
+    "config of an encoder": (lambda f: edit(f, model_type="t5"), "neither a causal language model"),
     "remote code wanted": (
         lambda f: edit(
             f,

@@ -140,7 +140,7 @@ def test_equals_the_plain_forward(tmp_path, family):
         (
             "xlnet",
             {"vocab_size": 101, "d_model": 24, "n_layer": 4, "n_head": 4, "d_inner": 40},
-            "xlnet: the model takes more of its blocks than a hidden state",
+            r"xlnet: its blocks are handed \(7, 2, 24\), not one hidden state per token",
         ),
         # As OPT-350M: its head reads fewer numbers than a hidden state has.
         (

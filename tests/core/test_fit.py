@@ -54,7 +54,7 @@ def fault(judge, *arguments, **keywords):
     ],
 )
 def test_what_a_model_can_serve(keys):
-    fit_model(entry(**keys), SIZES, ARCHITECTURES["gpt2"], "gpt2")
+    fit_model(entry(**keys), SIZES, ARCHITECTURES["gpt2"], "gpt2", "causal")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_what_a_model_can_serve(keys):
     ],
 )
 def test_what_a_model_cannot_serve(keys, key, message):
-    found = fault(fit_model, entry(**keys), SIZES, ARCHITECTURES["gpt2"], "gpt2")
+    found = fault(fit_model, entry(**keys), SIZES, ARCHITECTURES["gpt2"], "gpt2", "causal")
     assert found[0] == key
     assert found[1].startswith(message)
 

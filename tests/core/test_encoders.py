@@ -1,0 +1,376 @@
+"""Encoders, and models without head: what they are, and their values beside a plain forward."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import GROUPED, SIZES
+from hooked import columns
+from intervened import Hooked, intervened
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import models as families
+
+import microtome as mt
+from microtome.errors import MicrotomeError
+from microtome.interventions.declared import declared
+from microtome.interventions.run import intervene
+from microtome.models.fetch import fetch, manifest
+from microtome.models.mapped import MappedModel
+from microtome.models.sources import Folder, Untrained
+from microtome.sweeps import cost
+from microtome.sweeps.batches import batched
+from microtome.sweeps.sweep import sweep
+from microtome.workflow.requirements import judge
+
+#: Texts that begin alike, the first two the same to their end.
+TEXTS = [[2, 11, 12, 3], [2, 11, 12, 3], [2, 11, 12, 13, 14, 3], [2, 11, 12, 13, 15, 3]]
+ENCODER = SIZES | {"num_hidden_layers": 3, "intermediate_size": 40, "pad_token_id": 0}
+FAMILIES = {
+    name: (name, ENCODER | more)
+    for name, more in {
+        "albert": {"embedding_size": 16},
+        "bert": {},
+        "camembert": {"pad_token_id": 1},
+        "convbert": {"embedding_size": 24},
+        "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+        "distilbert": {},
+        "electra": {"embedding_size": 16},
+        "esm": {"mask_token_id": 4},
+        "eurobert": {},
+        "megatron-bert": {},
+        "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 4},
+        "mpnet": {"pad_token_id": 1},
+        "nomic_bert": {},
+        "roberta": {"pad_token_id": 1},
+        "roberta-prelayernorm": {"pad_token_id": 1},
+    }.items()
+}
+AUTO = {"masked": AutoModelForMaskedLM, "none": AutoModel, "causal": AutoModelForCausalLM}
+
+
+def made(model, folder, **config):
+    """A checkpoint folder of a model whose weights are all of unit-like scale."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder / "origin")
+    if config:
+        file = folder / "origin" / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    fetch(Folder(folder / "origin"), folder / "checkpoint")
+    return folder / "checkpoint"
+
+
+def tiny(folder, family, head, **sizes):
+    """A checkpoint folder of a tiny model with or without head, with random weights."""
+    torch.manual_seed(0)
+    model_type, own = FAMILIES.get(family, (family, GROUPED | {"num_hidden_layers": 3}))
+    return made(AUTO[head].from_config(AutoConfig.for_model(model_type, **own | sizes)), folder)
+
+
+def head_of(checkpoint):
+    """What a checkpoint's manifest says of its head."""
+    return manifest(checkpoint, name="", source="", revision="")["head"]
+
+
+def swept(checkpoint, final_sites, texts=TEXTS):
+    """What the sweep has of each layer and site, a row for each token."""
+    found, sites = {}, ["resid_pre", "resid_post"]
+    batches = batched(columns(texts), 8)
+    for section in sweep(checkpoint, batches, sites, range(3), final_sites, taps={}):
+        for site, values in section.values.items():
+            rows = found.setdefault((section.layer, site), {})
+            rows |= dict(zip(section.rows, values, strict=True))
+    return {key: np.stack([rows[row] for row in sorted(rows)]) for key, rows in found.items()}
+
+
+def plain(model, texts=TEXTS):
+    """The same of plain forwards of texts of one length."""
+    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
+    blocks = next(m for m in lists if len(m) == 3 or "Albert" in type(model).__name__)
+    found = {}
+
+    def note(module, args, kwargs, output):
+        layer = sum(site == "resid_pre" for _, site in seen)
+        seen[layer, "resid_pre"] = args[0] if args else kwargs["hidden_states"]
+        seen[layer, "resid_post"] = output if isinstance(output, torch.Tensor) else output[0]
+
+    for block in blocks:
+        block.register_forward_hook(note, with_kwargs=True)
+    for length in sorted({len(text) for text in texts}):
+        ids = torch.tensor([text for text in texts if len(text) == length])
+        seen = {}
+        with torch.no_grad():
+            output = model(ids)
+            ended = output if model.base_model is model else model.base_model(ids)
+        seen = {key: value for key, value in seen.items() if key[0] in range(3)}
+        seen[None, "ln_final"] = ended.last_hidden_state
+        if "logits" in output:
+            seen[None, "logits"] = output.logits
+        for key, value in seen.items():
+            found.setdefault(key, []).append(value.flatten(0, 1).numpy())
+    return {key: np.concatenate(values) for key, values in found.items()}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        np.testing.assert_array_equal(found[key], values, err_msg=str(key))
+
+
+# Values
+
+
+@pytest.mark.parametrize("head", ["masked", "none"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_the_plain_forward(tmp_path, family, head):
+    checkpoint = tiny(tmp_path, family, head)
+    final = ["ln_final"] if head == "none" else ["ln_final", "logits"]
+    model = AUTO[head].from_pretrained(tmp_path / "origin", dtype=torch.float32).eval()
+    assert_same(swept(checkpoint, final), plain(model))
+    assert head_of(checkpoint) == head
+    assert not MappedModel(checkpoint).is_causal
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_a_causal_model_without_head_equals_the_plain_forward(tmp_path, family):
+    checkpoint = tiny(tmp_path, family, "none")
+    model = AutoModel.from_pretrained(tmp_path / "origin", dtype=torch.float32).eval()
+    assert_same(swept(checkpoint, ["ln_final"]), plain(model))
+    assert head_of(checkpoint) == "none"
+    assert MappedModel(checkpoint).is_causal
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_other_dtypes(tmp_path, dtype):
+    checkpoint = tiny(tmp_path, "bert", "masked")
+    file = tmp_path / "origin" / "model.safetensors"
+    save_file({k: w.to(dtype) for k, w in load_file(file).items()}, file, {"format": "pt"})
+    fetch(Folder(tmp_path / "origin"), checkpoint)
+    model = AutoModelForMaskedLM.from_pretrained(tmp_path / "origin", dtype=torch.float32).eval()
+    assert_same(swept(checkpoint, ["ln_final", "logits"]), plain(model))
+
+
+# What a checkpoint is
+
+
+def stripped(folder, *, without=(), renamed=()):
+    """Take tensors out of a folder's weights, or give them other names, and fetch it again."""
+    file = folder / "origin" / "model.safetensors"
+    weights = load_file(file)
+    kept = {name: w for name, w in weights.items() if not any(part in name for part in without)}
+    for old, new in renamed:
+        kept = {name.replace(old, new): weight for name, weight in kept.items()}
+    save_file(kept, file, {"format": "pt"})
+    fetch(Folder(folder / "origin"), folder / "checkpoint")
+    return folder / "checkpoint"
+
+
+def test_a_head_that_is_absent_and_not_tied(tmp_path):
+    checkpoint = tiny(tmp_path, "llama", "causal")
+    whole = swept(checkpoint, ["ln_final", "logits"])
+    assert head_of(checkpoint) == "causal"
+    assert (checkpoint / "config.json").is_symlink()
+    stripped(tmp_path, without=["lm_head"])
+    assert head_of(checkpoint) == "none"
+    assert json.loads((checkpoint / "config.json").read_text())["architectures"] == ["LlamaModel"]
+    assert (checkpoint / "model.safetensors").is_symlink()
+    del whole[None, "logits"]
+    assert_same(swept(checkpoint, ["ln_final"]), whole)
+
+
+def test_a_tied_head_is_one(tmp_path):
+    assert head_of(tiny(tmp_path, "llama", "causal", tie_word_embeddings=True)) == "causal"
+
+
+def test_a_head_of_another_shape_is_refused(tmp_path):
+    tiny(tmp_path, "llama", "causal")
+    file = tmp_path / "origin" / "model.safetensors"
+    weights = load_file(file)
+    save_file(weights | {"lm_head.weight": torch.ones(7, 24)}, file, {"format": "pt"})
+    with pytest.raises(MicrotomeError, match=r"'lm_head\.weight'"):
+        fetch(Folder(tmp_path / "origin"), tmp_path / "checkpoint")
+
+
+def test_the_masked_lms_head_alone_is_absent(tmp_path):
+    """As in many sentence encoders: BERT's names with the prefix, the pooler absent too."""
+    checkpoint = tiny(tmp_path, "bert", "masked")
+    whole = swept(checkpoint, ["ln_final"])
+    stripped(tmp_path, without=["cls."])
+    assert head_of(checkpoint) == "none"
+    assert_same(swept(checkpoint, ["ln_final"]), whole)
+
+
+@pytest.mark.parametrize("architectures", [None, [], ["BertForMaskedLM"]])
+def test_a_base_model_by_its_weights(tmp_path, architectures):
+    torch.manual_seed(0)
+    model = AutoModel.from_config(AutoConfig.for_model(*FAMILIES["bert"][:1], **ENCODER))
+    assert head_of(made(model, tmp_path, architectures=architectures)) == "none"
+
+
+@pytest.mark.parametrize(
+    ("made_by", "head"),
+    [
+        (families.bert.BertForPreTraining, "masked"),
+        (families.bert.BertForSequenceClassification, "none"),
+        (families.bert.BertForTokenClassification, "none"),
+        (families.roberta.RobertaForSequenceClassification, "none"),
+        (families.electra.ElectraForPreTraining, "none"),
+        (families.distilbert.DistilBertForQuestionAnswering, "none"),
+        (families.modernbert.ModernBertForSequenceClassification, "none"),
+        (families.llama.LlamaForSequenceClassification, "none"),
+    ],
+)
+def test_heads_for_other_ends_are_ignored(tmp_path, made_by, head):
+    torch.manual_seed(0)
+    model = made_by(made_by.config_class(**GROUPED | ENCODER | {"num_labels": 2}))
+    checkpoint = made(model.eval(), tmp_path)
+    assert head_of(checkpoint) == head
+    expected = plain(model.base_model)
+    found = swept(checkpoint, ["ln_final"])
+    # The base model of a model that is made anew computes in the same way, with its pooler.
+    assert_same(found, expected)
+
+
+def test_bert_as_a_decoder_is_causal(tmp_path):
+    checkpoint = tiny(tmp_path, "bert", "causal", is_decoder=True)
+    assert head_of(checkpoint) == "causal"
+    assert MappedModel(checkpoint).is_causal
+
+
+def test_names_of_old_are_converted(tmp_path):
+    checkpoint = tiny(tmp_path, "bert", "masked")
+    whole = swept(checkpoint, ["logits"])
+    old = [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")]
+    stripped(tmp_path, renamed=old)
+    assert head_of(checkpoint) == "masked"
+    assert_same(swept(checkpoint, ["logits"]), whole)
+    stripped(tmp_path, without=["cls."])
+    assert head_of(checkpoint) == "none"
+    del whole[None, "logits"]
+    assert_same(swept(checkpoint, []), whole)
+
+
+@pytest.mark.parametrize("head", ["masked", "none"])
+def test_an_untrained_twin_is_of_the_same_class(tmp_path, head):
+    checkpoint = tiny(tmp_path, "bert", head)
+    twins = [tmp_path / "0", tmp_path / "1"]
+    for seed, twin in enumerate(twins):
+        fetch(Untrained("tiny", seed), twin, reference=checkpoint)
+    assert [head_of(twin) for twin in twins] == [head, head]
+    weights, others = (load_file(twin / "model.safetensors") for twin in twins)
+    assert weights.keys() <= load_file(checkpoint / "model.safetensors").keys()
+    name = next(name for name in weights if name.endswith("query.weight"))
+    assert not torch.equal(weights[name], others[name])
+    assert swept(twins[0], ["ln_final"])[None, "ln_final"].shape == (20, 24)
+
+
+# Interventions
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """A masked LM, and the same without its head."""
+    folder = tmp_path_factory.mktemp("bert")
+    (folder / "plain").mkdir()
+    return SimpleNamespace(
+        masked=tiny(folder, "bert", "masked"), plain=tiny(folder / "plain", "bert", "none")
+    )
+
+
+TABLE = columns(TEXTS) | {"masked": np.array([0, 0, 1, 0] * 2 + [0, 1, 0, 0, 0, 0] * 2)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 32])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"site": "resid_pre", "change": "zero", "each": ["layer"], "tokens": [1]},
+        {
+            "site": "resid_post",
+            "change": {"scale": [0.5, 2.0]},
+            "each": ["amount"],
+            "tokens": "last",
+        },
+        {"site": "resid_post", "change": {"patch": [[2, 3]]}, "layers": [1], "tokens": [4]},
+        {"site": "resid_pre", "change": {"noise": 1.0}, "tokens": "mask", "each": ["layer"]},
+    ],
+)
+def test_interventions_equal_a_full_forward_for_each_case(bert, entry, batch_size):
+    model = AutoModelForMaskedLM.from_pretrained(bert.masked, dtype=torch.float32).eval()
+    entry = entry | {"read": {"resid_post": "all", "logits": "mask", "kl": "mask"}}
+    found = intervene(bert.masked, TABLE, declared(entry), taps={}, batch_size=batch_size)
+    expected = intervened(Hooked(model, "bert"), TABLE, entry)
+    assert set(found.data_vars) == set(expected.data_vars)
+    for name, values in expected.data_vars.items():
+        atol = max(1e-5 * np.abs(values.values).max(), 1e-6)
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=atol, err_msg=name)
+    # A change reaches the tokens before it, too.
+    assert (found["resid_post_difference"].isel(read_token=0) > 0).any()
+
+
+def test_hidden_states_of_a_model_without_head_are_changed(bert):
+    read = {"resid_post": {"tokens": "all", "as": "values"}}
+    entry = declared({"site": "resid_pre", "change": "zero", "tokens": [1], "read": read})
+    found = intervene(bert.plain, TABLE, entry, taps={})
+    assert found["resid_post"].shape == (3, 20, 24)
+
+
+# Refusals
+
+NO_HEAD = "has no head, and so no logits or predictions; take a model that has one, or leave out"
+
+
+def test_logits_of_a_model_without_head_are_refused(bert):
+    batches = batched(columns(TEXTS), 8)
+    with pytest.raises(MicrotomeError, match=f"^the 'bert' model {NO_HEAD}"):
+        next(sweep(bert.plain, batches, [], [], ["logits"], taps={}))
+    mine = mt.model(bert.plain.parent / "origin", name="mine")
+    with pytest.raises(MicrotomeError, match=f"^mine {NO_HEAD}"):
+        mt.sweep(mine, ["a"], sites=["resid_pre", "logits"])
+
+
+@pytest.mark.parametrize("read", [{"logits": "last"}, {"kl": "last"}, {"loss": True}])
+def test_predictions_of_a_model_without_head_are_refused(bert, read):
+    entry = declared({"site": "resid_pre", "change": "zero", "read": read})
+    with pytest.raises(MicrotomeError, match=f"read.*the 'bert' model {NO_HEAD}"):
+        intervene(bert.plain, TABLE, entry, taps={})
+
+
+def test_the_next_tokens_loss_of_a_masked_lm_is_refused(bert):
+    entry = declared({"site": "resid_pre", "change": "zero", "read": {"loss": True}})
+    with pytest.raises(MicrotomeError, match="next token, and the 'bert' model predicts masked"):
+        intervene(bert.masked, TABLE, entry, taps={})
+
+
+def test_studies_that_read_what_a_model_predicts_are_judged_with_the_tokens(bert):
+    wish = {"key": "studies.mine.models", "head": "minilm"}
+    judge([wish], TABLE, bert.masked)
+    with pytest.raises(MicrotomeError, match=f"^studies.mine.models: minilm {NO_HEAD}"):
+        judge([wish], TABLE, bert.plain)
+
+
+# From Python, and the plan
+
+
+def test_a_model_says_what_it_is(bert):
+    masked, without = (
+        mt.model(of.parent / "origin", name="mine") for of in (bert.masked, bert.plain)
+    )
+    assert repr(masked).startswith("<Model mine: bert, a masked LM>")
+    assert repr(without).startswith("<Model mine: bert, without head>")
+    assert {"ln_final", "logits"} <= set(masked.sites)
+    assert "ln_final" in without.sites and "logits" not in without.sites
+
+
+def test_no_logits_cost_nothing(bert):
+    costs = []
+    for checkpoint in (bert.masked, bert.plain):
+        model = cost.model(manifest(checkpoint, name="", source="", revision=""))
+        model.sizes["d_vocab"] = 1_000_000
+        given = {"batch_size": 8, "threads": 1}
+        costs.append(cost.sweep(model, [6, 6], [], [], ["ln_final"], **given).memory)
+    assert costs[0] > costs[1] + 24_000_000
