@@ -164,11 +164,13 @@ def run_script(script: str, task: Task, outputs: list[str], **params: object) ->
     # What any way would import on first use.
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 
-    from microtome.models.architectures import plain_taps
+    from microtome.models.anatomy import find_sites
+    from microtome.models.taps import to_plain
     from microtome.workflow.load import load
 
     if params.get("function"):
         load(params["function"])
+    taps = to_plain(find_sites(checkpoint(task.model)).taps)  # which a workflow finds once
     imported = time.perf_counter()
     job = SimpleNamespace(
         input=Named(
@@ -182,7 +184,7 @@ def run_script(script: str, task: Task, outputs: list[str], **params: object) ->
         log=[f"results/logs/{Path(script).stem}.log"],
         params=SimpleNamespace(
             sites=list(task.sites),
-            taps=plain_taps(manifest(task.model), task.sites),
+            taps={site: tap for site, tap in taps.items() if site in task.sites},
             batch_size=task.batch,
             threads=torch.get_num_threads(),
             device="cpu",

@@ -6,6 +6,7 @@ See docs/python.md. The package hands these functions on: `import microtome as m
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -17,13 +18,12 @@ import xarray as xr
 
 from microtome.errors import MicrotomeError, in_short, nearest
 from microtome.interventions.declared import declared
-from microtome.models.architectures import taps_of
 from microtome.models.cache import cached
-from microtome.models.checkpoint import config_json, read_config, sizes
+from microtome.models.checkpoint import read_config, sizes
 from microtome.models.skeleton import Head, head_of, require_head
 from microtome.models.sources import Folder, parse_source
-from microtome.models.taps import ENDS, Tap, check_sites
-from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
+from microtome.models.taps import ENDS, Sites, Tap, check_sites
+from microtome.sites import ABSENT, DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
 from microtome.texts.rows import row_columns
@@ -44,7 +44,6 @@ class Model:
         architecture: transformers' name of it, such as `gpt2` or `llama`.
         sizes: its dimensions: `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`,
             `d_vocab`, `n_context`.
-        taps: where the sites inside of its blocks lie.
         head: what its head predicts: `causal`, the next token; `masked`, the token in the place of
             a mask; or `none` without head.
     """
@@ -53,8 +52,21 @@ class Model:
     checkpoint: Path
     architecture: str
     sizes: Mapping[str, int]
-    taps: Mapping[str, Tap]
     head: Head = "causal"
+
+    @cached_property
+    def found(self) -> Sites:
+        """Where the sites inside of its blocks lie, and why it lacks others."""
+        with suppress(FileNotFoundError):
+            return Sites.read(self.checkpoint.with_name("sites.json"))
+        from microtome.models.anatomy import find_sites
+
+        return find_sites(self.checkpoint)
+
+    @property
+    def taps(self) -> Mapping[str, Tap]:
+        """Where the sites inside of its blocks lie."""
+        return self.found.taps
 
     @property
     def sites(self) -> list[str]:
@@ -136,7 +148,6 @@ def model(
         checkpoint.absolute(),
         config.model_type,
         sizes(config),
-        taps_of(config_json(checkpoint)),
         head_of(config),
     )
 
@@ -176,11 +187,13 @@ def sweep(
         A variable per site in float32: (`layer`, `token`, …) for sites of blocks, (`token`, …) for
         `ln_final` and `logits`, with the dimensions of `microtome.sites.DIMENSIONS`; layers
         ascend, and texts follow one another along `token`, unpadded. Coordinates of `token` are
-        `sequence` (number of the text), `position` (in the text), `token_id` and `text`.
+        `sequence` (number of the text), `position` (in the text), `token_id` and `text`. `key`, of
+        `scores` and `pattern`, is the position of another token of the same text; where the token's
+        attention does not reach it, or the text is shorter, there is NaN.
 
     Raises:
         MicrotomeError: a site, layer or token that there is not, `logits` of a model without head,
-            an empty text, no tokenizer.
+            an empty text, no tokenizer, or a mean of `scores` or `pattern`.
     """
     from microtome.sweeps.sweep import sweep_table
 
@@ -192,11 +205,16 @@ def sweep(
             raise MicrotomeError(
                 f"sites: {site!r} does not exist; {nearest(str(site), list(DIMENSIONS))}"
             )
+        if site in KEYED_SITES and tokens == "mean":
+            raise MicrotomeError(
+                f"tokens: {site!r} has no mean over tokens, which reach different keys; keep all "
+                "tokens, the last or some positions"
+            )
     inside = [site for site in sites if site in SITES]
-    check_sites(inside, model.taps, model.architecture)
     if "logits" in sites:
         require_head(model.name, model.head)
     numbers = _layers(layers, model.sizes["n_layers"]) if inside else []
+    check_sites(inside, model.taps, model.architecture, numbers, model.found.absent)
     table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
     columns = row_columns(table.coords)
     arrays: dict[str, np.ndarray] = {}
@@ -215,7 +233,7 @@ def sweep(
             whole = arrays.setdefault(site, np.empty(shape, np.float32))
             (whole[numbers.index(section.layer)] if axes else whole)[section.rows] = values
     return xr.Dataset(
-        {site: (_dimensions(site), arrays[site]) for site in sites},
+        {site: (_dimensions(site), arrays[site], _attributes(site)) for site in sites},
         {name: ("token", values) for name, values in columns.items()}
         | ({"layer": numbers} if inside else {}),
         {"model": model.name, "dtype": dtype},
@@ -386,3 +404,7 @@ def _computing(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
 
 def _dimensions(site: str) -> tuple[str, ...]:
     return ("layer",) * (site in SITES) + ("token", *DIMENSIONS[site])
+
+
+def _attributes(site: str) -> dict[str, str]:
+    return {"comment": ABSENT} if site in KEYED_SITES else {}

@@ -13,7 +13,7 @@ is found before any work starts.
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from microtome.sites import SITES
+from microtome.sites import KEYED_SITES, SITES
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ _LARGEST = 1e30
 #: As many things as a statistic counts, draws or distinguishes, at most.
 _MANY = 1_000_000
 
-_SITE = {"enum": list(SITES)}
+#: Most functions know no absent keys: they would count NaN in.
+_SITE = {"enum": [site for site in SITES if site not in KEYED_SITES]}
 _POSITION = {"type": "integer", "minimum": -_MANY, "maximum": _MANY}
 _NUMBER = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
 
@@ -139,6 +140,22 @@ Sites = Annotated[
     Wanted(
         {"type": "array", "items": _SITE, "minItems": 1, "uniqueItems": True},
         "a list of sites, each once",
+    ),
+]
+#: Sites of blocks of a function that leaves out what is NaN: `scores` and `pattern` are among them.
+AllSites = Annotated[
+    tuple[str, ...],
+    Wanted(
+        {"type": "array", "items": {"enum": list(SITES)}, "minItems": 1, "uniqueItems": True},
+        "a list of sites, each once",
+    ),
+]
+#: Sites with a value for each key.
+KeyedSites = Annotated[
+    tuple[str, ...],
+    Wanted(
+        {"type": "array", "items": {"enum": list(KEYED_SITES)}, "minItems": 1, "uniqueItems": True},
+        "scores, pattern or both, as in [pattern]",
     ),
 ]
 #: Two or more sites whose values can be compared one by one: all of one width.

@@ -2,19 +2,27 @@
 
 Names are TransformerLens' short names; q and k are the projections' outputs, before rotary
 positions and before any per-head norm. Which sites a model has depends on its architecture:
-`microtome.models.architectures` says where each lies.
+`microtome.models.anatomy` finds where each lies.
 """
+
+from collections.abc import Mapping
 
 #: Every site of a block, in the order of computation, with the dimensions that follow `token`.
 SITES: dict[str, tuple[str, ...]] = {
     "resid_pre": ("d_model",),
+    "ln1_out": ("d_model",),
     "q": ("n_heads", "d_head"),
     "k": ("n_kv_heads", "d_head"),
     "v": ("n_kv_heads", "d_head"),
+    "q_rot": ("n_heads", "d_head"),
+    "k_rot": ("n_kv_heads", "d_head"),
+    "scores": ("n_heads", "key"),
+    "pattern": ("n_heads", "key"),
     "z": ("n_heads", "d_head"),
     "attn_out": ("d_model",),
     "resid_mid": ("d_model",),
     "ln2_out": ("d_model",),
+    "router": ("n_experts",),
     "pre": ("d_mlp",),
     "pre_linear": ("d_mlp",),
     "post": ("d_mlp",),
@@ -25,3 +33,24 @@ SITES: dict[str, tuple[str, ...]] = {
 FINAL_SITES: dict[str, tuple[str, ...]] = {"ln_final": ("d_model",), "logits": ("d_vocab",)}
 #: The dimensions of every site, block or final, that follow `token`.
 DIMENSIONS = SITES | FINAL_SITES
+#: Sites that are read where attention is called.
+ATTENTION_SITES = ("q_rot", "k_rot", "scores", "pattern")
+#: Those of them with a value for each `key`, the positions in a text as long as the longest.
+KEYED_SITES = ("scores", "pattern")
+#: What NaN means there, as files say it.
+ABSENT = (
+    "NaN: no such key. The token's attention does not reach it (a causal mask, a window), or its "
+    "text is shorter"
+)
+
+
+def shape(site: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The sizes of the dimensions of a site that follow `token`.
+
+    Args:
+        site: its name.
+        sizes: a model's dimensions, as `microtome.models.checkpoint.sizes` names them.
+    """
+    if site in ("v", "z") and "d_value" in sizes:  # narrower than what q and k are compared in
+        sizes = {**sizes, "d_head": sizes["d_value"]}
+    return tuple(sizes[dimension] for dimension in DIMENSIONS[site])

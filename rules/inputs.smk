@@ -4,8 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from snakemake.io import IOFile
 
-from microtome.models.architectures import plain_taps
 from microtome.models.sources import Folder, Package, Untrained, parse_source
+from microtome.models.taps import plain_taps
 from microtome.store.checksums import size_and_time
 
 #: The sites that the model's stored weights lie at.
@@ -52,6 +52,7 @@ def dataset_inputs(product):
         if product.reads_checkpoint:
             found["manifest"] = f"results/models/{wildcards.model}/manifest.json"
             found["checkpoint"] = ancient(f"results/models/{wildcards.model}/checkpoint")
+            found["sites"] = ancient(f"results/models/{wildcards.model}/sites.json")
         if product.sites and not product.streamed:
             layers = studies.layers(product, wildcards.model)
             found["layers"] = activation_files(wildcards.model, product.stimuli, layers, False)
@@ -114,7 +115,7 @@ def taps_param(model, sites, name, file):
     """
 
     def known():
-        return plain_taps(f"results/models/{model}/manifest.json", sites)
+        return plain_taps(f"results/models/{model}/sites.json", sites)
 
     def taps(wildcards):
         try:

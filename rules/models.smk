@@ -1,4 +1,4 @@
-# Checkpoints. This is the only rule that uses the network.
+# Checkpoints, and where their sites lie. Only the first rule uses the network.
 
 
 rule fetch_model:
@@ -17,3 +17,20 @@ rule fetch_model:
         files=folder_files,
     script:
         "../scripts/fetch_model.py"
+
+
+# Apart from the manifest: a new way of finding sites fetches no model again, and makes no sweep
+# stale. The taps of the sites that a job reads are its param.
+rule find_sites:
+    input:
+        manifest="results/models/{model}/manifest.json",
+        checkpoint=ancient("results/models/{model}/checkpoint"),
+    output:
+        "results/models/{model}/sites.json",
+    log:
+        "results/logs/find_sites/{model}.log",
+    localrule: True
+    params:
+        code=code("find_sites.py"),
+    script:
+        "../scripts/find_sites.py"

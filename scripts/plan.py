@@ -142,13 +142,13 @@ def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str,
     rows = cost.kept(tokens, sweep["tokens"])
     jobs = [cost.sweep(model, tokens, **job, **settings, rows=rows) for job in sweep["jobs"]]
     sites = max((job["sites"] for job in sweep["jobs"]), key=len)
-    store_dtype = settings["store_dtype"]
+    store_dtype, widths = settings["store_dtype"], {**model.sizes, "key": max(tokens)}
     return Entry(
         sweep["model"],
         sweep["stimuli"],
         number(tokens, counted),
         sum(len(job["layers"]) for job in sweep["jobs"]),
-        human(sum(cost.bytes_per_token(model.sizes, site, store_dtype) for site in sites)),
+        human(sum(cost.bytes_per_token(widths, site, store_dtype) for site in sites)),
         cost.Cost(
             memory=max(job.memory for job in jobs),
             disk=sum(job.disk for job in jobs),

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from microtome.models.taps import Sites
 from microtome.store.datasets import write_dataset
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
@@ -16,5 +17,5 @@ if __name__ == "__main__":
         table = token_table(stimuli, checkpoint, snakemake.params.tokens)
         # A resource and no param: what is asked changes nothing in the table and makes none stale.
         asked = json.loads(snakemake.resources.get("judged", "[]"))
-        judge(asked, table.coords, checkpoint)
+        judge(asked, table.coords, checkpoint, Sites.read(Path(snakemake.input.sites)))
         write_dataset(table.assign_attrs(model=snakemake.wildcards.model), snakemake.output[0])

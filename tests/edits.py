@@ -25,7 +25,8 @@ WEIGHTS = {"statistics/mlp_distributions/tiny/weight_counts"} | WEIGHTS_TABLE
 FIGURES = COSINE_FIGURE | RSA_FIGURE | TSNE_FIGURE | GELU_FIGURE
 SWEPT = WORD_SWEEP | TEXT_SWEEP | COSINES | TSNE
 TOKENS = {"tokens/tiny/words", "tokens/tiny/texts"}
-ALL = {"models/tiny"} | TOKENS | SWEPT | WEIGHTS | GELU
+SITES = {"models/tiny/sites"}
+ALL = {"models/tiny"} | SITES | TOKENS | SWEPT | WEIGHTS | GELU
 
 
 def touch_everything(clone: Clone) -> None:
@@ -318,21 +319,13 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
     "batch size": (in_config("sweep", "batch_size", to=2), SWEPT),
     "threads": (in_config("sweep", "threads", to=2), SWEPT),
     "device": (in_config("sweep", "device", to="auto"), SWEPT),
-    "an architecture added": (
-        in_code(ARCHITECTURES, '    "gpt2": _GPT2,', '    "gpt2": _GPT2,\n    "opt": _LLAMA,'),
-        set(),
+    "how sites are found": (
+        in_code("microtome/models/anatomy.py", "TOLERANCE = 1e-4", "TOLERANCE = 2e-4"),
+        SITES,
     ),
     "a site of another architecture": (
-        in_code(ARCHITECTURES, 'Tap("self_attn.q_proj")', 'Tap("self_attn.query")'),
-        set(),
-    ),
-    "a site of the architecture, read by one sweep": (
-        in_code(ARCHITECTURES, '"mlp_out": Tap("mlp")', '"mlp_out": Tap("mlp.c_proj")'),
-        TEXT_SWEEP | TSNE,
-    ),
-    "a site of the architecture, read by none": (
-        in_code(ARCHITECTURES, '"resid_mid": Tap("ln_2", "input")', '"resid_mid": Tap("ln_2")'),
-        set(),
+        in_code(ARCHITECTURES, 'Tap("mlp.up_proj")', 'Tap("mlp.gate_proj")'),
+        SITES,
     ),
     "a model of another architecture in its place": (swap_architecture, ALL - GELU),
     "what jobs ask a cluster for": (

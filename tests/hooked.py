@@ -1,6 +1,7 @@
 """The sweep of some texts, and full forwards of the Hugging Face model to hold beside it."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -8,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from microtome.models.architectures import taps_of
-from microtome.models.checkpoint import read_json
-from microtome.sites import SITES
+from microtome.models.anatomy import find_sites
+from microtome.sites import ATTENTION_SITES, SITES
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
 
@@ -18,7 +18,7 @@ GATED = {"llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"}
 
 
 def sites_of(name):
-    absent = set() if name in GATED else {"pre_linear"}
+    absent = {*ATTENTION_SITES, "router"} | (set() if name in GATED else {"pre_linear"})
     absent |= {"resid_mid"} if name == "gpt_neox" else set()
     return [site for site in SITES if site not in absent]
 
@@ -30,9 +30,10 @@ def columns(texts, rows=None):
     return table if rows is None else table | {"row": np.concatenate(rows)}
 
 
+@cache
 def taps_at(checkpoint):
     """Where the sites of a checkpoint's model lie."""
-    return taps_of(read_json(checkpoint / "config.json"))
+    return find_sites(checkpoint).taps
 
 
 def swept(checkpoint, sequences, sites, layers, batch_size=32, final_sites=()):
@@ -102,6 +103,7 @@ def _gpt(block, family, width):
         projections = {site: Place(getattr(attention, f"{site}_proj"), "output") for site in "qkv"}
         z = attention.out_proj
     return projections | {
+        "ln1_out": Place(block.attn, "input"),
         "z": Place(z, "input"),
         "attn_out": Place(block.attn, "output"),
         "resid_mid": Place(block.ln_2, "input"),
@@ -119,6 +121,7 @@ def _gpt_neox(block, n_heads):
         for i, site in enumerate("qkv")
     }
     return projections | {
+        "ln1_out": Place(block.attention, "input"),
         "z": Place(block.attention.dense, "input"),
         "attn_out": Place(block.attention, "output"),
         "resid_mid": Place(block.post_attention_layernorm, "input"),
@@ -133,6 +136,7 @@ def _llama(block, gemma):
     attention, mlp = block.self_attn, block.mlp
     after_attention = block.post_attention_layernorm
     return {
+        "ln1_out": Place(attention, "input"),
         "q": Place(attention.q_proj, "output"),
         "k": Place(attention.k_proj, "output"),
         "v": Place(attention.v_proj, "output"),

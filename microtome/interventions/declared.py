@@ -26,9 +26,11 @@ from microtome.interventions.declaration import (
     Tokens,
     Vector,
 )
-from microtome.sites import SITES
+from microtome.sites import ATTENTION_SITES, SITES
 
 _LARGEST_SEED = 2**32 - 1
+#: Why no attention site is changed or read.
+_INSIDE = "it is made inside the attention function; take q, k, v or z"
 
 KEYS = ("site", "each", "layers", "heads", "neurons", "tokens", "change", "read")
 
@@ -51,6 +53,8 @@ def declared(entry: Mapping[str, Any]) -> Intervention:
                 (), f"the key {key!r} is missing; docs/interventions.md says what it is"
             )
     site = _site(("site",), entry["site"])
+    if site in ATTENTION_SITES:
+        raise DeclarationError(("site",), f"{site} cannot be changed, {_INSIDE}")
     each = _each(entry.get("each", []))
     heads = _chosen(("heads",), entry.get("heads", "all"))
     neurons = _neurons(entry.get("neurons", "all"))
@@ -124,7 +128,11 @@ def _refuse_single(
 
 
 def _with_heads() -> str:
-    return ", ".join(s for s, of in SITES.items() if {"n_heads", "n_kv_heads"} & set(of))
+    return ", ".join(
+        site
+        for site, dimensions in SITES.items()
+        if site not in ATTENTION_SITES and {"n_heads", "n_kv_heads"} & set(dimensions)
+    )
 
 
 def _known(keys: tuple[str, ...], entry: Any, known: Sequence[str]) -> None:
@@ -466,6 +474,9 @@ def _read(value: Any) -> Read:
     if not isinstance(loss, bool):
         raise DeclarationError(("read", "loss"), f"wants true; has {_shown(loss)}")
     sites = {site: _site_read(("read", site), value[site]) for site in SITES if site in value}
+    for site in sites:
+        if site in ATTENTION_SITES:
+            raise DeclarationError(("read", site), f"an intervention cannot read it, {_INSIDE}")
     if (
         len({read.tokens for read in sites.values()}) > 1
         or len({r.layers for r in sites.values()}) > 1

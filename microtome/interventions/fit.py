@@ -53,8 +53,8 @@ def fit_model(
             highest tokens out of range; a statistic's variable of other dimensions.
     """
     fit_head(intervention, f"the {architecture!r} model", head)
-    fit_sites(intervention, taps, architecture)
     fit_layers(intervention, sizes["n_layers"])
+    fit_sites(intervention, taps, architecture, sizes["n_layers"])
     site = intervention.site
     *of_heads, width = SITES[site]
     layers = intervention.layers or range(sizes["n_layers"])
@@ -110,18 +110,18 @@ def fit_head(intervention: Intervention, model: str, head: Head) -> None:
 
 
 def fit_sites(
-    intervention: Intervention, taps: Mapping[str, Tap], architecture: str | None
+    intervention: Intervention, taps: Mapping[str, Tap], architecture: str | None, n_layers: int
 ) -> None:
-    """Refuse an intervention that changes or reads a site that an architecture lacks.
+    """Refuse an intervention that changes or reads a site that a model lacks.
 
     Raises:
         DeclarationError: there is such a site.
     """
-    wanted = {("site",): intervention.site}
-    wanted |= {("read", site): site for site in intervention.read.sites}
-    for keys, site in wanted.items():
+    wanted = {("site",): (intervention.site, intervention.layers)}
+    wanted |= {("read", site): (site, of.layers) for site, of in intervention.read.sites.items()}
+    for keys, (site, layers) in wanted.items():
         try:
-            check_sites([site], taps, architecture)
+            check_sites([site], taps, architecture, layers or range(n_layers))
         except MicrotomeError as error:
             raise DeclarationError(keys, str(error)) from None
 

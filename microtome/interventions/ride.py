@@ -23,7 +23,7 @@ from microtome.models.memory import trim_heap
 from microtome.models.taps import Tap
 from microtome.sweeps.cost import INSIDE, WITH_SHARED
 from microtome.sweeps.prefixes import Distinct, Sharing, prefix_classes
-from microtome.sweeps.reading import part, visiting
+from microtome.sweeps.reading import part, put, visiting
 from microtome.sweeps.sweep import TRIM_AFTER
 
 #: Sites whose layers treat each token on its own, after attention.
@@ -285,6 +285,7 @@ class Ride:
             changed = value if is_stream else value.clone()
             whole = part(site, changed, self._taps[site], self._model.sizes)
             self._change(layer, riding, rows, whole, clean)
+            put(changed, whole, self._taps[site])
             if self._sharing:
                 self._sharing.switch(**shared())
             return None if is_stream else changed

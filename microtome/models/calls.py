@@ -37,6 +37,12 @@ def _of_tensors(value: Any, tell: Callable[[Tensor], Any]) -> Any:
     return None
 
 
+def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The first argument of a module if it is a tensor, by position or else by name."""
+    first = args[0] if args else next(iter(kwargs.values()), None)
+    return first if isinstance(first, Tensor) else None
+
+
 class SharedTensors:
     """The tensors that the calls of many batches have in common, each kept once.
 

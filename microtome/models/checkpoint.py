@@ -52,12 +52,16 @@ def sizes(config: "PretrainedConfig") -> dict[str, int]:
     heads = first("num_attention_heads")
     hidden = first("hidden_size")
     before = (text.pad_token_id or 0) + 1 if text.model_type in POSITIONS_AFTER_PADDING else 0
-    return {
+    d_head = getattr(text, "qk_head_dim", None) or getattr(text, "head_dim", None)
+    d_value = getattr(text, "v_head_dim", None)
+    experts = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    n_experts = next((n for n in (getattr(text, name, None) for name in experts) if n), None)
+    found = {
         "n_layers": first("num_hidden_layers"),
         "d_model": hidden,
         "n_heads": heads,
         "n_kv_heads": getattr(text, "num_key_value_heads", None) or heads,
-        "d_head": getattr(text, "head_dim", None) or hidden // heads,
+        "d_head": d_head or hidden // heads,
         "d_mlp": getattr(text, "intermediate_size", None)
         or getattr(text, "n_inner", None)
         or getattr(text, "ffn_dim", None)
@@ -66,6 +70,9 @@ def sizes(config: "PretrainedConfig") -> dict[str, int]:
         "d_vocab": first("vocab_size"),
         "n_context": first("max_position_embeddings", "seq_length", "max_seq_len") - before,
     }
+    if d_value and d_value != found["d_head"]:
+        found["d_value"] = d_value  # of multi-head latent attention
+    return found | ({"n_experts": n_experts} if n_experts else {})
 
 
 def source_files(folder: Path) -> list[Path]:

@@ -150,7 +150,7 @@ class MappedModel:
                 "and cannot be swept; take another model"
             )
         hidden = seen[0][0]
-        if hidden.shape != (*ids.shape, self.sizes["d_model"]):
+        if self.stream(hidden).shape != (*ids.shape, self.sizes["d_model"]):
             raise MicrotomeError(
                 f"{self.config.model_type}: its blocks are handed {tuple(hidden.shape)}, not one "
                 "hidden state per token, and cannot be swept; take another model"
@@ -184,6 +184,14 @@ class MappedModel:
     def is_causal(self) -> bool:
         """Whether the first block gives a token the same values whatever follows it."""
         return self._ask_first_block()[1]
+
+    def stream(self, hidden: Tensor) -> Tensor:
+        """The residual stream in what blocks hand on, (batch, position, d_model).
+
+        Gemma 3n has several streams side by side, of which one is changed by attention and MLP.
+        """
+        active = getattr(self.config.get_text_config(), "altup_active_idx", None)
+        return hidden if active is None else hidden[active]
 
     def finish(self, ids: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """Run what comes after the blocks.

@@ -64,13 +64,14 @@ class StoredMLP:
         self._architecture = found["architecture"]
         if not {"pre", "post"} <= taps.keys():
             raise MicrotomeError(
-                f"{checkpoint}: the MLP of the architecture {self._architecture!r} is not known; "
-                "take another model, or add it to microtome/models/architectures.py"
+                f"{checkpoint}: the MLP of a {self._architecture!r} model is not of one piece; "
+                "take another model"
             )
         self.gated = "pre_linear" in taps
         first = {"W1 (gate)": "pre", "W1 (up)": "pre_linear"} if self.gated else {"W1": "pre"}
         self._taps = taps
-        self._paths = {name: taps[site].path for name, site in (first | {"W2": "post"}).items()}
+        self._sites = first | {"W2": "post"}
+        self._paths = {name: taps[site].path for name, site in self._sites.items()}
         self.projections = tuple(self._paths)
         config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
         config |= config.get("text_config") or {}
@@ -106,6 +107,8 @@ class StoredMLP:
                 "fetch the model again"
             )
         stored = self._read(key)
+        if projection != "W2" and stored.shape[0] > self._widths[1]:  # fused, (out, in)
+            stored = stored[self._rows_of(projection)]
         shape = self._widths[::-1] if projection == "W2" else self._widths
         square = shape[0] == shape[1]
         if stored.shape == shape and (not square or self._architecture in _INPUT_FIRST):
@@ -120,7 +123,10 @@ class StoredMLP:
     def bias(self, projection: str, layer: int) -> np.ndarray | None:
         """A projection's biases, (out,), float32, or None where it has none; see `weight`."""
         key = self._key(projection, "bias", layer)
-        return None if key is None else self._read(key)
+        if key is None:
+            return None
+        stored = self._read(key)
+        return stored if projection == "W2" else stored[self._rows_of(projection)]
 
     def attributes(self, site: str | None = None) -> dict[str, str | int]:
         """The facts that figures word their labels from, as attributes of a dataset.
@@ -137,6 +143,11 @@ class StoredMLP:
         if site in ("pre", "pre_linear", "post") and site in self._taps:
             facts |= {"module": self._taps[site].path, "side": self._taps[site].side}
         return facts
+
+    def _rows_of(self, projection: str) -> slice:
+        """The rows of a fused projection, (out, in), that are one of a W1."""
+        start = self._taps[self._sites[projection]].start
+        return slice(start, start + self._widths[1])
 
     def _key(self, projection: str, kind: str, layer: int) -> str | None:
         """The checkpoint's name of a tensor, with or without the base model's prefix."""

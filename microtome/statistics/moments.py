@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from microtome.errors import MicrotomeError
+from microtome.sites import KEYED_SITES
 from microtome.store.layers import Section
 
 #: Where a number belongs: the layer, or None after the last block, and the site.
@@ -30,12 +31,15 @@ def accumulate(
 
     Args:
         sections: layer by layer, as the sweep yields them.
-        measure: takes the values of one section at one site, (row, …).
+        measure: takes the values of one section at one site, (row, …), or without absent keys,
+            (value,).
     """
     found: dict[Place, Sums] = {}
 
     def add(section: Section) -> None:
         for site, values in section.values.items():
+            if site in KEYED_SITES:
+                values = values[~np.isnan(values)]
             place, own = (section.layer, site), measure(values)
             found[place] = found[place] + own if place in found else own
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from microtome.errors import MicrotomeError
-from microtome.sites import DIMENSIONS
+from microtome.sites import ABSENT, DIMENSIONS, KEYED_SITES
 from microtome.store.files import replacing
 
 
@@ -94,7 +94,8 @@ def write_layers(
         dtype: the dtype of the stored values: float32, bfloat16 or float16.
 
     Raises:
-        MicrotomeError: a value is NaN or infinite, or beyond the range of float16.
+        MicrotomeError: a value is infinite, or beyond the range of float16, or NaN where that does
+            not mean an absent key.
     """
     n_tokens = len(columns["token_id"])
     blank: tuple[dict[str, tuple[int, ...]], bytes] | None = None
@@ -123,18 +124,25 @@ def write_layers(
 def _write_section(file: h5py.File, section: Section, place: str, dtype: str) -> None:
     """Write a section's values into a layer file; errors begin with `place`."""
     for site, values in section.values.items():
-        if not np.isfinite(values).all():
+        if not _sound(values, site):
             raise MicrotomeError(
                 f"{place}, site {site}: NaN or infinite activations; check the checkpoint's "
                 "weights and `dtype` in the config's `sweep`"
             )
         stored = _stored(values, dtype)
-        if dtype == "float16" and not np.isfinite(stored).all():
+        if dtype == "float16" and np.isinf(stored).any():
             raise MicrotomeError(
                 f"{place}, site {site}: activations beyond 65504, the largest number of float16; "
                 "set `store_dtype` in the config's `sweep` to bfloat16 or float32"
             )
         _write_rows(file[site], section.rows, stored)
+
+
+def _sound(values: np.ndarray, site: str) -> bool:
+    """Whether values are finite, but for absent keys; every token reaches one key at least."""
+    if site not in KEYED_SITES:
+        return bool(np.isfinite(values).all())
+    return not (np.isinf(values).any() or np.isnan(values).all(-1).any())
 
 
 def write_layers_beside(
@@ -222,6 +230,9 @@ def _create_site(file: h5py.File, site: str, shape: tuple[int, ...], dtype: str)
     dataset = file.create_dataset(site, (len(file["token"]), *shape), stored)
     for axis, dimension in enumerate(("token", *DIMENSIONS[site])):
         dataset.dims[axis].attach_scale(file[dimension])
+    if site in KEYED_SITES:
+        dataset.attrs["_FillValue"] = np.array(np.nan, np.float16 if dtype == "float16" else "<f4")
+        dataset.attrs["comment"] = ABSENT
     return dataset
 
 

@@ -88,16 +88,16 @@ class _Head(NamedTuple):
 
     Attributes:
         columns: the token columns, and the attributes but `layer`.
-        sites: dimensions, shape and dtype of each site.
+        sites: dimensions, shape, dtype and attributes of each site.
     """
 
     columns: xr.Dataset
-    sites: dict[str, tuple[tuple[str, ...], tuple[int, ...], np.dtype]]
+    sites: dict[str, tuple[tuple[str, ...], tuple[int, ...], np.dtype, dict[str, Any]]]
 
     @classmethod
     def of(cls, file: Path) -> "_Head":
         with open_layer(file) as one:
-            sites = {site: (v.dims, v.shape, v.dtype) for site, v in one.data_vars.items()}
+            sites = {site: (v.dims, v.shape, v.dtype, v.attrs) for site, v in one.data_vars.items()}
             columns = one.drop_vars(sites).load()
         columns.attrs.pop("layer", None)
         return cls(columns, sites)
@@ -105,8 +105,10 @@ class _Head(NamedTuple):
     def variables(self, *axes: str, of: np.ndarray) -> dict[str, xr.Variable]:
         """The sites of such files, along `axes` of an array of paths."""
         return {
-            site: xr.Variable((*axes, *dims), LazilyIndexedArray(_Site(of, site, shape, dtype)))
-            for site, (dims, shape, dtype) in self.sites.items()
+            site: xr.Variable(
+                (*axes, *dims), LazilyIndexedArray(_Site(of, site, shape, dtype)), attributes
+            )
+            for site, (dims, shape, dtype, attributes) in self.sites.items()
         }
 
 

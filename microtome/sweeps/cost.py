@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from microtome.sites import DIMENSIONS
+from microtome.sites import DIMENSIONS, KEYED_SITES
 
 #: Bytes per number, by the names that configs use and by those of safetensors.
 BYTES = {
@@ -34,6 +34,8 @@ COPIES = 3
 #: Rows of scores per token beside one for each head: the masks of eager attention, one for layers
 #: that look at all tokens and one for those with a sliding window.
 EAGER_MASKS = 2
+#: The same where scores or pattern are read: both, and what they are made from, in float32.
+ATTENDED = 5
 #: Architectures that keep a causal mask of (n_context, n_context) bytes in every block.
 MASKS = ("codegen", "gpt_neo", "gptj")
 #: The kernel maps this much around each row that is looked up in an embedding table.
@@ -135,7 +137,13 @@ def model(manifest: Mapping[str, Any]) -> Model:
 
 
 def bytes_per_token(sizes: Mapping[str, int], site: str, dtype: str = "float32") -> int:
-    """Bytes on disk of one token of one layer at a site."""
+    """Bytes on disk of one token of one layer at a site.
+
+    Args:
+        sizes: the model's dimensions; for scores and pattern also `key`, the longest text's tokens.
+        site: its name.
+        dtype: the numbers that are written.
+    """
     return BYTES[dtype] * math.prod(sizes[dimension] for dimension in DIMENSIONS[site])
 
 
@@ -173,18 +181,21 @@ def sweep(
     end = stop or (model.sizes["n_layers"] if final_sites else max(layers) + 1)
     n_tokens = sum(lengths)
     batch, longest = largest_batch(lengths, batch_size)
-    kept = sum(bytes_per_token(model.sizes, site, store_dtype) for site in sites)
-    kept_last = sum(bytes_per_token(model.sizes, site, store_dtype) for site in final_sites)
+    sizes = {**model.sizes, "key": longest}
+    kept = sum(bytes_per_token(sizes, site, store_dtype) for site in sites)
+    kept_last = sum(bytes_per_token(sizes, site, store_dtype) for site in final_sites)
     widest = max(
-        sum(bytes_per_token(model.sizes, site) for site in sites or ["resid_pre"]),
-        sum(bytes_per_token(model.sizes, site) for site in final_sites),
+        sum(bytes_per_token(sizes, site) for site in sites or ["resid_pre"]),
+        sum(bytes_per_token(sizes, site) for site in final_sites),
     )
+    attended = ATTENDED * 4 * batch * sizes["n_heads"] * longest
     rows = n_tokens if rows is None else rows
     hidden = n_tokens * bytes_per_token(model.sizes, "resid_pre", dtype)
     disk = rows * (kept * len(layers) + kept_last) + (hidden if stop else 0)
     return Cost(
         memory=_memory(model, n_tokens, batch, longest, batch if final_sites else 0, dtype)
-        + MARGIN * SECTIONS * batch * widest,
+        + MARGIN * SECTIONS * batch * widest
+        + MARGIN * attended * any(site in KEYED_SITES for site in sites),
         disk=disk,
         seconds=_seconds(model, lengths, end - start, n_tokens if final_sites else 0, threads)
         + disk / WRITE

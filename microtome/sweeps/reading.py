@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from microtome.errors import MicrotomeError
+from microtome.models.attention import Attended, attending
 from microtome.models.mapped import hidden_state
 from microtome.models.taps import Tap
-from microtome.sites import DIMENSIONS
+from microtome.sites import KEYED_SITES, shape
 from microtome.sweeps.batches import RowSelection
 
 
@@ -25,40 +28,61 @@ def visiting(
         block: the block.
         taps: the sites to visit.
         visit: called with a site and the tensor there, (batch, position, width); a tensor that it
-            returns takes that one's place.
+            returns takes that one's place, but not where attention is called.
 
     Raises:
         MicrotomeError: a tap that leads nowhere.
     """
 
+    def seen(site: str, passing: Tensor) -> Tensor | None:
+        scale = taps[site].scale
+        if scale == 1:
+            return visit(site, passing.clone() if taps[site].changed else passing)
+        new = visit(site, passing * scale)
+        return None if new is None else new / scale
+
     def at_output(site: str, output: Any) -> Any:
-        new = visit(site, hidden_state(output))
+        new = seen(site, hidden_state(output))
         if new is None or isinstance(output, Tensor):
             return new
-        return (new, *output[1:])
+        return type(output)((new, *output[1:]))
 
-    def at_input(site: str, args: tuple[Any, ...]) -> Any:
-        new = visit(site, hidden_state(args))
-        return None if new is None else (new, *args[1:])
+    def at_input(site: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = None if args else next(iter(kwargs))
+        new = seen(site, args[0] if name is None else kwargs[name])
+        if new is None:
+            return None
+        return ((new, *args[1:]), kwargs) if name is None else (args, kwargs | {name: new})
 
+    def at_attention(sites: list[str], call: Attended) -> None:
+        for site in sites:
+            visit(site, call.site(site))
+
+    attended: dict[nn.Module, list[str]] = {}
     with ExitStack() as hooks:
         for site, tap in taps.items():
-            try:
-                module = block.get_submodule(tap.path)
-            except AttributeError:
+            path = tap.path_in(block)
+            if path is None:
                 raise MicrotomeError(
                     f"site {site!r}: {type(block).__name__} has no module {tap.path!r}; "
                     "correct its entry in microtome/models/architectures.py"
-                ) from None
+                )
+            module = block.get_submodule(path)
+            if tap.side == "attention":
+                attended.setdefault(module, []).append(site)
+                continue
             if tap.side == "output":
                 hook = module.register_forward_hook(
                     lambda module, args, output, site=site: at_output(site, output)
                 )
             else:
                 hook = module.register_forward_pre_hook(
-                    lambda module, args, site=site: at_input(site, args)
+                    lambda module, args, kwargs, site=site: at_input(site, args, kwargs),
+                    with_kwargs=True,
                 )
             hooks.callback(hook.remove)
+        for module, sites in attended.items():
+            hooks.enter_context(attending(module, partial(at_attention, sites)))
         yield
 
 
@@ -81,7 +105,7 @@ def reading(
         leave: whether the block is left after the last site; what remains of it is then not run.
 
     Raises:
-        MicrotomeError: a tap that leads nowhere.
+        MicrotomeError: a tap that leads nowhere, or that nothing passes.
     """
 
     def note(site: str, value: Tensor) -> None:
@@ -91,6 +115,12 @@ def reading(
 
     with visiting(block, taps, note), suppress(_AllRead):
         yield
+    unread = [site for site in taps if site not in values]
+    if unread:
+        path = taps[unread[0]].path
+        raise MicrotomeError(
+            f"site {unread[0]!r}: nothing passes {path!r} of {type(block).__name__}; leave it out"
+        )
 
 
 class _AllRead(Exception):
@@ -115,16 +145,18 @@ def shaped(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) 
     try:
         return part(site, value, tap, sizes).to("cpu", torch.float32).numpy()
     except RuntimeError:
-        shape = (sizes[dimension] for dimension in DIMENSIONS[site])
+        wanted = " × ".join(map(str, shape(site, sizes)))
         remedy = "correct microtome/models/architectures.py" if tap else "leave this site out"
         raise MicrotomeError(
-            f"site {site!r}: shape {tuple(value.shape)} where tokens × "
-            f"{' × '.join(map(str, shape))} was expected; {remedy}"
+            f"site {site!r}: shape {tuple(value.shape)} where tokens × {wanted} was expected; "
+            f"{remedy}"
         ) from None
 
 
 def part(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) -> Tensor:
-    """A site's part of the tensor that is there: a view, (…, *the site's dimensions).
+    """A site's part of the tensor that is there, (…, *the site's dimensions).
+
+    It is a view, but for heads in groups with something else between them (see `put`).
 
     Args:
         site: its name.
@@ -135,11 +167,36 @@ def part(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) ->
     Raises:
         RuntimeError: the width is not that of the site.
     """
-    if tap is not None and tap.part is not None:
-        n_heads, n_kv_heads, d_head = sizes["n_heads"], sizes["n_kv_heads"], sizes["d_head"]
-        which = "qkv".index(tap.part)
-        if tap.fused == "heads":
-            return value.unflatten(-1, (n_heads, 3, d_head))[..., which, :]
-        widths = [d_head * n for n in (n_heads, n_kv_heads, n_kv_heads)]
-        value = value.split(widths, dim=-1)[which]
-    return value.unflatten(-1, [sizes[dimension] for dimension in DIMENSIONS[site]])
+    dimensions = shape(site, sizes)
+    if site in KEYED_SITES:
+        value = value.unflatten(-1, (dimensions[0], -1))
+        return nn.functional.pad(value, (0, sizes["key"] - value.shape[-1]), value=torch.nan)
+    if site == "k_rot":  # some models call attention with each key as often as heads share it
+        return value.unflatten(-1, (dimensions[0], -1, dimensions[1]))[..., 0, :]
+    if tap is None:
+        return value.unflatten(-1, dimensions)
+    if tap.per > 1:
+        return value[..., _columns(tap, *dimensions)]
+    if tap.per:
+        n_heads, width = dimensions
+        return value[..., tap.start :].unfold(-1, width, tap.stride)[..., :n_heads, :]
+    return value[..., tap.start : tap.start + prod(dimensions)].unflatten(-1, dimensions)
+
+
+def put(value: Tensor, part: Tensor, tap: Tap) -> None:
+    """Write a site's part back where `part` took it from, if that was no view.
+
+    Args:
+        value: what passes there, (…, width); changed in place.
+        part: the site's part, (…, head, d_head).
+        tap: where.
+    """
+    if tap.per > 1:
+        value[..., _columns(tap, *part.shape[-2:])] = part
+
+
+def _columns(tap: Tap, n_heads: int, width: int) -> Tensor:
+    """The columns of each head, (head, d_head)."""
+    head = torch.arange(n_heads)
+    first = tap.start + head // tap.per * tap.stride + head % tap.per * width
+    return first[:, None] + torch.arange(width)

@@ -129,7 +129,7 @@ def sweep(
         final_sites: names of `microtome.sites.FINAL_SITES`.
         dtype: what is computed in: float32, bfloat16 or float16.
         device: where: cpu, cuda, or auto for a GPU if there is one.
-        taps: where the sites lie inside a block, as `microtome.models.architectures.taps_of` tells.
+        taps: where the sites lie inside a block, as `microtome.models.anatomy.find_sites` tells.
         resid_in: `resid_pre` of all tokens at the first block that is run, which an earlier part
             of the sweep gave to its `resid_out`; without it the sweep begins with the embeddings.
         stop: the block that a later part begins at, where this one ends.
@@ -146,13 +146,14 @@ def sweep(
             hidden state.
     """
     model = MappedModel(checkpoint, dtype, found_device(device))
-    check_sites(sites, taps, model.config.model_type)
+    sizes = model.sizes | {"key": max(batch.ids.shape[1] for batch in batches)}
     if "logits" in final_sites:
         require_head(f"the {model.config.model_type!r} model", model.head)
-    n_layers = model.sizes["n_layers"]
+    n_layers = sizes["n_layers"]
     for layer in layers:
         if not 0 <= layer < n_layers:
             raise MicrotomeError(f"layer {layer}: the model has layers 0 to {n_layers - 1}")
+    check_sites(sites, taps, model.config.model_type, layers)
     if stop is None:
         stop = n_layers if final_sites else max(layers) + 1
     blocks = range(0 if resid_in is None else resid_in.layer, stop)
@@ -169,20 +170,20 @@ def sweep(
         for state in states:
             values: dict[str, Tensor] = {}
             if "resid_pre" in read:
-                values["resid_pre"] = state.selection(state.hidden)
+                values["resid_pre"] = state.selection(model.stream(state.hidden))
             with (
                 reading(model.blocks[layer], inside, state.selection, values, leave=leave),
                 sharing.of(state.distinct),
             ):
                 state.hidden = model.run_block(layer, weights, state.hidden, state.calls[layer])
             if "resid_post" in read:
-                values["resid_post"] = state.selection(state.hidden)
+                values["resid_post"] = state.selection(model.stream(state.hidden))
             if read:
                 # Bound to no name here, which would hold it while the next one is computed.
                 yield Section(
                     layer,
                     state.selection.rows,
-                    {s: shaped(s, values[s], taps.get(s), model.sizes) for s in read},
+                    {s: shaped(s, values[s], taps.get(s), sizes) for s in read},
                 )
                 n_bytes += sum(value.nbytes for value in values.values())
                 if n_bytes > TRIM_AFTER:
@@ -196,7 +197,8 @@ def sweep(
         arrays = {s: shaped(s, state.selection(values[s]), None, model.sizes) for s in final_sites}
         yield Section(None, state.selection.rows, arrays)
     if resid_out:
-        if states[0].hidden.dtype != model.dtype:
+        hidden = states[0].hidden
+        if hidden.dtype != model.dtype or hidden is not model.stream(hidden):
             raise _no_part_begins_at(stop, model)
         resid_out(
             Section(

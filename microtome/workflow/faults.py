@@ -12,12 +12,10 @@ from typing import Any
 from microtome.errors import MicrotomeError, nearest
 from microtome.interventions.declaration import DeclarationError
 from microtome.interventions.fit import fit_sites
-from microtome.models.architectures import ARCHITECTURES, taps_of
 from microtome.models.checkpoint import config_json, read_json, source_files, weight_files
 from microtome.models.skeleton import names_no_head, require_head
 from microtome.models.sources import Folder, Untrained, parse_source
-from microtome.models.taps import ENDS, check_sites
-from microtome.sites import SITES
+from microtome.models.taps import Sites, check_sites
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.stimuli import read_stimuli
@@ -117,6 +115,7 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
     """What does not fit the checkpoints, as far as these are here already."""
     models = studies.config["models"]
     configs: dict[str, Config] = {}
+    sites: dict[str, Sites] = {}
     for name, model in models.items():
         path = ("models", name)
         try:
@@ -124,6 +123,10 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
         except MicrotomeError as error:
             yield (*path, "source"), str(error)
             continue
+        with suppress(OSError, MicrotomeError):
+            folder = RESULTS / "models" / name
+            if read_json(folder / "manifest.json").get("source") == model["source"]:
+                sites[name] = Sites.read(folder / "sites.json")
         if n_layers not in (None, model["n_layers"]):
             yield (
                 (*path, "n_layers"),
@@ -138,22 +141,24 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
             except MicrotomeError as error:
                 yield ("studies", reading, "models"), str(error)
     for name, product in studies.asked():
-        found = configs.get(name, {})
-        known, kind = taps_of(found), found.get("model_type")
-        if "stored" in product.inputs and kind and not known:
-            names = ", ".join(ARCHITECTURES)
-            yield product.path, f"{name}: the MLP of {kind!r} is not known; known: {names}"
+        known = sites.get(name)
+        if known is None:
+            continue  # judged with the tokens, as soon as it is made
+        kind = configs[name].get("model_type")
+        if "stored" in product.inputs and not {"pre", "post"} <= known.taps.keys():
+            why = known.absent.get("pre", known.absent.get("post"))
+            yield product.path, f"{name}: it reads the weights of an MLP of one piece; {why}"
         try:
-            if known and product.intervention:
-                fit_sites(product.intervention, known, found["model_type"])
-            elif known:
-                check_sites(product.sites, known, found["model_type"])
+            if product.intervention:
+                fit_sites(product.intervention, known.taps, kind, models[name]["n_layers"])
+            else:
+                layers = studies.layers(product, name)
+                check_sites(product.sites, known.taps, kind, layers, known.absent)
         except DeclarationError as error:
             yield (*product.path, *error.keys), f"{name}: {error.fault}"
         except MicrotomeError as error:
             key = "site" if "site" in product.function.options else "sites"
-            has = ", ".join(site for site in SITES if site in known or site in ENDS)
-            yield (*product.path, key), f"{name}: {error} (it has {has})"
+            yield (*product.path, key), f"{name}: {error}"
 
 
 def _checkpoint(models: Config, name: str) -> tuple[Config, int | None]:

@@ -14,17 +14,19 @@ from microtome.errors import MicrotomeError
 from microtome.interventions.declaration import DeclarationError
 from microtome.interventions.declared import declared
 from microtome.interventions.fit import fit_model, fit_targets, fit_texts
-from microtome.models.architectures import taps_of
-from microtome.models.checkpoint import config_json, read_config, sizes
+from microtome.models.checkpoint import read_config, sizes
 from microtome.models.skeleton import head_of, require_head
-from microtome.models.taps import check_sites
+from microtome.models.taps import Sites, check_sites
 from microtome.sites import SITES
 from microtome.texts.rows import sequences
 from microtome.texts.tokens import load_tokenizer, target_id
 
 
 def judge(
-    asked: Sequence[Mapping[str, Any]], columns: Mapping[str, ArrayLike], checkpoint: Path
+    asked: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, ArrayLike],
+    checkpoint: Path,
+    found: Sites,
 ) -> None:
     """Refuse the first option that the texts or the model cannot serve.
 
@@ -35,11 +37,12 @@ def judge(
             `word_token`: a token that every word must have, counted within the word, negative
             from its end;
             `target`: a text that must be one token of the model;
-            `sites`: sites of blocks that the model's architecture must have;
+            `sites`: sites of blocks that the model must have;
             `head`: a name of the model, which must have a head;
             `intervention`: a declaration that both must serve.
         columns: the token table's columns by name, (token,) each.
         checkpoint: the checkpoint folder.
+        found: the model's sites.
 
     Raises:
         MicrotomeError: one that does not fit; the message begins with its key.
@@ -57,11 +60,11 @@ def judge(
                 case "target":
                     target_id(load_tokenizer(checkpoint), value)
                 case "sites":
-                    _judge_sites(value, checkpoint)
+                    _judge_sites(value, checkpoint, found)
                 case "head":
                     require_head(value, head_of(read_config(checkpoint)))
                 case "intervention":
-                    _judge_intervention(value, columns, checkpoint)
+                    _judge_intervention(value, columns, checkpoint, found)
                 case _:
                     raise ValueError(f"nothing is known of {kind!r}")
         except DeclarationError as error:
@@ -107,20 +110,21 @@ def _judge_word_token(place: int, columns: Mapping[str, ArrayLike]) -> None:
             )
 
 
-def _judge_sites(sites: Sequence[str], checkpoint: Path) -> None:
-    config = config_json(checkpoint)
-    known = taps_of(config)
-    if known:
-        check_sites([site for site in sites if site in SITES], known, config["model_type"])
+def _judge_sites(sites: Sequence[str], checkpoint: Path, found: Sites) -> None:
+    architecture = read_config(checkpoint).model_type
+    inside = [site for site in sites if site in SITES]
+    check_sites(inside, found.taps, architecture, absent=found.absent)
 
 
 def _judge_intervention(
-    declaration: Mapping[str, Any], columns: Mapping[str, ArrayLike], checkpoint: Path
+    declaration: Mapping[str, Any],
+    columns: Mapping[str, ArrayLike],
+    checkpoint: Path,
+    found: Sites,
 ) -> None:
     intervention = declared(declaration)
     config = read_config(checkpoint)
-    taps = taps_of(config_json(checkpoint))
-    fit_model(intervention, sizes(config), taps, config.model_type, head_of(config))
+    fit_model(intervention, sizes(config), found.taps, config.model_type, head_of(config))
     fit_texts(intervention, columns)
     fit_targets(intervention, load_tokenizer(checkpoint))
 

@@ -16,7 +16,7 @@ from microtome.interventions.declaration import DeclarationError
 from microtome.interventions.declared import declared
 from microtome.interventions.fit import fit_layers
 from microtome.options import SEVERAL_SITES
-from microtome.sites import DIMENSIONS, FINAL_SITES, SITES
+from microtome.sites import DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES
 from microtome.texts.documents import read_yaml
 from microtome.workflow.config import (
     CHANGES,
@@ -201,10 +201,17 @@ def _key_faults(entry: Config, function: Function, inputs: set[str]) -> Iterator
 def _option_faults(name: str, value: Any, option: Option) -> Iterator[Fault]:
     """A value that does not fit an option's type."""
     schema = option.wanted.schema
-    of_sites = list(SITES) in (schema.get("enum"), schema.get("items", {}).get("enum"))
+    known = schema.get("enum", schema.get("items", {}).get("enum", []))
+    of_sites = "resid_pre" in known
     for site in value if isinstance(value, list) else [value]:
         if of_sites and isinstance(site, str) and site not in SITES:
             yield (name,), f"no site {site!r} of a block; {nearest(site, list(SITES))}"
+        elif of_sites and site in KEYED_SITES and site not in known:
+            yield (
+                (name,),
+                f"{site} is NaN where a key is absent, which this function does not leave out; "
+                "take another site, or write a function with `sites: AllSites`",
+            )
     ascending = option.type != "Limits" or not fits(value, schema) or value[0] < value[1]
     if not fits(value, schema) or not ascending:
         yield (name,), f"wants {option.wanted.text}; has {shown(value)}"

@@ -14,6 +14,7 @@ from microtome.options import (
     WORDS,
     Need,
 )
+from microtome.sites import KEYED_SITES
 from microtome.texts.stimuli import Stimulus, read_stimuli
 from microtome.workflow.config import Product, Studies
 from microtome.workflow.places import known_stimuli
@@ -48,6 +49,7 @@ class TextFaults:
         if product.intervention:
             yield from self._intervention_faults(product)
         elif product.stimuli is not None:
+            yield from self._mean_faults(product)
             yield from self._position_faults(product)
 
     def _unread(self, product: Product) -> str | None:
@@ -127,6 +129,17 @@ class TextFaults:
                         remedy = nearest(label, known) if known else "there are no words"
                         said = f"no words are labelled {label!r} in {', '.join(sets)}"
                         yield (*product.path, name), f"{said}; {remedy}"
+
+    def _mean_faults(self, product: Product) -> Iterator[Fault]:
+        """Sites without a mean over tokens, of a set that keeps nothing else."""
+        for site in product.sites:
+            if site in KEYED_SITES and self._studies.tokens_kept(product.stimuli) == "mean":
+                yield (
+                    self._place(product),
+                    f"{site} has no mean over tokens, which reach different keys, but the config's "
+                    f"`stimuli: {product.stimuli}: tokens` keeps mean; let it keep all, last or "
+                    "positions",
+                )
 
     def _position_faults(self, product: Product) -> Iterator[Fault]:
         """Positions that a set does not keep."""

@@ -2,6 +2,9 @@
 
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from microtome.figures.panels import sparse_ticks
 
 MOMENTS = {"mean": "Mean", "sd": "Standard deviation", "kurtosis": "Kurtosis"}
 
@@ -18,4 +21,24 @@ def moments(moments: xr.Dataset) -> Figure:
     panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     panels[-1].set_yscale("log")  # a normal distribution has 3, outlying neurons bring thousands
     panels[-1].set(xlabel="Transformer layer")
+    return figure
+
+
+def entropies(entropies: xr.Dataset) -> Figure:
+    """Draw the mean of `entropies` over all tokens as an image, heads by layers."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots()
+    mean = entropies["entropy"].weighted(entropies["n"]).mean("position")
+    image = axes.imshow(
+        mean.transpose("n_heads", "layer"),
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        vmin=0,
+    )
+    figure.colorbar(image, ax=axes, pad=0.02, label="Entropy (nats)")
+    axes.spines[["top", "right"]].set_visible(True)
+    sparse_ticks(axes.xaxis, [f"L{layer}" for layer in mean["layer"].values], most=16)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="Transformer block", ylabel="Attention head")
     return figure

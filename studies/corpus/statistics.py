@@ -2,24 +2,46 @@
 
 import os
 from collections.abc import Iterator
+from typing import Literal
 
+import numpy as np
 import xarray as xr
 
-from microtome.options import Edges, Positive, Sites
+from microtome.options import AllSites, Count, Edges, KeyedSites, Positive
+from microtome.statistics.attention import running_entropies, running_patterns
 from microtome.statistics.distributions import running_histograms
 from microtome.statistics.moments import running_moments
 from microtome.store.layers import Section
+from microtome.texts.rows import row_columns
 
 
-def moments(stream: Iterator[Section], *, sites: Sites) -> xr.Dataset:
+def moments(stream: Iterator[Section], *, sites: AllSites) -> xr.Dataset:
     """Moments of all values at each site, for every layer."""
     return running_moments(stream)
 
 
 def histograms(
-    stream: Iterator[Section], *, sites: Sites, n_edges: Edges, limit: Positive
+    stream: Iterator[Section], *, sites: AllSites, n_edges: Edges, limit: Positive
 ) -> xr.Dataset:
     """Histograms of all values at each site, for every layer."""
     # The sweep waits for the counts: they may have all of its cores.
     n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     return running_histograms(stream, n_edges, limit, n_threads)
+
+
+def entropies(
+    stream: Iterator[Section], tokens: xr.Dataset, *, site: Literal["pattern"] = "pattern"
+) -> xr.Dataset:
+    """Mean entropies of all heads' patterns at each position, for every layer."""
+    return running_entropies(stream, _positions(tokens))
+
+
+def patterns(
+    stream: Iterator[Section], tokens: xr.Dataset, *, sites: KeyedSites, n_positions: Count
+) -> xr.Dataset:
+    """Mean patterns or scores of all heads at the first positions, for every layer."""
+    return running_patterns(stream, _positions(tokens), n_positions)
+
+
+def _positions(tokens: xr.Dataset) -> np.ndarray:
+    return row_columns(tokens.coords)["position"]

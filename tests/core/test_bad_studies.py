@@ -210,6 +210,10 @@ CONFIGS = {
         "statistics: {moments: {sites: [resid_post, logits]}}}}",
         "moments.sites: no site 'logits' of a block; known: resid_pre",
     ),
+    "a_site_with_absent_keys": (
+        study("{statistics: {norms: {site: pattern}}}", NORMS),
+        "norms.site: pattern is NaN where a key is absent, which this function does not leave out",
+    ),
     "no_sites": (
         study("{statistics: {activation_profile: {sites: []}}}", MLP),
         "activation_profile.sites: wants a list of sites, each once; has []",

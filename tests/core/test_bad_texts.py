@@ -116,6 +116,14 @@ NEEDS = {
         {},
         "studies.corpus.stimuli: moments reads texts; name a stimulus set, as in `stimuli: …`",
     ),
+    "a_mean_of_patterns": (
+        kept("penguins", "mean")
+        + "\nstudies: {corpus: {models: [smollm2-135m], stimuli: penguins, "
+        "statistics: {moments: {sites: [pattern]}}}}",
+        {},
+        "studies.corpus.stimuli: pattern has no mean over tokens, which reach different keys, but "
+        "the config's `stimuli: penguins: tokens` keeps mean",
+    ),
     "a_set_that_is_no_file": (
         "stimuli: {mine: {file: stimuli/mine.yaml}}",
         {},

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 from workflows import SCALED, Clone
 
+from microtome.models.anatomy import find_sites
 from microtome.models.checkpoint import sizes
 from microtome.models.fetch import manifest
 from microtome.models.skeleton import skeleton
@@ -27,14 +28,13 @@ SWEEP = """
 import re, sys
 from pathlib import Path
 from microtome.store.layers import read_columns, write_layers_beside
-from microtome.models.architectures import taps_of
-from microtome.models.checkpoint import read_json
+from microtome.models.taps import Sites
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
-checkpoint, tokens, folder, sites, final = sys.argv[1:]
+checkpoint, tokens, folder, sites, final, found = sys.argv[1:]
 columns = read_columns(tokens)
 batches = batched(columns, 32)
-taps = taps_of(read_json(Path(checkpoint) / "config.json"))
+taps = Sites.read(Path(found)).taps
 asked = sites.split(), range(30), final.split()
 sections = sweep(Path(checkpoint), batches, *asked, taps=taps)
 paths = {layer: f"{folder}/layer-{layer:02d}.h5" for layer in range(30)}
@@ -91,8 +91,11 @@ def fits(peak: float, needed: cost.Cost) -> bool:
 def test_smollm2_as_measured(smollm2, tmp_path, sites, final, texts):
     tokens = tmp_path / "tokens.h5"
     write_dataset(token_table([Stimulus(text) for text in texts], smollm2), tokens)
+    found = tmp_path / "sites.json"
+    find_sites(smollm2).write(found)
+    paths = map(str, (smollm2, tokens, tmp_path))
     done = subprocess.run(
-        [sys.executable, "-c", SWEEP, str(smollm2), str(tokens), str(tmp_path), sites, final],
+        [sys.executable, "-c", SWEEP, *paths, sites, final, str(found)],
         capture_output=True,
         text=True,
         check=True,

@@ -11,11 +11,13 @@ from hooked import columns
 from microtome.interventions.declaration import DeclarationError
 from microtome.interventions.declared import declared
 from microtome.interventions.fit import fit_model, fit_set, fit_texts
-from microtome.models.architectures import ARCHITECTURES
+from microtome.models.taps import Tap
+from microtome.sites import SITES
 
 SIZES = {"n_layers": 3, "d_model": 16, "n_heads": 4, "n_kv_heads": 2, "d_head": 4, "d_mlp": 64}
 SIZES |= {"d_vocab": 128, "n_context": 64}
 TEXTS = columns([[5, 6, 7, 8], [1, 2], [3, 4, 5, 6]])
+TAPS = {site: Tap("module") for site in SITES if site not in ("pre_linear", "router")}
 WORDS = TEXTS | {"in_word": np.array([0, 1, 1, 0, 0, 1, 0, 0, 0, 1], np.int8)}
 
 
@@ -54,14 +56,14 @@ def fault(judge, *arguments, **keywords):
     ],
 )
 def test_what_a_model_can_serve(keys):
-    fit_model(entry(**keys), SIZES, ARCHITECTURES["gpt2"], "gpt2", "causal")
+    fit_model(entry(**keys), SIZES, TAPS, "gpt2", "causal")
 
 
 @pytest.mark.parametrize(
     ("keys", "key", "message"),
     [
-        ({"site": "pre_linear"}, "site", "site 'pre_linear' is not known for the architecture"),
-        ({"read": {"pre_linear": "all"}}, "read.pre_linear", "site 'pre_linear' is not known"),
+        ({"site": "pre_linear"}, "site", "site 'pre_linear': a 'gpt2' model has none; "),
+        ({"read": {"pre_linear": "all"}}, "read.pre_linear", "site 'pre_linear': a 'gpt2' model"),
         ({"layers": [1, 3]}, "layers", "no layer 3; there are 0 to 2"),
         ({"read": {"z": {"layers": [7]}}}, "read.z.layers", "no layer 7; there are 0 to 2"),
         ({"heads": [1, 4]}, "heads", "no head 4; there are 0 to 3"),
@@ -103,7 +105,7 @@ def test_what_a_model_can_serve(keys):
     ],
 )
 def test_what_a_model_cannot_serve(keys, key, message):
-    found = fault(fit_model, entry(**keys), SIZES, ARCHITECTURES["gpt2"], "gpt2", "causal")
+    found = fault(fit_model, entry(**keys), SIZES, TAPS, "gpt2", "causal")
     assert found[0] == key
     assert found[1].startswith(message)
 

@@ -150,18 +150,6 @@ EDITS = {
         set(),
     ),
     "what jobs ask a cluster for": (library("sweeps/cost.py", "MARGIN = 1", "MARGIN = 2"), set()),
-    "the architecture's site": (
-        library(
-            "models/architectures.py",
-            '"z": Tap("attn.c_proj", "input")',
-            '"z": Tap("attn.c_proj", "output")',
-        ),
-        INTERVENED,
-    ),
-    "another site": (
-        library("models/architectures.py", '"mlp_out": Tap("mlp")', '"mlp_out": Tap("mlp.c_proj")'),
-        set(),
-    ),
     "batch size": (config("sweep", "batch_size", to=2), INTERVENED),
     "how numbers are stored": (config("sweep", "store_dtype", to="float16"), set()),
 }
@@ -187,7 +175,7 @@ def test_after_running_what_is_stale_nothing_more_is(clone, tmp_path, edit):
 def test_a_target_makes_the_interventions_alone(clone, tmp_path):
     fresh = Clone(tmp_path, clone.config["models"]["tiny"]["source"])
     add_study(fresh)
-    assert fresh.planned("tokens") == {"models/tiny", "tokens/tiny/texts"}
+    assert fresh.planned("tokens") == {"models/tiny", "models/tiny/sites", "tokens/tiny/texts"}
     assert fresh.planned("interventions") == ALL - GROWTH
     assert fresh.planned("statistics") == ALL - TABLE
 
@@ -197,9 +185,9 @@ def test_a_target_makes_the_interventions_alone(clone, tmp_path):
     [
         (
             {"site": "pre_linear", "each": ["layer"]},
-            "each.site: tiny: site 'pre_linear' is not known for the archi",
+            "each.site: tiny: site 'pre_linear': a 'gpt2' model has none",
         ),
-        ({"read": {"pre_linear": "all"}}, "each.read.pre_linear: tiny: site 'pre_linear' is not"),
+        ({"read": {"pre_linear": "all"}}, "each.read.pre_linear: tiny: site 'pre_linear': a"),
         ({"layers": [3]}, "each.layers: tiny: no layer 3; there are 0 to 2"),
         ({"change": {"use": "shrnk"}}, "changes.py has no function 'shrnk'; did you mean 'shrink'"),
         ({"change": {"use": "double"}}, "changes.py: double wants two parameters, values and case"),

@@ -1,6 +1,7 @@
 """What studies ask of texts and models, judged when the token table is made."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from forked import shared
 from transformers import AutoTokenizer
 
 from microtome.errors import MicrotomeError
+from microtome.models.anatomy import find_sites
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import token_table
 from microtome.workflow.requirements import judge
@@ -19,6 +21,11 @@ WORDS = [  # pear is one token, asteroid is two: " aster" and "oid"
     Stimulus("The asteroid", "asteroid", "space", (4, 12)),
 ]
 SILENCE = {"site": "z", "change": "zero", "read": {"logits": "last", "targets": [" insect"]}}
+
+
+@cache
+def sites(checkpoint):
+    return find_sites(checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +54,8 @@ def gpt2(gpt2_tokenizer, tmp_path_factory):
 )
 def test_what_fits_passes(gpt2, asked, stimuli, tokens):
     table = token_table(stimuli, gpt2, tokens)
-    judge([], table.coords, gpt2)
-    judge([{"key": "a.b"} | asked], table.coords, gpt2)
+    judge([], table.coords, gpt2, sites(gpt2))
+    judge([{"key": "a.b"} | asked], table.coords, gpt2, sites(gpt2))
 
 
 @pytest.mark.parametrize(
@@ -68,21 +75,26 @@ def test_what_fits_passes(gpt2, asked, stimuli, tokens):
         ({"word_token": -2}, WORDS, "all", "no token -2 in the word of 'The pear', which has 1"),
         ({"word_token": 0}, TEXTS, "all", "the stimuli have no words; name a set with `template:`"),
         ({"target": " vermin"}, TEXTS, "all", "target ' vermin' is 2 tokens of this model (' ver"),
-        ({"sites": ["q", "pre_linear"]}, TEXTS, "all", "site 'pre_linear' is not known for the"),
+        (
+            {"sites": ["q", "pre_linear"]},
+            TEXTS,
+            "all",
+            "site 'pre_linear': a 'gpt2' model",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_by_its_key(gpt2, asked, stimuli, tokens, message):
     table = token_table(stimuli, gpt2, tokens)
     fits = {"key": "other", "target": " insect"}
     with pytest.raises(MicrotomeError) as caught:
-        judge([fits, {"key": "studies.a.statistics.b"} | asked], table.coords, gpt2)
+        judge([fits, {"key": "studies.a.statistics.b"} | asked], table.coords, gpt2, sites(gpt2))
     assert str(caught.value).startswith(f"studies.a.statistics.b: {message}")
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"site": "pre_linear"}, "site: site 'pre_linear' is not known for the architecture"),
+        ({"site": "pre_linear"}, "site: site 'pre_linear': a 'gpt2' model has none; "),
         ({"heads": [4]}, "heads: no head 4; there are 0 to 3"),
         ({"tokens": [2]}, "tokens: text 1 has 2 tokens and no position 2"),
         (
@@ -99,14 +111,14 @@ def test_what_an_intervention_cannot_have_is_named_by_its_keys(gpt2, keys, messa
     table = token_table(TEXTS, gpt2, "last")
     wish = {"key": "studies.a.interventions.b", "intervention": SILENCE | keys}
     with pytest.raises(MicrotomeError) as caught:
-        judge([wish], table.coords, gpt2)
+        judge([wish], table.coords, gpt2, sites(gpt2))
     assert str(caught.value).startswith(f"studies.a.interventions.b.{message}")
 
 
 def test_a_long_text_is_quoted_by_its_beginning(gpt2):
     table = token_table([Stimulus("word " * 20)], gpt2)
     with pytest.raises(MicrotomeError, match=r"in '(word ){8}…', which"):
-        judge([{"key": "a", "position": 99}], table.coords, gpt2)
+        judge([{"key": "a", "position": 99}], table.coords, gpt2, sites(gpt2))
 
 
 #: A workflow of this job alone, in which CHECKPOINT, JUDGED and SCRIPT are to be filled in.
@@ -114,7 +126,7 @@ WORKFLOW = """
 rule all:
     input: "tiny.h5"
 rule:
-    input: stimuli="texts.yaml", checkpoint=CHECKPOINT,
+    input: stimuli="texts.yaml", checkpoint=CHECKPOINT, sites="sites.json",
     output: "{model}.h5"
     log: "{model}.log"
     params: tokens="all"
@@ -129,6 +141,7 @@ def test_the_job_that_makes_the_table_judges_it(gpt2, tmp_path, first_token):
     script = Path(__file__).parents[2] / "scripts" / "token_table.py"
     workflow = WORKFLOW.replace("CHECKPOINT", repr(str(gpt2))).replace("JUDGED", repr(judged))
     (tmp_path / "Snakefile").write_text(workflow.replace("SCRIPT", repr(str(script))))
+    sites(gpt2).write(tmp_path / "sites.json")
     (tmp_path / "texts.yaml").write_text("source: x\ntexts: [One two]\n")
     done = shared().run(tmp_path, ["--cores", "1"])
     assert (tmp_path / "tiny.h5").exists() == (done.returncode == 0) == (first_token == 1)

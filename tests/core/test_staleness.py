@@ -14,6 +14,7 @@ from edits import (
     HISTOGRAMS,
     RSA,
     RSA_FIGURE,
+    SITES,
     TEXT_SWEEP,
     TSNE,
     add_sites,
@@ -49,6 +50,22 @@ def test_an_edit_makes_exactly_its_products_stale(clone, tmp_path, edit):
     make, stale = EDITS[edit]
     edited = clone.copy(tmp_path / "edited")
     make(edited)
+    assert edited.planned() == stale
+
+
+#: What would be entered by hand for a site of GPT-2.
+ENTERED = ("EXPLICIT: dict[str, dict[str, Tap]] = {", '"gpt2": {{"{}": Tap("{}")}}, ')
+
+
+@pytest.mark.parametrize(
+    ("site", "path", "stale"),
+    [("mlp_out", "mlp.c_proj", TEXT_SWEEP | TSNE), ("attn_out", "attn.c_proj", set())],
+)
+def test_a_site_that_lies_elsewhere_makes_its_readers_stale(clone, tmp_path, site, path, stale):
+    edited = clone.copy(tmp_path / "edited")
+    before, entry = ENTERED
+    edited.replace("microtome/models/architectures.py", before, before + entry.format(site, path))
+    assert edited.run() == SITES
     assert edited.planned() == stale
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import CONFIGS, build
+from conftest import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -323,9 +323,3 @@ def test_any_texts_and_words_are_read_as_they_stand(gpt2, texts, words):
     for stimulus in stimuli:
         assert stimulus.text == f"A {stimulus.word}."
         assert stimulus.text[slice(*stimulus.span)] == stimulus.word
-
-
-def test_every_tiny_configuration_is_an_architecture_of_the_table():
-    from microtome.models.architectures import ARCHITECTURES
-
-    assert {model_type for model_type, _ in CONFIGS.values()} == set(ARCHITECTURES)

@@ -179,8 +179,8 @@ def test_smollm2(smollm2):
     ("name", "site", "layer", "message"),
     [
         ("gpt2", "resid_mit", 0, "did you mean 'resid_mid'"),
-        ("gpt2", "pre_linear", 0, "not known for the architecture 'gpt2'"),
-        ("gpt_neox", "resid_mid", 0, "not known for the architecture 'gpt_neox'"),
+        ("gpt2", "pre_linear", 0, "a 'gpt2' model has none"),
+        ("gpt_neox", "resid_mid", 0, "a 'gpt_neox' model has none"),
         ("gpt2", "q", 4, "layers 0 to 3"),
         ("gpt2", "q", -1, "layers 0 to 3"),
     ],

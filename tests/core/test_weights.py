@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from microtome.errors import MicrotomeError
 from microtome.figures.labels import site_definition
-from microtome.models.architectures import plain_taps
 from microtome.models.stored import StoredMLP
+from microtome.models.taps import to_plain
 
 
 def stored(folder):
@@ -119,10 +119,10 @@ def rename(folder, change, values=lambda tensor: tensor):
 )
 def test_weights_that_cannot_be_read_are_an_error(tmp_path, change, values, message):
     folder = build(tmp_path / "broken", "gpt2")
-    file = describe(folder)
+    file, taps = describe(folder), taps_at(folder)
     rename(folder, change, values)
     with pytest.raises(MicrotomeError, match=message):
-        StoredMLP(folder, file, taps_at(folder)).weight("W1", 2)
+        StoredMLP(folder, file, taps).weight("W1", 2)
 
 
 def test_an_unknown_architecture_is_an_error(tmp_path):
@@ -130,7 +130,7 @@ def test_an_unknown_architecture_is_an_error(tmp_path):
     file = describe(folder)
     found = json.loads(file.read_text(encoding="utf-8")) | {"architecture": "mamba"}
     file.write_text(json.dumps(found), encoding="utf-8")
-    with pytest.raises(MicrotomeError, match="'mamba' is not known"):
+    with pytest.raises(MicrotomeError, match="'mamba' model is not of one piece"):
         StoredMLP(folder, file, {})
 
 
@@ -141,7 +141,7 @@ def test_weights_are_read_without_torch(tmp_path):
         "import sys; from microtome.statistics.similarity import weight_product; "
         "from microtome.models.stored import StoredMLP; "
         "from microtome.models.taps import from_plain; "
-        f"taps = from_plain({plain_taps(manifest, ['pre', 'post'])!r}); "
+        f"taps = from_plain({to_plain(taps_at(folder))!r}); "
         f"weight_product(StoredMLP({str(folder)!r}, {str(manifest)!r}, taps), 1); "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
