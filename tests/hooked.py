@@ -205,7 +205,7 @@ def assert_swept_as_loaded(checkpoint, model):
     found, _ = swept(
         checkpoint, texts, ["resid_post"], range(n_layers), final_sites=["ln_final", "logits"]
     )
-    decoder = model.get_decoder()
+    decoder = model.get_decoder().base_model
     blocks = next(m for m in decoder.modules() if isinstance(m, nn.ModuleList))
     assert len(blocks) == n_layers
     seen = {}

@@ -221,12 +221,14 @@ class MappedModel:
         return normed[-1], None if self.head == "none" else output.logits
 
     def _around_blocks(self) -> Iterator[nn.Module]:
-        """The modules that hold the blocks, outwards to the base model."""
-        path = self._blocks_path
+        """The modules that hold the blocks and not the head, outwards."""
+        path, head = self._blocks_path, self._model.get_output_embeddings()
         while path:
             path = path.rpartition(".")[0]
-            if path or self.head == "none":
-                yield self._model.get_submodule(path)
+            module = self._model.get_submodule(path)
+            if head in module.modules() or not path and self.head != "none":
+                return
+            yield module
 
     def _run_without_blocks(
         self, ids: Tensor, stand_in: Callable[[Tensor, Call], Any], *, head: bool = False
