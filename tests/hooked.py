@@ -205,8 +205,9 @@ def assert_swept_as_loaded(checkpoint, model):
     found, _ = swept(
         checkpoint, texts, ["resid_post"], range(n_layers), final_sites=["ln_final", "logits"]
     )
-    decoder = model.get_decoder().base_model
-    blocks = next(m for m in decoder.modules() if isinstance(m, nn.ModuleList))
+    text = list(model.get_decoder().modules())
+    blocks = next(module for module in text if isinstance(module, nn.ModuleList))
+    decoder = next(module for module in text if blocks in module.children())
     assert len(blocks) == n_layers
     seen = {}
 

@@ -226,7 +226,7 @@ class MappedModel:
         while path:
             path = path.rpartition(".")[0]
             module = self._model.get_submodule(path)
-            if head in module.modules() or not path and self.head != "none":
+            if head in module.modules() or (not path and self.head != "none"):
                 return
             yield module
 
