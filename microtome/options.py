@@ -13,7 +13,7 @@ is found before any work starts.
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from microtome.sites import KEYED_SITES, SITES
+from microtome.sites import KEYED_SITES, RESIDUAL, SITES
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,14 @@ WordPosition = Annotated[
 FirstPosition = Annotated[int, Wanted(_POSITION | {"minimum": 0}, "a token's position, 0 or more")]
 #: A text that is one token of the model.
 Target = Annotated[str, Wanted({"type": "string", "minLength": 1}, "a text that is one token")]
+#: Texts that are one token of the model each.
+Targets = Annotated[
+    tuple[str, ...],
+    Wanted(
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "uniqueItems": True},
+        "a list of texts that are one token, each once",
+    ),
+]
 #: Two labels of words.
 LabelPair = Annotated[
     tuple[str, str],
@@ -135,6 +143,10 @@ LabelPair = Annotated[
 ]
 #: Sites of blocks; `section` then holds just these, in this order.
 Site = Annotated[str, Wanted(_SITE, "one site")]
+#: A site of the residual stream, which a `lens` predicts from.
+ResidualSite = Annotated[
+    str, Wanted({"enum": list(RESIDUAL)}, "resid_pre, resid_mid or resid_post")
+]
 Sites = Annotated[
     tuple[str, ...],
     Wanted(

@@ -31,6 +31,8 @@ SITES: dict[str, tuple[str, ...]] = {
 }
 #: The sites after the last block: the final norm's output and the head's.
 FINAL_SITES: dict[str, tuple[str, ...]] = {"ln_final": ("d_model",), "logits": ("d_vocab",)}
+#: The residual stream on its way through a block; what final norm and head can be applied to.
+RESIDUAL = ("resid_pre", "resid_mid", "resid_post")
 #: The dimensions of every site, block or final, that follow `token`.
 DIMENSIONS = SITES | FINAL_SITES
 #: Sites that are read where attention is called.
@@ -44,13 +46,20 @@ ABSENT = (
 )
 
 
-def shape(site: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The sizes of the dimensions of a site that follow `token`.
+def dimensions(site: str, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """The dimensions of a model's site that follow `token`.
+
+    They are `DIMENSIONS`, but for models whose values have another width than their queries and
+    keys: there, v and z have `d_value` numbers per head.
 
     Args:
         site: its name.
-        sizes: a model's dimensions, as `microtome.models.checkpoint.sizes` names them.
+        sizes: the model's dimensions, as `microtome.models.checkpoint.sizes` names them.
     """
-    if site in ("v", "z") and "d_value" in sizes:  # narrower than what q and k are compared in
-        sizes = {**sizes, "d_head": sizes["d_value"]}
-    return tuple(sizes[dimension] for dimension in DIMENSIONS[site])
+    names = DIMENSIONS[site]
+    return (names[0], "d_value") if site in ("v", "z") and "d_value" in sizes else names
+
+
+def shape(site: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The sizes of a model's `dimensions` of a site."""
+    return tuple(sizes[name] for name in dimensions(site, sizes))

@@ -56,4 +56,6 @@ if __name__ == "__main__":
             stop=layer_of(resid_out[0]) if resid_out else None,
             resid_out=write_resid if resid_out else None,
         )
-        write_layers_beside(sections, row_columns(columns), paths, attributes, params.store_dtype)
+        write_layers_beside(
+            *(sections, row_columns(columns), paths, attributes, params.store_dtype, manifest)
+        )

@@ -53,6 +53,7 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
 
     from microtome.models.checkpoint import read_config, sizes
     from microtome.models.float8 import FLOAT8, is_float8
+    from microtome.models.packages import shipped
     from microtome.models.skeleton import head_of, skeleton
 
     try:
@@ -63,16 +64,16 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
                 config = AutoConfig.from_pretrained(
                     repository, revision=revision, trust_remote_code=False
                 )
-            case Package(package, file):
-                from importlib.metadata import distribution
-
-                files = distribution(package).files or []
-                gguf = next(f.locate() for f in files if f.as_posix().endswith(f"/{file}"))
+            case Package(is_gguf=True):
+                gguf = shipped(source)
                 config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            case Package():
+                config = read_config(shipped(source))
     except Exception as error:  # no network, no such package, no such file in it
         raise MicrotomeError(f"unknown until it is fetched ({in_short(error)})") from error
     # A GGUF is unpacked into float32; other checkpoints are kept in their own dtype.
-    own = None if isinstance(source, Package) else config.dtype or config.get_text_config().dtype
+    unpacked = isinstance(source, Package) and source.is_gguf
+    own = None if unpacked else config.dtype or config.get_text_config().dtype
     dtype = str(own or "float32").removeprefix("torch.")
     matrix = FLOAT8 if is_float8(config.to_dict()) else dtype  # of blocks; the head is not float8
     tensors = {
@@ -161,8 +162,11 @@ def of_dataset(dataset: Mapping[str, Any], model: cost.Model, settings: Mapping[
     """The line of an intervention, or of a statistic that runs the model."""
     tokens, counted = lengths(dataset)
     if "sweep" in dataset:
-        n_layers = len(dataset["sweep"]["layers"])
-        needed = cost.sweep(model, tokens, **dataset["sweep"], **settings, rows=0)
+        sweep = dataset["sweep"]
+        n_layers = len(sweep["layers"])
+        rows = cost.kept(tokens, dataset["tokens"]) * len(sweep["sites"])
+        predicted = rows if dataset["lens"] else 0
+        needed = cost.sweep(model, tokens, **sweep, **settings, rows=0, predicted=predicted)
     else:
         intervention = dataset["intervention"]
         n_layers = len(intervention.layers or range(model.sizes["n_layers"]))

@@ -14,6 +14,7 @@ from microtome.sites import ATTENTION_SITES, SITES
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
 
+BERT_PROJECTIONS = {"q": "query", "k": "key", "v": "value"}
 GATED = {"llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"}
 
 
@@ -78,8 +79,10 @@ def places(model, name):
                 sites = _gpt(block, family, model.config.hidden_size)
             case "gpt_neox":
                 sites = _gpt_neox(block, model.config.num_attention_heads)
-            case "bloom" | "bert":
+            case "bloom":
                 sites = {}
+            case "bert":
+                sites = _bert(block)
             case _:
                 sites = _llama(block, gemma=family.startswith("gemma"))
         if name == "gpt_neox":  # attention and MLP both read resid_pre
@@ -129,6 +132,19 @@ def _gpt_neox(block, n_heads):
         "pre": Place(block.mlp.dense_h_to_4h, "output"),
         "post": Place(block.mlp.dense_4h_to_h, "input"),
         "mlp_out": Place(block.mlp, "output"),
+    }
+
+
+def _bert(block):
+    heads, after = block.attention.self, block.attention.output
+    return {
+        **{site: Place(getattr(heads, name), "output") for site, name in BERT_PROJECTIONS.items()},
+        "z": Place(after.dense, "input"),
+        "attn_out": Place(after.dense, "output"),
+        "ln2_out": Place(block.intermediate.dense, "input"),
+        "pre": Place(block.intermediate.dense, "output"),
+        "post": Place(block.output.dense, "input"),
+        "mlp_out": Place(block.output.dense, "output"),
     }
 
 

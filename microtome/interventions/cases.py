@@ -137,6 +137,7 @@ class Cases:
         texts: all texts of the set.
         runs: the texts that each case changes, in order, each with the giving text of a patch.
         coordinates: what each dimension of `each` runs over, by its name.
+        sizes: the model's dimensions.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class Cases:
             texts: of the token table.
         """
         self.intervention, self.texts = intervention, list(texts)
-        self._sizes = sizes
+        self.sizes = sizes
         pairs = intervention.change.pairs
         self.runs: list[tuple[Text, Text | None]] = (
             [(texts[r], texts[g]) for r, g in pairs] if pairs else [(text, None) for text in texts]

@@ -14,7 +14,7 @@ from torch import Tensor
 from microtome.errors import MicrotomeError
 from microtome.interventions.cases import Branch, Case, Cases, Text, of_layer
 from microtome.interventions.declaration import Change, Vector
-from microtome.sites import SITES
+from microtome.sites import SITES, dimensions
 
 #: The axis of the chosen values that each name means; heads where there are some.
 _AXES = {"tokens": 0, "heads": 1, "neurons": -1}
@@ -82,9 +82,8 @@ class Changes:
             case: the case.
             positions: of the chosen tokens.
         """
-        dimensions = SITES[self._cases.intervention.site]
         axes = [self._cases.neurons(case)]
-        if len(dimensions) == 2:
+        if len(SITES[self._cases.intervention.site]) == 2:
             axes.insert(0, self._cases.heads(case))
         if positions is not None:
             axes.insert(0, positions)
@@ -134,8 +133,8 @@ class Changes:
             ]
             whole = means[0] - means[1]
         else:
-            dimensions = SITES[self._cases.intervention.site]
-            ordered = of_layer(vector, case.layer).transpose(*dimensions)
+            site = self._cases.intervention.site
+            ordered = of_layer(vector, case.layer).transpose(*dimensions(site, self._cases.sizes))
             whole = torch.from_numpy(np.ascontiguousarray(ordered.values))
         whole = whole.to(values.device, values.dtype)
         return whole[self._where(whole, case)]

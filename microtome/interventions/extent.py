@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from microtome.interventions.declaration import Intervention, Tokens
-from microtome.sites import SITES
+from microtome.sites import SITES, shape
 
 
 def extent(
@@ -46,7 +46,7 @@ def extent(
     longest, read = max(texts), intervention.read
     predicted = _count(read.tokens, longest) if read.predictions else 0
     sites = {*read.sites, intervention.site}
-    widths = sum(prod(sizes[dimension] for dimension in SITES[site]) for site in sites)
+    widths = sum(prod(shape(site, sizes)) for site in sites)
     return {
         "branches": branches,
         "beside": max(lengths) * widths + predicted * sizes["d_vocab"] * ("kl" in read.predictions),
@@ -56,7 +56,7 @@ def extent(
         + sum(
             _count(of.tokens, longest)
             * len(of.layers or range(sizes["n_layers"]))
-            * sum(prod(sizes[d] for d in SITES[site]) if k == "values" else 1 for k in of.kept)
+            * sum(prod(shape(site, sizes)) if k == "values" else 1 for k in of.kept)
             for site, of in read.sites.items()
         ),
     }

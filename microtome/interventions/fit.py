@@ -19,7 +19,7 @@ from microtome.interventions.declaration import (
 )
 from microtome.models.skeleton import Head, require_head
 from microtome.models.taps import Tap, check_sites
-from microtome.sites import SITES
+from microtome.sites import dimensions, shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,7 @@ def fit_model(
     fit_layers(intervention, sizes["n_layers"])
     fit_sites(intervention, taps, architecture, sizes["n_layers"])
     site = intervention.site
-    *of_heads, width = SITES[site]
+    *of_heads, width = dimensions(site, sizes)
     layers = intervention.layers or range(sizes["n_layers"])
     for dimension in of_heads:
         _fit_chosen(("heads",), intervention.heads, (dimension,), sizes[dimension], layers)
@@ -66,13 +66,11 @@ def fit_model(
         _fit_chosen(keys, chosen, (width, "neuron"), sizes[width], layers)
     change, vector = intervention.change, intervention.change.vector
     if hasattr(vector, "dims"):
-        wanted = {name: sizes[name] for name in SITES[site]}
+        wanted = {name: sizes[name] for name in dimensions(site, sizes)}
         _fit_dimensions(("change", "vector"), vector, wanted, layers)
     if change.kind == "project" and change.by == "components":
         components = int(max(change.amounts))
-        n_values = (
-            sizes[width] if "head" in intervention.each else prod(sizes[d] for d in SITES[site])
-        )
+        n_values = sizes[width] if "head" in intervention.each else prod(shape(site, sizes))
         if components > n_values:
             raise DeclarationError(
                 ("change", "project"), f"no {components} components of {n_values} values of {site}"

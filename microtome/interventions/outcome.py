@@ -11,7 +11,7 @@ from torch import Tensor
 
 from microtome.interventions.cases import Branch, Cases
 from microtome.interventions.declaration import SiteRead, Tokens
-from microtome.sites import DIMENSIONS
+from microtome.sites import dimensions
 from microtome.texts.tokens import token_text
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Outcome:
             self._array("clean_loss", runs)
         rows = {"read_layer": len(self.read_layers), "read_token": self.read.size}
         for site, of_site in asked.sites.items():
-            width = {name: sizes[name] for name in DIMENSIONS[site]}
+            width = {name: sizes[name] for name in dimensions(site, sizes)}
             if "values" in of_site.kept:
                 self._array(site, self._varying | rows | width)
                 self._array(f"clean_{site}", ({"pair": n_runs} if paired else {}) | rows | width)

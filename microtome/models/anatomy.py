@@ -8,7 +8,7 @@ those of its modules matter: one that transformers adds later needs no entry. Wh
 site's values, the model has no such site, and the reason is kept.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -145,6 +145,13 @@ def _same(tensor: Tensor | None, other: Tensor | None) -> bool:
     return bool((tensor - other).abs().max() <= TOLERANCE * other.abs().max())
 
 
+def _shape_of(call: Passed) -> tuple[int, int] | None:
+    """How many numbers of a token a module is given, and how many it returns."""
+    if call.given is None or call.returned is None:
+        return None
+    return call.given.shape[1], call.returned.shape[1]
+
+
 def _columns(target: Tensor, tensor: Tensor) -> list[int] | None:
     """Where a tensor has each column of another one, but for one positive factor; None if not.
 
@@ -270,20 +277,24 @@ class _Block:
         self._trace("k", key[first], first, called.time)
         self._trace("v", value, torch.arange(TEXTS * LENGTH), called.time)
 
-        projections = self._linear(0, called.time)
-        reading = [c for c in projections if c.given.shape == self._before.shape]
+        width = prod(shape("z", self._sizes))
+        reading = [c for c in self._linear(0, called.time) if c.given.shape == self._before.shape]
         if reading:
             self.taps["ln1_out"] = self._around(reading[0], 0, called.time).tap("input")
         else:
             self._lacks("no projection before attention", "ln1_out")
-
-        projection = next(iter(self._linear(called.time)), None)
-        if projection is None:
+        after = [
+            call
+            for call in self._linear(called.time)
+            # A gate may be projected there too, from what attention reads.
+            if not (reading and _same(call.given, reading[0].given))
+        ]
+        if not after:
             self._lacks("no projection after attention", "z")
-        elif projection.given.shape[1] != prod(shape("z", self._sizes)):
-            self._lacks(f"{projection.path} reads {projection.given.shape[1]} numbers", "z")
+        elif after[0].given.shape[1] != width:
+            self._lacks(f"{after[0].path} reads {after[0].given.shape[1]} numbers", "z")
         else:
-            self.taps["z"] = projection.tap("input")
+            self.taps["z"] = after[0].tap("input")
 
     def _trace(self, site: str, target: Tensor, rows: Tensor, end: int) -> None:
         """Find the projection whose columns attention is called with, through norms of heads.
@@ -399,35 +410,38 @@ class _Block:
     def _find_mlp(self) -> None:
         mlp, width = self._mlp, self._sizes["d_mlp"]
         if mlp is None:
-            self._lacks("its MLP is not found", "ln2_out", "pre", "pre_linear", "post")
-            return
-        last = [
-            call
-            for call in self._linear(self._mlp_from, mlp.end + 1)
-            if _same(call.returned, mlp.returned) or _same(call.returned, mlp.given)
-        ]
+            last = [c for c in self._linear(0) if _shape_of(c) == (width, self._before.shape[1])]
+        else:
+            last = [
+                call
+                for call in self._linear(self._mlp_from, mlp.end + 1)
+                if _same(call.returned, mlp.returned) or _same(call.returned, mlp.given)
+            ]
         reading = mlp
         if not last:
-            what = "its MLP ends in no projection, as that of experts"
+            what = "its MLP ends in no projection, as that of experts" if mlp else "no MLP is found"
             self._lacks(what, "pre", "pre_linear", "post")
         elif last[-1].given.shape[1] != width:
-            what = (
-                f"{last[-1].path} reads {last[-1].given.shape[1]} numbers, config.json says {width}"
-            )
+            found = last[-1].given.shape[1]
+            what = f"{last[-1].path} reads {found} numbers, config.json says {width}"
             self._lacks(what, "pre", "pre_linear", "post")
         else:
-            self.taps["post"] = last[-1].tap("input")
-            projections = self._linear(self._mlp_from, last[-1].start)
-            reading = self._find_pre(projections, last[-1].given) or mlp
-        whole = self._around(reading, self._mlp_from, 0)
-        if (
-            whole.given is None
-            or whole.given.shape != self._before.shape
-            or (reading is mlp and mlp.weight is not None)
-        ):
-            self._lacks("no module reads what its MLP does", "ln2_out")
-        else:
-            self.taps["ln2_out"] = whole.tap("input")
+            first = self._find_pre(self._linear(self._mlp_from, last[-1].start), last[-1].given)
+            reading = first or mlp
+            if reading:
+                self.taps["post"] = last[-1].tap("input")
+            else:
+                self._lacks("no MLP is found", "post")
+        self._find_ln2_out(reading)
+
+    def _find_ln2_out(self, reading: Passed | None) -> None:
+        """Find what the MLP reads: its first projection, or the whole of it if it has none."""
+        if reading is not None and (reading is not self._mlp or reading.weight is None):
+            whole = self._around(reading, self._mlp_from, 0)
+            if whole.given is not None and whole.given.shape == self._before.shape:
+                self.taps["ln2_out"] = whole.tap("input")
+                return
+        self._lacks("no module reads what its MLP does", "ln2_out")
 
     def _find_pre(self, projections: Sequence[Passed], post: Tensor) -> Passed | None:
         """Find the projections of which an activation function makes `post`; return the first."""
@@ -438,15 +452,16 @@ class _Block:
             if call.returned is not None and call.returned.shape[1] % width == 0
             for start in range(0, call.returned.shape[1], width)
         ]
-        for function in self._activations(width):
-            for call, start, values in parts:
-                active = function(values.clone())  # some work in place
-                if _same(active, post):
+        # Some norm what the activation function has made.
+        made = [post, *(c.given for c in self._passed if _same(c.returned, post))]
+        for call, start, values in parts:
+            for active in self._activated(values):
+                if any(_same(active, result) for result in made):
                     self.taps["pre"] = call.tap(start=start)
                     self._lacks("its MLP is not gated", "pre_linear")
                     return call
                 for other, other_start, factors in parts:
-                    if _same(active * factors, post):
+                    if any(_same(active * factors, result) for result in made):
                         self.taps["pre"] = call.tap(start=start)
                         self.taps["pre_linear"] = other.tap(start=other_start)
                         return call
@@ -454,27 +469,24 @@ class _Block:
         self._lacks(what, "pre", "pre_linear")
         return None
 
-    def _activations(self, width: int) -> list[Callable[[Tensor], Tensor]]:
-        """The activation functions that the block has as modules, and those of the config."""
-        own = [
-            call.module
+    def _activated(self, values: Tensor) -> Iterator[Tensor]:
+        """What modules that are given some values make of them, and activation functions."""
+        yield from (
+            call.returned
             for call in self._passed
-            if not list(call.module.parameters())
-            and call.given is not None
-            and call.returned is not None
-            and call.given.shape == call.returned.shape
-            and call.given.shape[1] == width
-        ]
+            if call.returned is not None
+            and call.returned.shape == values.shape
+            and _same(call.given, values)
+        )
         given = [value for key, value in self._config.to_dict().items() if "act" in key]
-        names = sorted(value for value in given if isinstance(value, str) and value in ACT2FN)
-        return [*own, *(ACT2FN[name] for name in names), torch.relu]
+        named = {value for value in given if isinstance(value, str) and value in ACT2FN}
+        for name in sorted(named | {"gelu", "relu", "silu"}):
+            yield ACT2FN[name](values.clone())  # some work in place
 
     def _find_router(self) -> None:
         n_experts = self._sizes.get("n_experts")
-        for call in reversed(self._linear(0)):
-            if tuple(call.weight.shape) != (n_experts, self._sizes["d_model"]):
-                continue
-            if call.returned is None or call.returned.shape[1] != n_experts:
+        for call in reversed(self._linear(self._mlp_from)):
+            if _shape_of(call) != (self._sizes["d_model"], n_experts):
                 continue
             bias = call.returned - call.given @ call.weight.T  # the same for every token, or none
             if (bias - bias[0]).abs().max() <= TOLERANCE * call.returned.abs().max():

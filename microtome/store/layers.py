@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from microtome.errors import MicrotomeError
-from microtome.sites import ABSENT, DIMENSIONS, KEYED_SITES
+from microtome.sites import ABSENT, DIMENSIONS, KEYED_SITES, dimensions
 from microtome.store.files import replacing
 
 
@@ -82,6 +82,7 @@ def write_layers(
     paths: Mapping[int | None, str | Path],
     attributes: Mapping[str, str],
     dtype: str = "float32",
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
     """Write sections into one file per layer, each complete before the next is begun.
 
@@ -92,6 +93,7 @@ def write_layers(
         attributes: attributes of every file. To these is added `layer`: a number, or `final` after
             the last block.
         dtype: the dtype of the stored values: float32, bfloat16 or float16.
+        sizes: the model's dimensions, where `microtome.sites.dimensions` depends on them.
 
     Raises:
         MicrotomeError: a value is infinite, or beyond the range of float16, or NaN where that does
@@ -106,7 +108,7 @@ def write_layers(
         first = next(group)
         shapes = {site: values.shape[1:] for site, values in first.values.items()}
         if blank is None or blank[0] != shapes:
-            blank = shapes, _blank(columns, attributes, shapes, dtype)
+            blank = shapes, _blank(columns, attributes, shapes, dtype, sizes)
         with replacing(path) as unfinished:
             unfinished.write_bytes(blank[1])
             with h5py.File(unfinished, "r+") as file:
@@ -151,6 +153,7 @@ def write_layers_beside(
     paths: Mapping[int | None, str | Path],
     attributes: Mapping[str, str],
     dtype: str = "float32",
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
     """Do as `write_layers`, in a second thread, while this one computes the sections.
 
@@ -170,7 +173,7 @@ def write_layers_beside(
             raise _Interrupted
 
     with ThreadPoolExecutor(max_workers=1) as pool:
-        written = pool.submit(write_layers, arriving(), columns, paths, attributes, dtype)
+        written = pool.submit(write_layers, arriving(), columns, paths, attributes, dtype, sizes)
         written.add_done_callback(lambda done: taken.release())
         try:
             for section in sections:
@@ -196,6 +199,7 @@ def _blank(
     attributes: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
     dtype: str,
+    sizes: Mapping[str, int] | None,
 ) -> bytes:
     """Make a layer file without values, of which every layer's file begins as a copy.
 
@@ -206,6 +210,7 @@ def _blank(
         attributes: attributes of the file.
         shapes: the shape of one row's values at each site.
         dtype: the dtype of the stored values.
+        sizes: the model's dimensions.
     """
     image = io.BytesIO()
     with h5netcdf.File(image, "w") as file:
@@ -216,19 +221,23 @@ def _blank(
             kind = values.dtype if values.dtype.kind in "bif" else h5py.string_dtype()
             file.create_variable(name, ("token",), kind)[:] = values
         for site, shape in shapes.items():
-            for dimension, size in zip(DIMENSIONS[site], shape, strict=True):
+            for dimension, size in zip(dimensions(site, sizes or {}), shape, strict=True):
                 if dimension not in file.dimensions:
                     file.dimensions[dimension] = size
     with h5py.File(image, "r+") as file:
         for site, shape in shapes.items():
-            _create_site(file, site, shape, dtype).attrs["coordinates"] = " ".join(columns)
+            names = ("token", *dimensions(site, sizes or {}))
+            created = _create_site(file, site, names, shape, dtype)
+            created.attrs["coordinates"] = " ".join(columns)
     return image.getvalue()
 
 
-def _create_site(file: h5py.File, site: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
+def _create_site(
+    file: h5py.File, site: str, names: tuple[str, ...], shape: tuple[int, ...], dtype: str
+) -> h5py.Dataset:
     stored = _BFLOAT16 if dtype == "bfloat16" else _DTYPES[dtype]
     dataset = file.create_dataset(site, (len(file["token"]), *shape), stored)
-    for axis, dimension in enumerate(("token", *DIMENSIONS[site])):
+    for axis, dimension in enumerate(names):
         dataset.dims[axis].attach_scale(file[dimension])
     if site in KEYED_SITES:
         dataset.attrs["_FillValue"] = np.array(np.nan, np.float16 if dtype == "float16" else "<f4")

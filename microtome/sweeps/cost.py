@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from microtome.sites import DIMENSIONS, KEYED_SITES
+from microtome.sites import KEYED_SITES, shape
 
 #: Bytes per number, by the names that configs use and by those of safetensors.
 BYTES = {
@@ -144,7 +144,7 @@ def bytes_per_token(sizes: Mapping[str, int], site: str, dtype: str = "float32")
         site: its name.
         dtype: the numbers that are written.
     """
-    return BYTES[dtype] * math.prod(sizes[dimension] for dimension in DIMENSIONS[site])
+    return BYTES[dtype] * math.prod(shape(site, sizes))
 
 
 def sweep(
@@ -159,6 +159,7 @@ def sweep(
     batch_size: int,
     threads: int,
     rows: int | None = None,
+    predicted: int = 0,
     dtype: str = "float32",
     store_dtype: str = "float32",
 ) -> Cost:
@@ -175,6 +176,7 @@ def sweep(
         batch_size: texts per batch, at most.
         threads: threads that compute.
         rows: rows of each activation array; None if every token is kept.
+        predicted: hidden states of each layer that a lens predicts from.
         dtype: the numbers that are computed with.
         store_dtype: the numbers that are written.
     """
@@ -192,12 +194,15 @@ def sweep(
     rows = n_tokens if rows is None else rows
     hidden = n_tokens * bytes_per_token(model.sizes, "resid_pre", dtype)
     disk = rows * (kept * len(layers) + kept_last) + (hidden if stop else 0)
+    # A lens keeps the head's weights while blocks run.
+    lens = _head(model, min(predicted, PREDICTED), BYTES[dtype])
+    logits = n_tokens * bool(final_sites) + predicted * len(layers)
     return Cost(
         memory=_memory(model, n_tokens, batch, longest, batch if final_sites else 0, dtype)
-        + MARGIN * SECTIONS * batch * widest
+        + MARGIN * (SECTIONS * batch * widest + lens)
         + MARGIN * attended * any(site in KEYED_SITES for site in sites),
         disk=disk,
-        seconds=_seconds(model, lengths, end - start, n_tokens if final_sites else 0, threads)
+        seconds=_seconds(model, lengths, end - start, logits, threads)
         + disk / WRITE
         + (hidden / READ if start else 0),
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from microtome.errors import MicrotomeError
 from microtome.models.attention import Attended, attending
+from microtome.models.calls import first_tensor
 from microtome.models.mapped import hidden_state
 from microtome.models.taps import Tap
 from microtome.sites import KEYED_SITES, shape
@@ -34,12 +35,25 @@ def visiting(
         MicrotomeError: a tap that leads nowhere.
     """
 
+    tokens: list[int] = []  # of how many texts, of what length
+
+    def entered(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = first_tensor(args, kwargs)
+        assert hidden is not None  # a block is called with it
+        tokens[:] = hidden.shape[-3:-1]
+
     def seen(site: str, passing: Tensor) -> Tensor | None:
         scale = taps[site].scale
-        if scale == 1:
-            return visit(site, passing.clone() if taps[site].changed else passing)
-        new = visit(site, passing * scale)
-        return None if new is None else new / scale
+        # Some modules are given the tokens of all texts in one row.
+        values = passing.reshape(*tokens, -1)
+        if scale != 1:
+            values = values * scale
+        elif taps[site].changed:
+            values = values.clone()
+        new = visit(site, values)
+        if new is None:
+            return None
+        return (new if scale == 1 else new / scale).reshape(passing.shape)
 
     def at_output(site: str, output: Any) -> Any:
         new = seen(site, hidden_state(output))
@@ -60,6 +74,7 @@ def visiting(
 
     attended: dict[nn.Module, list[str]] = {}
     with ExitStack() as hooks:
+        hooks.callback(block.register_forward_pre_hook(entered, with_kwargs=True).remove)
         for site, tap in taps.items():
             path = tap.path_in(block)
             if path is None:

@@ -26,10 +26,10 @@ def row_columns(columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
 
     Returns:
         The columns but `row`, (row,) each. A mean has the labels of its text, token -1 and
-        position -1. Where only some tokens have a row, three columns more tell of the text that a
-        row comes from: `length`, its number of tokens, and, for a word in a template, `word_start`
-        and `word_end`, the position of the word's first token and one past its last (both -1 if
-        no token belongs to the word).
+        position -1, and is neither `masked` nor `special`. Where only some tokens have a row, three
+        columns more tell of the text that a row comes from: `length`, its number of tokens, and,
+        for a word in a template, `word_start` and `word_end`, the position of the word's first
+        token and one past its last (both -1 if no token belongs to the word).
     """
     columns = {name: np.asarray(values) for name, values in columns.items()}
     if "row" not in columns:
@@ -39,8 +39,10 @@ def row_columns(columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     _, first, count = np.unique(rows[kept], return_index=True, return_counts=True)
     columns = columns | _of_texts(columns)
     columns = {name: values[kept[first]] for name, values in columns.items()}
-    for name in ("token_id", "position"):
-        columns[name] = np.where(count > 1, np.int32(-1), columns[name])
+    no_token = {"token_id": -1, "position": -1, "masked": 0, "special": 0}
+    for name in no_token.keys() & columns.keys():
+        values = columns[name]
+        columns[name] = np.where(count > 1, values.dtype.type(no_token[name]), values)
     means = np.array([f"mean of {n} tokens" for n in count], dtype=object)
     columns["text"] = np.where(count > 1, means, columns["text"])
     return columns

@@ -12,6 +12,8 @@ template: "The next word is {word}"
 words:
   fruit: [pear, grape]
   space: [galaxy, asteroid]
+
+`{mask}` in a text, a template or a word becomes the mask token of each model's tokenizer.
 """
 
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from microtome.errors import MicrotomeError, nearest
 from microtome.texts.documents import read_yaml
 
 PLACE = "{word}"
+MASK = "{mask}"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Stimulus:
     """One text to run through a model.
 
     Attributes:
-        text: what the model reads.
+        text: what the model reads, with `{mask}` for its mask token.
         word: the word that the template was filled with, or None.
         category: the label of that word, or None.
         span: start and end of the word in the text, in characters, or None.

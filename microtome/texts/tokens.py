@@ -13,13 +13,13 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError, in_short
-from microtome.texts.stimuli import Stimulus
+from microtome.texts.stimuli import MASK, Stimulus
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 #: Token coordinates of every table; words in a template add `word`, `category` and `in_word`, mask
-#: tokens `masked`.
+#: tokens `masked`, and tokens that the tokenizer adds `special`.
 COLUMNS = ("sequence", "position", "token_id", "text")
 
 _REMEDY = "put the model's own tokenizer.json and tokenizer_config.json beside its weights"
@@ -88,12 +88,14 @@ def token_table(
         (of the token in its text), `token_id`, `text` (the token decoded on its own), and for
         words in a template `word`, `category` and `in_word` (1 if the token overlaps the word,
         which may be several tokens long). Where a text has the tokenizer's mask token, also
-        `masked` (1 at that token). Unless all tokens are kept, also `row`: the row of the
-        activation arrays that the token goes into, or -1; tokens of one row are averaged.
+        `masked` (1 at that token), and where the tokenizer adds tokens to the texts, `special` (1
+        at these). Unless all tokens are kept, also `row`: the row of the activation arrays that
+        the token goes into, or -1; tokens of one row are averaged.
 
     Raises:
         MicrotomeError: a checkpoint without a tokenizer, or with that of another model; a text
-            longer than the model's context, or too short for a position.
+            with `{mask}` for a tokenizer without mask token; one longer than the model's context,
+            or too short for a position.
     """
     from microtome.models.checkpoint import read_config, sizes
 
@@ -106,8 +108,12 @@ def token_table(
     if labelled:
         columns |= {"word": [], "category": [], "in_word": []}
     n_rows = 0
+    special: list[int] = []
     for number, stimulus in enumerate(stimuli):
-        encoded = tokenizer(stimulus.text, return_offsets_mapping=True, verbose=False)
+        text, span = _with_mask(stimulus, tokenizer, checkpoint)
+        encoded = tokenizer(
+            text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+        )
         ids = encoded["input_ids"]
         if not ids or max(ids) >= model["d_vocab"]:  # without any file, transformers makes one up
             found = f"token {max(ids)} of {model['d_vocab']}" if ids else "no token"
@@ -115,7 +121,7 @@ def token_table(
                 f"{checkpoint}: the tokenizer is not the model's, it makes {found} of "
                 f"{stimulus.text[:40]!r}; {_REMEDY}"
             )
-        if len(ids) > model["n_context"]:
+        if len(ids) > model.get("n_context", len(ids)):
             raise MicrotomeError(
                 f"{stimulus.origin or f'stimulus {number}'}: {stimulus.text[:40]!r}… is "
                 f"{len(ids)} tokens long, the model takes {model['n_context']}; shorten the text "
@@ -128,9 +134,10 @@ def token_table(
         columns["sequence"] += [number] * len(ids)
         columns["position"] += range(len(ids))
         columns["token_id"] += ids
+        special += encoded["special_tokens_mask"]
         columns["text"] += [token_text(tokenizer, token) for token in ids]
         if labelled:
-            first, last = stimulus.span
+            first, last = span
             columns["word"] += [stimulus.word] * len(ids)
             columns["category"] += [stimulus.category] * len(ids)
             columns["in_word"] += [
@@ -138,7 +145,28 @@ def token_table(
             ]
     if tokenizer.mask_token_id in columns["token_id"]:
         columns["masked"] = [token == tokenizer.mask_token_id for token in columns["token_id"]]
+    if any(special):
+        columns["special"] = [added == 1 for added in special]
     return xr.Dataset(coords={name: ("token", column(values)) for name, values in columns.items()})
+
+
+def _with_mask(
+    stimulus: Stimulus, tokenizer: "PreTrainedTokenizerBase", checkpoint: Path
+) -> tuple[str, tuple[int, int] | None]:
+    """A text with the tokenizer's mask token for each `{mask}`, and where its word is then."""
+    text, span, token = stimulus.text, stimulus.span, tokenizer.mask_token
+    if MASK not in text:
+        return text, span
+    if token is None:
+        raise MicrotomeError(
+            f"{stimulus.origin}: {in_short(repr(text), 60)} has {MASK}, and the tokenizer of "
+            f"{checkpoint} has no mask token; take a masked language model, or other texts"
+        )
+    first, last = span or (len(text), len(text))
+    before, word, after = (
+        part.replace(MASK, token) for part in (text[:first], text[first:last], text[last:])
+    )
+    return before + word + after, span and (len(before), len(before + word))
 
 
 def _rows(tokens: str | Sequence[int], length: int, text: str) -> list[int]:

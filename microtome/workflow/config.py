@@ -26,7 +26,7 @@ KINDS = (*DATASETS, "figures", "tables")
 CHANGES = "changes.py"
 #: Inputs of statistics that are no products themselves, as `microtome.workflow.inputs` provides
 #: them; besides, each site by its own name, with its activations stacked over all layers.
-INPUTS = ("section", "stream", "tokens", "stored", "tokenizer")
+INPUTS = ("section", "stream", "lens", "tokens", "stored", "tokenizer")
 #: Keys of a product that are no options of its function.
 KEYS = ("use", "reads", "stimuli", "layers")
 
@@ -37,6 +37,7 @@ _JUDGED = {
     "FirstPosition": "first_token",
     "WordPosition": "word_token",
     "Target": "target",
+    "Targets": "targets",
 }
 
 
@@ -137,7 +138,7 @@ class Product:
         """Whether it reads what the model's head predicts."""
         if self.intervention:
             return bool(self.intervention.read.predictions or self.intervention.read.loss)
-        return "logits" in self.final_sites
+        return "logits" in self.final_sites or "lens" in self.inputs
 
     @property
     def reads_texts(self) -> bool:

@@ -13,8 +13,9 @@ from microtome.errors import MicrotomeError, nearest
 from microtome.interventions.declaration import DeclarationError
 from microtome.interventions.fit import fit_sites
 from microtome.models.checkpoint import config_json, read_json, source_files, weight_files
+from microtome.models.packages import shipped
 from microtome.models.skeleton import names_no_head, require_head
-from microtome.models.sources import Folder, Untrained, parse_source
+from microtome.models.sources import Folder, Package, Untrained, parse_source
 from microtome.models.taps import Sites, check_sites
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
@@ -167,10 +168,14 @@ def _checkpoint(models: Config, name: str) -> tuple[Config, int | None]:
     source = parse_source(entry["source"], allow_unpinned=True)
     if isinstance(source, Untrained):
         return _checkpoint(models, source.model)[0], models[source.model]["n_layers"]
-    if isinstance(source, Folder):
-        source_files(source.path)
-        found = config_json(source.path)
-        weight_files(source.path)
+    folder = source.path if isinstance(source, Folder) else None
+    if isinstance(source, Package) and not source.is_gguf:
+        with suppress(MicrotomeError):  # not installed, or without the folder: `fetch` says so
+            folder = shipped(source)
+    if folder:
+        source_files(folder)
+        found = config_json(folder)
+        weight_files(folder)
         nested = found.get("text_config")  # of a model that sees or hears
         text = nested if isinstance(nested, dict) else found
         sizes = (text.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers"))

@@ -166,6 +166,8 @@ def _input_faults(function: Function, inputs: set[str]) -> Iterator[Fault]:
     if "stream" in inputs and activations:
         others = ", ".join(sorted(activations))
         yield (), f"{function.name} reads a stream, which is not stored, and {others}; take one out"
+    if "lens" in inputs and "stream" not in inputs:
+        yield (), f"{function.name} has a lens, but nothing to look at; let it read `stream` too"
     for name in inputs & {"section", "stream"}:
         if not {"site", "sites"} & function.options.keys():
             yield (

@@ -22,7 +22,7 @@ from workflows import Clone
 import microtome as mt
 from microtome.errors import MicrotomeError
 from microtome.models import cache
-from microtome.sites import DIMENSIONS, FINAL_SITES
+from microtome.sites import ATTENTION_SITES, DIMENSIONS, FINAL_SITES
 from microtome.texts.stimuli import Stimulus, read_stimuli
 from microtome.texts.tokens import token_table
 
@@ -93,8 +93,8 @@ def test_importing_the_package_imports_nothing_else():
     assert foreign == {"microtome"}
 
 
-def test_the_package_shows_the_four_functions():
-    assert dir(mt) == sorted(mt.__all__) == ["intervene", "model", "open", "sweep"]
+def test_the_package_shows_its_functions():
+    assert dir(mt) == sorted(mt.__all__) == ["intervene", "lens", "model", "open", "sweep"]
     with pytest.raises(AttributeError, match="no attribute 'swep'"):
         _ = mt.swep
 
@@ -128,7 +128,8 @@ def test_a_model_of_a_workflow_is_used_where_it_is(clone, cache_folder):
 
 def test_a_model_tells_its_sizes_and_sites(folders):
     found = mt.model(folders["gpt_neox"], name="neox")
-    assert found.sites == [*sites_of("gpt_neox"), "ln_final", "logits"]
+    known = {*sites_of("gpt_neox"), *ATTENTION_SITES, "ln_final", "logits"}
+    assert found.sites == [site for site in DIMENSIONS if site in known]
     shown = repr(found)
     for part in ("neox: gpt_neox", "n_layers 4", "d_vocab 50,257", "attn_out, ln2_out, pre, post"):
         assert part in shown

@@ -13,6 +13,7 @@ from test_families import FAMILIES, tiny
 from test_sweep import in_parts
 from torch import nn
 from transformers import AutoModelForCausalLM
+from workflows import Clone
 
 import microtome as mt
 from microtome.errors import MicrotomeError
@@ -24,7 +25,7 @@ from microtome.sites import ABSENT, ATTENTION_SITES
 from microtome.statistics.attention import entropies, running_entropies, running_patterns
 from microtome.statistics.distributions import running_histograms
 from microtome.statistics.moments import running_moments
-from microtome.store.datasets import open_layer
+from microtome.store.datasets import open_layer, read_dataset
 from microtome.store.layers import Section, write_layers
 from microtome.sweeps.batches import batched
 from microtome.sweeps.reading import reading
@@ -370,3 +371,37 @@ def test_what_has_no_meaning_is_refused(models):
     ):
         with pytest.raises(MicrotomeError, match=message):
             mt.intervene(llama, "x", **asked | wrong)
+
+
+PATTERNS = '''
+"""Statistics of stored patterns."""
+
+import xarray as xr
+
+from microtome.options import KeyedSites
+
+
+def reach(section: xr.Dataset, *, sites: KeyedSites) -> xr.Dataset:
+    """How many keys each head reaches from each token."""
+    return section.notnull().sum("key").rename({site: f"{site}_reach" for site in sites})
+'''
+
+
+def test_a_study_stores_patterns_of_some_tokens(tmp_path, model):
+    clone = Clone(tmp_path, model)
+    (tmp_path / "studies" / "patterns").mkdir()
+    (tmp_path / "studies" / "patterns" / "statistics.py").write_text(PATTERNS)
+    clone.save_study("patterns", {"statistics": {"reach": {"sites": ["pattern"]}}})
+    clone.save({"source": "x", "texts": ["One, two, three", "One two"]}, "stimuli/counts.yaml")
+    clone.change("studies", to={"patterns": {"models": ["tiny"], "stimuli": "counts"}})
+    clone.change("stimuli", "counts", to={"file": "stimuli/counts.yaml", "tokens": [0, -1]})
+    clone.run("statistics")
+    reach = read_dataset(clone.product("statistics/patterns/tiny/reach.h5"))["pattern_reach"]
+    assert reach.isel(n_heads=0, layer=2).values.tolist() == [1, 5, 1, 2]
+    with open_layer(clone.product("activations/tiny/counts/layer-02.h5")) as layer:
+        assert layer["pattern"].shape == (4, 4, 5)
+        assert layer["pattern"].attrs["comment"] == ABSENT
+    plan = clone.snakemake("plan", "--quiet", "all").stdout.splitlines()
+    [line] = [line.split() for line in plan if "counts" in line]
+    # A longest text of 5 tokens, 4 heads, 4 bytes: for 4 tokens in 3 layers.
+    assert line[3:8] == ["3", "80", "B", "960", "B"]

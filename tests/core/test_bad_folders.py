@@ -141,6 +141,26 @@ FOLDERS = {
         statistics(f"{OPTIONS}def a(section, stream, *, site: Site):\n    pass\n", "site: q"),
         f"{FILE}: statistics.a: a reads a stream, which is not stored, and section; take one out",
     ),
+    "a_lens_without_a_stream": (
+        statistics(f"{OPTIONS}def a(section, lens, *, site: Site):\n    pass\n", "site: resid_pre"),
+        f"{FILE}: statistics.a: a has a lens, but nothing to look at; let it read `stream` too",
+    ),
+    "a_lens_on_a_site_beside_the_residual_stream": (
+        statistics(
+            "from microtome.options import ResidualSite\n\n\n"
+            "def a(stream, lens, *, site: ResidualSite):\n    pass\n",
+            "site: q",
+        ),
+        f'{FILE}: statistics.a.site: wants resid_pre, resid_mid or resid_post; has "q"',
+    ),
+    "targets_that_are_no_list": (
+        statistics(
+            "from microtome.options import Targets\n\n\n"
+            "def a(tokens, *, targets: Targets):\n    pass\n",
+            "targets: insect",
+        ),
+        f"{FILE}: statistics.a.targets: wants a list of texts that are one token, each once; has",
+    ),
     "a_stream_and_a_site": (
         statistics(f"{OPTIONS}def a(stream, logits, *, site: Site):\n    pass\n", "site: q"),
         f"{FILE}: statistics.a: a reads a stream, which is not stored, and logits; take one out",

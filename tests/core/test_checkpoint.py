@@ -100,12 +100,24 @@ def test_manifest(model_type, expected, tmp_path, out):
         ("opt", {"ffn_dim": 100}, {"d_mlp": 100}),
         ("mpt", {"max_seq_len": 77}, {"n_context": 77}),
         ("gpt_bigcode", {}, {"n_kv_heads": 1}),
+        ("falcon", {"num_attention_heads": 8}, {"n_kv_heads": 1}),
+        ("falcon", {"num_kv_heads": 8, "new_decoder_architecture": True}, {"n_kv_heads": 8}),
+        ("falcon", {"ffn_hidden_size": 100}, {"d_mlp": 100}),
+        ("dbrx", {"attn_config": {"kv_n_heads": 8}}, {"n_kv_heads": 8}),
+        ("deepseek_v3", {"qk_nope_head_dim": 24, "qk_rope_head_dim": 8}, {"d_head": 32}),
+        ("gemma4_text", {"head_dim": 16}, {"d_head": 16}),  # other heads in some blocks
+        ("mamba", {}, {"n_heads": 0, "d_head": 0}),
         ("gemma3", {"text_config": {"num_hidden_layers": 5}}, {"n_layers": 5}),
     ],
 )
 def test_sizes_of_other_families(model_type, options, expected):
     found = sizes(AutoConfig.for_model(model_type, **options))
     assert expected.items() <= found.items()
+
+
+@pytest.mark.parametrize("model_type", ["bloom", "mamba", "recurrent_gemma"])
+def test_texts_of_any_length(model_type):
+    assert "n_context" not in sizes(AutoConfig.for_model(model_type))
 
 
 def test_config_of_a_known_type_that_offers_code(tmp_path, out, traps):
@@ -302,8 +314,7 @@ def test_refused_pieces(tmp_path, out):
 
 
 def test_refused_sizes(tmp_path):
-    config = AutoConfig.for_model("mamba", num_hidden_layers=2)
-    refused(lambda: sizes(config), "'mamba'", "num_attention_heads")
+    refused(lambda: sizes(AutoConfig.for_model("vit")), "'vit'", "vocab_size")
 
 
 # ---- Untrained

