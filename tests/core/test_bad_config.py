@@ -219,8 +219,8 @@ CASES |= {
     ),
     "folder_with_quantised_weights": Case(
         model("mine"),
-        ("models.mine.source: mine/config.json: the weights are quantised (fp8), which Microtome",),
-        {"mine/config.json": b'{"quantization_config": {"quant_method": "fp8"}}'},
+        ("models.mine.source: mine/config.json: the weights are quantised (gptq), which",),
+        {"mine/config.json": b'{"quantization_config": {"quant_method": "gptq"}}'},
     ),
     "folder_with_a_link_that_leads_nowhere": Case(
         model("mine"),
