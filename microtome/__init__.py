@@ -1,7 +1,7 @@
 """Thin sections through language models.
 
-`model`, `sweep`, `intervene` and `open` are what a notebook needs (docs/python.md). Below them is
-the library of the workflow: checkpoints, token tables, the sweep, the store, statistics and
+`model`, `sweep`, `lens`, `intervene` and `open` are what a notebook needs (docs/python.md). Below
+them is the library of the workflow: checkpoints, token tables, the sweep, the store, statistics and
 figures. It knows nothing of Snakemake, and imports torch only where a model runs.
 """
 
@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from microtome.api import intervene, model, open, sweep
+    from microtome.api import intervene, lens, model, open, sweep
 
-__all__ = ["intervene", "model", "open", "sweep"]
+__all__ = ["intervene", "lens", "model", "open", "sweep"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import one of the four when it is first used: numpy and xarray alone take half a second."""
+    """Import one of them when it is first used: numpy and xarray alone take half a second."""
     if name in __all__:
         return getattr(import_module("microtome.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,7 +23,16 @@ from microtome.models.checkpoint import read_config, sizes
 from microtome.models.skeleton import Head, head_of, require_head
 from microtome.models.sources import Folder, parse_source
 from microtome.models.taps import ENDS, Sites, Tap, check_sites
-from microtome.sites import ABSENT, DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES, dimensions
+from microtome.sites import (
+    ABSENT,
+    DIMENSIONS,
+    FINAL_SITES,
+    KEYED_SITES,
+    RESIDUAL,
+    SITES,
+    dimensions,
+)
+from microtome.statistics.lens import lens_predictions
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
 from microtome.texts.rows import row_columns
@@ -225,6 +234,7 @@ def sweep(
         numbers,
         [site for site in sites if site in FINAL_SITES],
         taps=model.taps,
+        log=sys.stderr,
         **_computing(batch_size, dtype, device),
     ):
         for site, values in section.values.items():
@@ -238,6 +248,84 @@ def sweep(
         | ({"layer": numbers} if inside else {}),
         {"model": model.name, "dtype": dtype},
     )
+
+
+def lens(
+    model: Model,
+    texts: str | Sequence[str],
+    layers: str | Sequence[int] = "all",
+    *,
+    tokens: str | Sequence[int] = "all",
+    targets: str | Sequence[str] = (),
+    top: int = 0,
+    site: str = "resid_post",
+    batch_size: int = 32,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> xr.Dataset:
+    """Predict with final norm and head from the hidden states of any layer.
+
+    From `resid_post` of the last layer, these are the model's own predictions: on a CPU those of a
+    full forward, bit for bit, if it computes with as many threads and the same batch size.
+
+        seen = mt.lens(model, "The cat sat on the", tokens="last", targets=[" mat"], top=3)
+        seen.top_text.sel(layer=20)  # (token, rank)
+
+    Args:
+        model: what `model` returned.
+        texts: one text or several. The tokenizer adds its special tokens.
+        layers: indices of blocks, or `all`.
+        tokens: which of each text's tokens are predicted from: `all`, `last`, the `mean` of the
+            hidden states of all, or positions, negative from the end.
+        targets: texts that are one token each.
+        top: how many of the most likely tokens are kept.
+        site: where in a block: `resid_pre`, `resid_mid` or `resid_post`.
+        batch_size: texts that are run together, at most; only texts of one length are.
+        dtype: what is computed in: `float32`, `bfloat16` or `float16`.
+        device: where: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+
+    Returns:
+        `entropy` of the prediction, (`layer`, `token`), in nats. Of targets, `log_probabilities` in
+        nats and `target_rank`, 1 for the most likely token, (`layer`, `token`, `target`). Of the
+        most likely tokens `top_log_probabilities`, `top_token_id` and `top_text`, (`layer`,
+        `token`, `rank`). Layers ascend; coordinates of `token` are those that `sweep` returns.
+
+    Raises:
+        MicrotomeError: a site, layer or token that there is not, a target that is not one token, a
+            model without head.
+    """
+    from microtome.sweeps.lens import Lens
+    from microtome.sweeps.sweep import sweep_table
+
+    if site not in RESIDUAL:
+        raise MicrotomeError(
+            f"site: wants {', '.join(RESIDUAL[:-1])} or {RESIDUAL[-1]}; has {in_short(repr(site))}"
+        )
+    if not _whole([top]) or not 0 <= top <= model.sizes["d_vocab"]:
+        raise MicrotomeError(
+            f"top: wants 0 to {model.sizes['d_vocab']} tokens; has {in_short(repr(top))}"
+        )
+    require_head(model.name, model.head)
+    numbers = _layers(layers, model.sizes["n_layers"])
+    check_sites([site], model.taps, model.architecture, numbers, model.found.absent)
+    table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
+    computing = _computing(batch_size, dtype, device)
+    sections = sweep_table(
+        *(model.checkpoint, table.coords, [site], numbers),
+        taps=model.taps,
+        log=sys.stderr,
+        **computing,
+    )
+    found = lens_predictions(
+        sections,
+        Lens(model.checkpoint, table.coords, **computing),
+        table,
+        model.tokenizer,
+        site=site,
+        targets=[targets] if isinstance(targets, str) else list(targets),
+        top=top,
+    )
+    return found.assign_attrs(model=model.name, dtype=dtype, site=site)
 
 
 def intervene(
@@ -298,7 +386,7 @@ def intervene(
             "change": change,
             "read": read,
         }
-    )
+    ).at_depth(model.sizes["n_layers"])
     for named in intervention.references.values():
         file = f"results/statistics/…/{named.statistic.rpartition('.')[2]}.h5"
         raise MicrotomeError(
@@ -320,6 +408,7 @@ def intervene(
         intervention,
         taps=model.taps,
         tokenizer=model.tokenizer,
+        log=sys.stderr,
         **computing,
     )
 
@@ -399,7 +488,7 @@ def _computing(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
             raise MicrotomeError(f"{key}: wants {', '.join(known)}; has {in_short(repr(value))}")
     if not _whole([batch_size]) or batch_size < 1:
         raise MicrotomeError(f"batch_size: wants 1 or more; has {in_short(repr(batch_size))}")
-    return {"batch_size": batch_size, "dtype": dtype, "device": device, "log": sys.stderr}
+    return {"batch_size": batch_size, "dtype": dtype, "device": device}
 
 
 def _dimensions(site: str, sizes: Mapping[str, int]) -> tuple[str, ...]:

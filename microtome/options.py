@@ -13,7 +13,7 @@ is found before any work starts.
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from microtome.sites import KEYED_SITES, SITES
+from microtome.sites import KEYED_SITES, RESIDUAL, SITES
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ CATEGORIES = Need("CATEGORIES", "a set with `words:` in two or more categories")
 _LARGEST = 1e30
 #: As many things as a statistic counts, draws or distinguishes, at most.
 _MANY = 1_000_000
+
+#: A share of a model's depth, as a regular expression.
+SHARE = "^(100|[1-9]?[0-9])%$"
 
 #: Most functions know no absent keys: they would count NaN in.
 _SITE = {"enum": [site for site in SITES if site not in KEYED_SITES]}
@@ -105,8 +108,15 @@ Limits = Annotated[
         "two numbers between -1e30 and 1e30, the smaller first, as in [0.0, 1.0]",
     ),
 ]
-#: The index of a block. A statistic of one `section` with such an option reads that layer.
-Layer = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a layer number")]
+#: The index of a block, or a share of the model's depth, of which the function is given the index
+#: (`layer_number`). A statistic of one `section` with such an option reads that layer.
+Layer = Annotated[
+    int,
+    Wanted(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SHARE}]},
+        "a layer, as in 6 or 20%",
+    ),
+]
 #: The index of an attention head.
 Head = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a head number")]
 #: A token's position in its text, negative from the end.
@@ -119,6 +129,14 @@ WordPosition = Annotated[
 FirstPosition = Annotated[int, Wanted(_POSITION | {"minimum": 0}, "a token's position, 0 or more")]
 #: A text that is one token of the model.
 Target = Annotated[str, Wanted({"type": "string", "minLength": 1}, "a text that is one token")]
+#: Texts that are one token of the model each.
+Targets = Annotated[
+    tuple[str, ...],
+    Wanted(
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "uniqueItems": True},
+        "a list of texts that are one token, each once",
+    ),
+]
 #: Two labels of words.
 LabelPair = Annotated[
     tuple[str, str],
@@ -135,6 +153,10 @@ LabelPair = Annotated[
 ]
 #: Sites of blocks; `section` then holds just these, in this order.
 Site = Annotated[str, Wanted(_SITE, "one site")]
+#: A site of the residual stream, which a `lens` predicts from.
+ResidualSite = Annotated[
+    str, Wanted({"enum": list(RESIDUAL)}, "resid_pre, resid_mid or resid_post")
+]
 Sites = Annotated[
     tuple[str, ...],
     Wanted(
@@ -173,3 +195,16 @@ SitePair = Annotated[
         "two sites, as in [ln2_out, mlp_out]",
     ),
 ]
+
+
+def layer_number(layer: int | str, n_layers: int) -> int:
+    """The number of the layer that an option names.
+
+    Args:
+        layer: its number, or a share of the depth: 0% is the first layer, 100% the last one.
+            Between two layers, it is the nearer one, or the deeper one of two equally near.
+        n_layers: how many layers the model has.
+    """
+    if isinstance(layer, int):
+        return layer
+    return (2 * int(layer.removesuffix("%")) * (n_layers - 1) + 100) // 200

@@ -31,6 +31,8 @@ SITES: dict[str, tuple[str, ...]] = {
 }
 #: The sites after the last block: the final norm's output and the head's.
 FINAL_SITES: dict[str, tuple[str, ...]] = {"ln_final": ("d_model",), "logits": ("d_vocab",)}
+#: The residual stream on its way through a block; what final norm and head can be applied to.
+RESIDUAL = ("resid_pre", "resid_mid", "resid_post")
 #: The dimensions of every site, block or final, that follow `token`.
 DIMENSIONS = SITES | FINAL_SITES
 #: Sites that are read where attention is called.

@@ -20,20 +20,23 @@ def sweep_settings():
     return run_settings() | {"store_dtype": config["sweep"]["store_dtype"]}
 
 
-def sweep_needs(resource, wanted_of):
+def sweep_needs(resource, wanted_of, lens=False):
     """A function for a sweep's `resources:`.
 
     Args:
         resource: `mem_mb` or `runtime`.
-        wanted_of: function from a job's wildcards to its `settings.Sweep`.
+        wanted_of: function from a job's wildcards to its `config.Sweep`.
+        lens: whether final norm and head are applied to all that it reads.
     """
 
     def needed(wildcards, input):
+        wanted, rows = wanted_of(wildcards), cost.rows(input.tokens)
         return cost.sweep(
             read_model(input.manifest),
             cost.lengths(input.tokens),
-            **vars(wanted_of(wildcards)),
-            rows=cost.rows(input.tokens),
+            **vars(wanted),
+            rows=rows,
+            predicted=rows * len(wanted.sites) if lens else 0,
             **sweep_settings(),
         )
 
@@ -45,7 +48,7 @@ def intervention_needs(product, resource):
 
     def needed(wildcards, input):
         model, lengths = read_model(input.manifest), cost.lengths(input.tokens)
-        found = extent(product.intervention, model.sizes, lengths)
+        found = extent(made(product, wildcards).intervention, model.sizes, lengths)
         return cost.intervention(model, lengths, **found, **run_settings())
 
     return asked(resource, needed)
@@ -68,7 +71,11 @@ def asked(resource, needed):
 def statistic_needs(product, resource):
     """A resource function: what a statistic asks for, whether or not it runs the model."""
     if product.streamed:
-        return sweep_needs(resource, lambda wildcards: studies.stream(product, wildcards.model))
+        return sweep_needs(
+            resource,
+            lambda wildcards: studies.stream(product, wildcards.model),
+            lens="lens" in product.inputs,
+        )
 
     def needed(wildcards, input):
         sections = sizes(input.get("layers", []))
@@ -119,7 +126,10 @@ def planned_datasets():
     for model, product in studies.asked():
         about = {"name": f"{product.study}.{product.name}"}
         if product.streamed:
-            about |= {"sweep": vars(studies.stream(product, model))}
+            about |= {
+                "sweep": vars(studies.stream(product, model)),
+                "lens": "lens" in product.inputs,
+            }
         elif product.intervention:
             about |= {"intervention": product.intervention}
         elif product.sites:

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from microtome.errors import MicrotomeError
+from microtome.errors import MicrotomeError, in_short
 from microtome.models.calls import Call, StandIn, Stop
 from microtome.models.checkpoint import read_config, sizes
-from microtome.models.skeleton import Head, head_of, skeleton
+from microtome.models.skeleton import Head, head_of, sees_or_hears, skeleton
 from microtome.models.weights import MappedWeights
+
+#: How a model fails whose blocks are given or return more than a hidden state.
+_MISFITS = (AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
 
 
 class MappedModel:
@@ -69,11 +72,12 @@ class MappedModel:
         self._tables = set(tables)
         for module in tables.values():
             module.register_forward_hook(lambda module, args, output: output.to(self.dtype))
-        self._first_block: tuple[Callable[[Tensor], Any], bool] | None = None
+        self._first_block: tuple[Callable[[Tensor], Any], bool, torch.dtype] | None = None
         self._around: dict[str, dict[str, Tensor]] = {}
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, buffer.to(self.device))
+                if not buffer.is_meta:  # a checkpoint has its values
+                    setattr(module, name, buffer.to(self.device))
 
     def weights_of_blocks(self, blocks: range) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """The weights of consecutive blocks; see `MappedWeights.of_blocks`."""
@@ -135,15 +139,12 @@ class MappedModel:
                 raise Stop
             return returned(hidden)
 
-        try:
-            self._run_without_blocks(ids, note)
-        except ValueError as error:
-            if "unpack" not in str(error):
-                raise
+        self._run_without_blocks(ids, note)
+        if len(seen) < n_blocks:
             raise MicrotomeError(
-                f"{self.config.model_type}: the model takes more of its blocks than a hidden state "
+                f"{self.config.model_type}: on text alone the model leaves out some of its blocks "
                 "and cannot be swept; take another model"
-            ) from error
+            )
         hidden = seen[0][0]
         if self.stream(hidden).shape != (*ids.shape, self.sizes["d_model"]):
             raise MicrotomeError(
@@ -153,12 +154,13 @@ class MappedModel:
         return hidden, [call for _, call in seen]
 
     @torch.no_grad()
-    def _ask_first_block(self) -> tuple[Callable[[Tensor], Any], bool]:
+    def _ask_first_block(self) -> tuple[Callable[[Tensor], Any], bool, torch.dtype]:
         """Run the first block once, on two texts that begin alike.
 
         Returns:
             How a block returns a hidden state, which varies by family and version of transformers;
-            and whether a token's values are the same whatever follows it.
+            whether a token's values are the same whatever follows it; and the dtype of the hidden
+            state, which some compute in float32 where all else is in half precision.
         """
 
         def ask(hidden: Tensor, call: Call) -> None:
@@ -168,7 +170,7 @@ class MappedModel:
             bare = isinstance(output, Tensor)
             # Some models unpack what else there might be, as attention weights.
             nothing = () if bare or any(rest is not None for rest in output[1:]) else output[1:]
-            self._first_block = (lambda h: h if bare else (h, *nothing)), causal
+            self._first_block = (lambda h: h if bare else (h, *nothing)), causal, left.dtype
             raise Stop
 
         if self._first_block is None:
@@ -179,6 +181,11 @@ class MappedModel:
     def is_causal(self) -> bool:
         """Whether the first block gives a token the same values whatever follows it."""
         return self._ask_first_block()[1]
+
+    @property
+    def hidden_dtype(self) -> torch.dtype:
+        """The dtype of the hidden state that blocks return."""
+        return self._ask_first_block()[2]
 
     def stream(self, hidden: Tensor) -> Tensor:
         """The residual stream in what blocks hand on, (batch, position, d_model).
@@ -216,12 +223,18 @@ class MappedModel:
         return normed[-1], None if self.head == "none" else output.logits
 
     def _around_blocks(self) -> Iterator[nn.Module]:
-        """The modules that hold the blocks, outwards to the base model."""
-        path = self._blocks_path
+        """The modules that hold the blocks and not the head, outwards."""
+        path, head = self._blocks_path, self._model.get_output_embeddings()
         while path:
             path = path.rpartition(".")[0]
-            if path or self.head == "none":
-                yield self._model.get_submodule(path)
+            module = self._model.get_submodule(path)
+            if head in module.modules() or (not path and self.head != "none"):
+                return
+            yield module
+
+    def hold_head(self) -> None:
+        """Read the weights that `finish` runs with now, and keep them, rather than at each call."""
+        self._around[""] = self._weights.around_blocks("", self._tables)
 
     def _run_without_blocks(
         self, ids: Tensor, stand_in: Callable[[Tensor, Call], Any], *, head: bool = False
@@ -269,6 +282,14 @@ class MappedModel:
             )
         except Stop:
             return None
+        except _MISFITS as error:
+            fault = "its blocks are given or return more than a hidden state"
+            if sees_or_hears(self.config) and next(coming, None) == self._order[0]:
+                fault = "the model does not run on text alone"
+            how = in_short(f"{type(error).__name__}: {error}")
+            raise MicrotomeError(
+                f"{self.config.model_type}: {fault} ({how}) and cannot be swept; take another model"
+            ) from error
         finally:
             setattr(owner, attribute, self._listed)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from microtome.models.stored import StoredMLP
     from microtome.store.layers import Section
+    from microtome.sweeps.lens import Lens
 
 
 def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
@@ -37,7 +38,7 @@ def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
         What the function returns. One that takes a `section` and has no option `layer` is called
         for each layer; the results then lie along a new first dimension `layer`.
     """
-    providers = {f.__name__: f for f in (tokens, stored, tokenizer, stream)}
+    providers = {f.__name__: f for f in (tokens, stored, tokenizer, stream, lens)}
     reads = dict(zip(job.params.reads, job.input.datasets, strict=True))
     parameters = inspect.signature(function).parameters
     given: dict[str, Any] = {}
@@ -134,4 +135,21 @@ def stream(job: Any) -> "Iterator[Section]":
         dtype=job.params.dtype,
         device=job.params.device,
         log=sys.stderr,
+    )
+
+
+def lens(job: Any) -> "Lens":
+    """What predicts from the sections of `stream`, with the model's final norm and head."""
+    import torch
+
+    from microtome.store.layers import read_columns
+    from microtome.sweeps.lens import Lens
+
+    torch.set_num_threads(job.params.threads)
+    return Lens(
+        Path(job.input.checkpoint),
+        read_columns(job.input.tokens),
+        batch_size=job.params.batch_size,
+        dtype=job.params.dtype,
+        device=job.params.device,
     )

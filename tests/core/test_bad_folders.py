@@ -102,7 +102,11 @@ FOLDERS = {
     ),
     "a_default_that_does_not_fit": (
         statistics(f"{OPTIONS}def a(*, n: Layer = -1):\n    pass\n"),
-        f"{CODE}, line 3: the option 'n' of a has the default -1; it wants a layer number",
+        f"{CODE}, line 3: the option 'n' of a has the default -1; it wants a layer, as in 6 or 20%",
+    ),
+    "a_share_of_no_depth": (
+        statistics(f"{OPTIONS}def a(*, layer: Layer):\n    pass\n", "layer: 20%"),
+        f"{FILE}: statistics.a.layer: a is of no model, and 20% of no depth; give a number",
     ),
     "an_option_that_a_config_has_another_word_for": (
         statistics("def a(*, reads: int = 1):\n    pass\n"),
@@ -140,6 +144,26 @@ FOLDERS = {
     "a_stream_and_a_section": (
         statistics(f"{OPTIONS}def a(section, stream, *, site: Site):\n    pass\n", "site: q"),
         f"{FILE}: statistics.a: a reads a stream, which is not stored, and section; take one out",
+    ),
+    "a_lens_without_a_stream": (
+        statistics(f"{OPTIONS}def a(section, lens, *, site: Site):\n    pass\n", "site: resid_pre"),
+        f"{FILE}: statistics.a: a has a lens, but nothing to look at; let it read `stream` too",
+    ),
+    "a_lens_on_a_site_beside_the_residual_stream": (
+        statistics(
+            "from microtome.options import ResidualSite\n\n\n"
+            "def a(stream, lens, *, site: ResidualSite):\n    pass\n",
+            "site: q",
+        ),
+        f'{FILE}: statistics.a.site: wants resid_pre, resid_mid or resid_post; has "q"',
+    ),
+    "targets_that_are_no_list": (
+        statistics(
+            "from microtome.options import Targets\n\n\n"
+            "def a(tokens, *, targets: Targets):\n    pass\n",
+            "targets: insect",
+        ),
+        f"{FILE}: statistics.a.targets: wants a list of texts that are one token, each once; has",
     ),
     "a_stream_and_a_site": (
         statistics(f"{OPTIONS}def a(stream, logits, *, site: Site):\n    pass\n", "site: q"),

@@ -44,6 +44,15 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 """
 
 
+LENS = """
+import re, sys
+from pathlib import Path
+import microtome as mt
+mt.lens(mt.model(sys.argv[1]), sys.argv[2], range(2), targets=[" the"], top=3)
+print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
 STATISTIC = """
 import re, sys
 from pathlib import Path
@@ -112,6 +121,27 @@ def test_smollm2_as_measured(smollm2, tmp_path, sites, final, texts):
     stored = sum(file.stat().st_size for file in tmp_path.glob("[lf]*.h5"))
     headers = 31 * 60_000
     assert needed.disk <= stored <= 1.05 * needed.disk + headers
+
+
+def test_a_lens_as_measured(smollm2):
+    n_tokens = 400
+    done = subprocess.run(
+        [sys.executable, "-c", LENS, str(smollm2), " the" * n_tokens],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    model = cost.model(manifest(smollm2, name="", source="", revision=""))
+    asked = [n_tokens], ["resid_post"], range(2)
+    given = {"batch_size": 32, "threads": 2, "rows": 0}
+    needed = cost.sweep(model, *asked, **given, predicted=n_tokens)
+    assert fits(int(done.stdout) / 1024, needed), (int(done.stdout) // 1024, needed)
+    # Two operations per weight of the head, token and layer; its weights are read once.
+    plain = cost.sweep(model, *asked, **given)
+    head = 49152 * 576
+    seconds = 2 * head * n_tokens * 2 / (2 * cost.COMPUTE) + 4 * head / cost.READ
+    assert needed.seconds - plain.seconds == pytest.approx(seconds)
+    assert needed.disk == plain.disk == 0
 
 
 @pytest.mark.parametrize(("dtype", "peak"), [("F32", 663), ("BF16", 690)])
@@ -214,7 +244,7 @@ def test_as_many_rows_are_held_as_two_blocks_have_weights():
 
 
 def test_an_intervention_costs_its_changed_texts(monkeypatch):
-    model = cost.Model(SIZES, block=10_000, stored=4, masks=0)
+    model = cost.Model(SIZES, block=10_000, stored=4, outside=4, joined=0, masks=0)
     settings = {"predicted": 1, "kept": 128, "beside": 0, "batch_size": 4, "threads": 1}
 
     def needed(branches, **more):
@@ -374,6 +404,21 @@ def plan():
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_plan_counts_what_a_lens_predicts_from(plan, tmp_path, checkpoints):
+    stimuli = tmp_path / "texts.yaml"
+    stimuli.write_text("{source: x, texts: [word word word, word]}", encoding="utf-8")
+    model = cost.model(manifest(checkpoints["llama"], name="", source="", revision=""))
+    settings = {"batch_size": 32, "threads": 2, "dtype": "float32", "store_dtype": "float32"}
+    sweep = {"sites": ["resid_post"], "layers": [0, 1, 2], "final_sites": []}
+    about = {"model": "m", "stimuli": "s", "name": "a.b", "file": str(stimuli), "sweep": sweep}
+    lengths = [4, 1]  # of four characters to a token
+    for tokens, predicted in (("all", 5), ("last", 2)):
+        entry = plan.of_dataset(about | {"tokens": tokens, "lens": True}, model, settings)
+        given = settings | {"rows": 0, "predicted": predicted}
+        assert entry.cost == cost.sweep(model, lengths, **sweep, **given)
+        assert entry.cost.seconds > cost.sweep(model, lengths, **sweep, **settings, rows=0).seconds
 
 
 def test_the_plan_says_what_is_too_small(plan, tmp_path, monkeypatch):

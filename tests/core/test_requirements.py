@@ -47,6 +47,7 @@ def gpt2(gpt2_tokenizer, tmp_path_factory):
         ({"word_token": 0}, WORDS, "all"),
         ({"word_token": -1}, WORDS, "last"),
         ({"target": " insect"}, TEXTS, "all"),
+        ({"targets": [" insect", " the"]}, TEXTS, "all"),
         ({"sites": ["q", "resid_pre", "mlp_out", "logits"]}, TEXTS, "all"),
         ({"intervention": SILENCE | {"each": ["layer", "head"]}}, TEXTS, "all"),
         ({"intervention": SILENCE | {"tokens": [0], "heads": "t_tests.chosen"}}, TEXTS, "last"),
@@ -74,6 +75,7 @@ def test_what_fits_passes(gpt2, asked, stimuli, tokens):
         ({"word_token": 1}, WORDS, "all", "no token 1 in the word of 'The pear', which has 1 tok"),
         ({"word_token": -2}, WORDS, "all", "no token -2 in the word of 'The pear', which has 1"),
         ({"word_token": 0}, TEXTS, "all", "the stimuli have no words; name a set with `template:`"),
+        ({"targets": [" the", " vermin"]}, TEXTS, "all", "target ' vermin' is 2 tokens of this"),
         ({"target": " vermin"}, TEXTS, "all", "target ' vermin' is 2 tokens of this model (' ver"),
         (
             {"sites": ["q", "pre_linear"]},

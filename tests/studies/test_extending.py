@@ -62,7 +62,10 @@ def work(tmp_path_factory, gpt2_tokenizer):
             "smollm2-untrained": {"n_layers": N_LAYERS},
         },
         "studies": {name: {"models": []} for name in studies}
-        | {name: {"models": ["smollm2-135m"]} for name in ("second_looks", "dimmed_heads")},
+        | {
+            name: {"models": ["smollm2-135m"]}
+            for name in ("second_looks", "dimmed_heads", "settling")
+        },
         "sweep": {"device": "cpu", "threads": 1},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
@@ -135,6 +138,33 @@ def test_the_example_interventions_are_right(work):
     dimmed = divergence(torch.where(torch.from_numpy(strongest), 0.5, 1.0))
     table = pd.read_csv(work / "results/tables/dimmed_heads/smollm2-135m/divergences.csv")
     np.testing.assert_allclose(table["kl"], [silenced.max(), dimmed], rtol=1e-3)
+
+
+def test_the_example_lens_is_right(work):
+    """Beside the model's own final norm and head on the hidden states after each block."""
+    text = yaml.safe_load((ROOT / "stimuli" / "metamorphosis.yaml").read_text())["texts"][0]
+    tokenizer = AutoTokenizer.from_pretrained(work / "tiny")
+    model = AutoModelForCausalLM.from_pretrained(work / "tiny").eval()
+    with torch.no_grad():
+        ids = torch.tensor([tokenizer.encode(text)])
+        states = model(ids, output_hidden_states=True).hidden_states
+        # transformers' last hidden state is after the final norm.
+        normed = [*map(model.transformer.ln_f, states[1:-1]), states[-1]]
+        predicted = model.lm_head(torch.stack([state[0, -1] for state in normed])).log_softmax(-1)
+    [target] = tokenizer.encode(" insect")
+    table = pd.read_csv(work / "results/tables/settling/smollm2-135m/settling.csv")
+    entropy = -(predicted.exp() * predicted).sum(-1)
+    np.testing.assert_allclose(table["entropy"], entropy, rtol=1e-5)
+    above = (predicted > predicted[:, [target]]).sum(-1)
+    assert table["target_rank"].tolist() == (1 + above).tolist()
+    assert table["guess"].tolist() == [tokenizer.decode(i) for i in predicted.argmax(-1)]
+    path = work / "results/statistics/settling/smollm2-135m/predictions.h5"
+    with xr.open_dataset(path, engine="h5netcdf") as found:
+        assert found["log_probabilities"].shape == (N_LAYERS, ids.shape[1], 1)
+        np.testing.assert_allclose(
+            found["log_probabilities"][:, -1, 0], predicted[:, target], rtol=1e-5
+        )
+    assert not (work / "results/activations/smollm2-135m/metamorphosis").exists()
 
 
 def test_the_example_statistic_and_table_are_right(work):
