@@ -367,6 +367,7 @@ def test_what_has_no_meaning_is_refused(models):
     asked = {"site": "z", "change": "zero", "read": {"pattern": "last"}}
     for wrong, message in (
         ({"site": "scores"}, "site: scores cannot be changed, it is made inside"),
+        ({"site": "router"}, "site: router cannot be changed, only read; take ln2_out"),
         ({}, "read.pattern: an intervention cannot read it, it is made inside"),
     ):
         with pytest.raises(MicrotomeError, match=message):
