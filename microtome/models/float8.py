@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: The dtype's name in safetensors.
 FLOAT8 = "F8_E4M3"
-#: The numbers that its 256 bytes are: a sign, four bits of exponent, three of mantissa. To look them
-#: up takes a tenth of the time of torch's conversion.
+#: The numbers that its 256 bytes are: a sign, four bits of exponent, three of mantissa. Looking
+#: them up takes a tenth of the time of torch's conversion.
 _CODES = np.arange(256)
 _VALUES = np.where(
     _CODES >> 3 & 15,
