@@ -260,6 +260,15 @@ CASES |= {
             "mine/model.safetensors": b"",
         },
     ),
+    "a_lens_on_a_model_without_head": Case(
+        "models: {mine: {source: mine, n_layers: 2}}\n"
+        "studies: {corpus: {models: [mine], stimuli: penguins, statistics: {predictions: {}}}}",
+        ("mine.yaml: studies.corpus.models: mine has no head, and so no logits or predictions",),
+        {
+            "mine/config.json": b'{"architectures": ["BertModel"], "num_hidden_layers": 2}',
+            "mine/model.safetensors": b"",
+        },
+    ),
     "a_twin_without_head": Case(
         "models: {mine: {source: mine, n_layers: 5},\n"
         "  twin: {source: 'untrained://mine?seed=0', n_layers: 5}}\n"
