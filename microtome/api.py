@@ -386,7 +386,7 @@ def intervene(
             "change": change,
             "read": read,
         }
-    )
+    ).at_depth(model.sizes["n_layers"])
     for named in intervention.references.values():
         file = f"results/statistics/…/{named.statistic.rpartition('.')[2]}.h5"
         raise MicrotomeError(

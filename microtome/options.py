@@ -55,6 +55,9 @@ _LARGEST = 1e30
 #: As many things as a statistic counts, draws or distinguishes, at most.
 _MANY = 1_000_000
 
+#: A share of a model's depth, as a regular expression.
+SHARE = "^(100|[1-9]?[0-9])%$"
+
 #: Most functions know no absent keys: they would count NaN in.
 _SITE = {"enum": [site for site in SITES if site not in KEYED_SITES]}
 _POSITION = {"type": "integer", "minimum": -_MANY, "maximum": _MANY}
@@ -105,8 +108,15 @@ Limits = Annotated[
         "two numbers between -1e30 and 1e30, the smaller first, as in [0.0, 1.0]",
     ),
 ]
-#: The index of a block. A statistic of one `section` with such an option reads that layer.
-Layer = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a layer number")]
+#: The index of a block, or a share of the model's depth, of which the function is given the index
+#: (`layer_number`). A statistic of one `section` with such an option reads that layer.
+Layer = Annotated[
+    int,
+    Wanted(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SHARE}]},
+        "a layer, as in 6 or 20%",
+    ),
+]
 #: The index of an attention head.
 Head = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a head number")]
 #: A token's position in its text, negative from the end.
@@ -185,3 +195,16 @@ SitePair = Annotated[
         "two sites, as in [ln2_out, mlp_out]",
     ),
 ]
+
+
+def layer_number(layer: int | str, n_layers: int) -> int:
+    """The number of the layer that an option names.
+
+    Args:
+        layer: its number, or a share of the depth: 0% is the first layer, 100% the last one.
+            Between two layers, it is the nearer one, or the deeper one of two equally near.
+        n_layers: how many layers the model has.
+    """
+    if isinstance(layer, int):
+        return layer
+    return (2 * int(layer.removesuffix("%")) * (n_layers - 1) + 100) // 200

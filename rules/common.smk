@@ -96,6 +96,16 @@ def function_name(product):
     return f"studies/{file.parent.name}/{file.name}:{name}"
 
 
+def made(product, wildcards):
+    """A product as a job makes it: with the layers of the job's model, if it is of one."""
+    return studies.of_model(product, wildcards.model) if product.of_model else product
+
+
+def options(product):
+    """A param: the options that a product's function is given."""
+    return lambda wildcards: made(product, wildcards).options
+
+
 def activation_files(model, stimuli, layers, final):
     """The activation files of some layers, and that of the final sites."""
     folder = f"results/activations/{model}/{stimuli}"

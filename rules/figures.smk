@@ -22,7 +22,7 @@ for product in studies.products("figures"):
         params:
             function=function_name(product),
             code=product_code(product),
-            options=product.options,
+            options=options(product),
             style=dict(sorted(config["style"].items())),
             caption=f"{product.study}.{product.name}",
         script:

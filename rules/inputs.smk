@@ -63,6 +63,11 @@ def dataset_inputs(product):
     return inputs
 
 
+def declaration(product):
+    """A param: what an intervention declares."""
+    return lambda wildcards: vars(made(product, wildcards).intervention)
+
+
 def model_params(product):
     """Of a product made from a model: where its sites lie, and how it is run."""
     if product.intervention:

@@ -20,7 +20,7 @@ for product in studies.datasets("interventions"):
         params:
             **model_params(product),
             # All that it declares, in one order, with what is left out.
-            declared=vars(product.intervention),
+            declared=declaration(product),
             key=".".join(product.path),
             function=function_name(product),
             code=code("intervention.py"),

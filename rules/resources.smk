@@ -48,7 +48,7 @@ def intervention_needs(product, resource):
 
     def needed(wildcards, input):
         model, lengths = read_model(input.manifest), cost.lengths(input.tokens)
-        found = extent(product.intervention, model.sizes, lengths)
+        found = extent(made(product, wildcards).intervention, model.sizes, lengths)
         return cost.intervention(model, lengths, **found, **run_settings())
 
     return asked(resource, needed)

@@ -25,6 +25,6 @@ for product in studies.datasets("statistics"):
             code=product_code(product),
             sites=product.chosen_sites,
             reads=list(product.reads),
-            options=product.options,
+            options=options(product),
         script:
             "../scripts/statistic.py"

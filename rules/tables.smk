@@ -16,6 +16,6 @@ for product in studies.products("tables"):
         params:
             function=function_name(product),
             code=product_code(product),
-            options=product.options,
+            options=options(product),
         script:
             "../scripts/table.py"

@@ -43,5 +43,5 @@ def site_definition(statistic: xr.Dataset) -> str:
         "pre_linear": f"which {function}(gate) is multiplied with",
         "post": f"{function}(gate) × up" if facts["gated"] else f"after {function}",
     }
-    module = facts["module"].rpartition(".")[2]
+    module = facts["module"].removeprefix("mlp.")
     return f"{site} = {facts['side']} of {module}, {meaning[site]}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from microtome.errors import MicrotomeError
+from microtome.options import layer_number
 
 #: What cases may differ in.
 VARYING = ("layer", "head", "position", "neurons", "amount", "seed", "pair")
@@ -59,6 +60,8 @@ class Reference:
     variable: str
 
 
+#: Numbers of layers, or shares of the depth, as in `20%`; None for all.
+Layers = tuple[int | str, ...] | None
 #: Numbers, a statistic's variable (also an xarray.DataArray itself), or None for all.
 Chosen = tuple[int, ...] | Reference | Any | None
 
@@ -130,12 +133,12 @@ class SiteRead:
 
     Attributes:
         tokens: at which tokens.
-        layers: of which layers; None for all.
+        layers: of which layers.
         kept: names of `KEPT`.
     """
 
     tokens: Tokens
-    layers: tuple[int, ...] | None
+    layers: Layers
     kept: tuple[str, ...]
 
 
@@ -168,7 +171,7 @@ class Intervention:
     Attributes:
         site: where values are changed.
         each: names of `VARYING`; the cases are all combinations.
-        layers: the layers that are changed; None for all.
+        layers: the layers that are changed.
         heads: the heads.
         neurons: places along the site's last dimension, or groups of them by name.
         tokens: the tokens.
@@ -178,7 +181,7 @@ class Intervention:
 
     site: str
     each: tuple[str, ...]
-    layers: tuple[int, ...] | None
+    layers: Layers
     heads: Chosen
     neurons: Chosen | dict[str, Chosen]
     tokens: Tokens
@@ -194,6 +197,20 @@ class Intervention:
         else:
             taken["neurons",] = self.neurons
         return {keys: value for keys, value in taken.items() if isinstance(value, Reference)}
+
+    def at_depth(self, n_layers: int) -> "Intervention":
+        """The same in a model of so many layers: numbers in the places of shares of the depth."""
+
+        def numbers(layers: Layers) -> Layers:
+            if layers is None:
+                return None
+            return tuple(sorted({layer_number(layer, n_layers) for layer in layers}))
+
+        sites = {
+            site: replace(of, layers=numbers(of.layers)) for site, of in self.read.sites.items()
+        }
+        read = replace(self.read, sites=sites)
+        return replace(self, layers=numbers(self.layers), read=read)
 
     def resolved(self, find: Callable[[Reference], Any]) -> "Intervention":
         """The same with the statistics' variables themselves in the places of references.

@@ -7,6 +7,7 @@ Whatever is wrong with a declaration in itself is told here, before a model or a
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from numbers import Integral, Real
+from re import fullmatch
 from typing import Any
 
 from microtome.errors import in_short, nearest
@@ -20,12 +21,14 @@ from microtome.interventions.declaration import (
     Chosen,
     DeclarationError,
     Intervention,
+    Layers,
     Read,
     Reference,
     SiteRead,
     Tokens,
     Vector,
 )
+from microtome.options import SHARE
 from microtome.sites import ATTENTION_SITES, SITES
 
 _LARGEST_SEED = 2**32 - 1
@@ -55,6 +58,8 @@ def declared(entry: Mapping[str, Any]) -> Intervention:
     site = _site(("site",), entry["site"])
     if site in ATTENTION_SITES:
         raise DeclarationError(("site",), f"{site} cannot be changed, {_INSIDE}")
+    if site == "router":  # experts are chosen before the router returns
+        raise DeclarationError(("site",), "router cannot be changed, only read; take ln2_out")
     each = _each(entry.get("each", []))
     heads = _chosen(("heads",), entry.get("heads", "all"))
     neurons = _neurons(entry.get("neurons", "all"))
@@ -196,10 +201,19 @@ def _numbers(keys: tuple[str, ...], value: Any, least: int, wanted: str) -> tupl
     raise DeclarationError(keys, f"wants {wanted}; has {_shown(value)}")
 
 
-def _layers(keys: tuple[str, ...], value: Any) -> tuple[int, ...] | None:
-    if value == "all":
+def _layers(keys: tuple[str, ...], value: Any) -> Layers:
+    if isinstance(value, str) and value == "all":
         return None
-    return tuple(sorted(_numbers(keys, value, 0, "`all` or a list of layer numbers")))
+    listed = isinstance(value, list | tuple | range) and value
+    if not listed or not all(_whole(layer, 0) or _is_share(layer) for layer in value):
+        wanted = "`all` or a list of layers, as in [4, 20%]"
+        raise DeclarationError(keys, f"wants {wanted}; has {_shown(value)}")
+    found = _once(keys, (layer if _is_share(layer) else int(layer) for layer in value))
+    return tuple(sorted(found, key=lambda layer: (_is_share(layer), layer)))
+
+
+def _is_share(layer: Any) -> bool:
+    return isinstance(layer, str) and fullmatch(SHARE, layer) is not None
 
 
 def _chosen(keys: tuple[str, ...], value: Any) -> Chosen:

@@ -196,7 +196,9 @@ class _Block:
         """
         self._sizes, self._config = model.sizes, model.config.get_text_config()
         self._passed = sorted(noted.passed, key=lambda call: call.start)
-        self._called = noted.called
+        # Softmaxes of another kind, over streams say, are not called by the interface.
+        by_interface = [called for called in noted.called if not called.attended.own_code]
+        self._called = by_interface or noted.called
         self._before, self._after = before, after
         self._mlp: Passed | None = None
         self._mlp_from = 0  # the MLP's modules are called later than this

@@ -194,11 +194,11 @@ class _Observer(TorchFunctionMode):
     def _tell(
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, *, own_code: bool
     ) -> None:
-        softmax = self._softmax
+        softmax, batch = self._softmax, self._batch if own_code else len(query)
         self._forget()
         try:
             query, key, value, output = (
-                tensor.reshape(self._batch, -1, *tensor.shape[-2:])
+                tensor.reshape(batch, -1, *tensor.shape[-2:])
                 for tensor in (query, key, value, output)
             )
         except RuntimeError:

@@ -7,13 +7,14 @@ tables.py (`use:` names another one). An intervention is declared (docs/interven
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from microtome.interventions.declaration import Intervention
 from microtome.interventions.declared import declared
+from microtome.options import layer_number
 from microtome.sites import FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
 from microtome.workflow.functions import REQUIRED, Function, read_function
@@ -51,10 +52,13 @@ class Product:
         name: its own name.
         function: the function that makes it.
         stimuli: the stimulus set it is about; None if it reads no texts.
-        layers: the layers it reads; None is every layer of the model.
+        layers: the layers it reads, by number or by a share of the depth; None is every layer of
+            the model.
         options: the options that it is given; the declaration of an intervention.
         reads: the products it reads, by the parameter that each is given to. An intervention calls
             them as its declaration does.
+        n_layers: how many layers the model has that it is made of; None where it stands for that
+            product of any model.
     """
 
     kind: str
@@ -62,9 +66,10 @@ class Product:
     name: str
     function: Function
     stimuli: str | None
-    layers: tuple[int, ...] | None
+    layers: tuple[int | str, ...] | None
     options: dict[str, Any]
     reads: "dict[str, Product]"
+    n_layers: int | None = None
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -81,7 +86,10 @@ class Product:
     @cached_property
     def intervention(self) -> Intervention | None:
         """What it declares; None if it is no intervention."""
-        return declared(self.options) if self.kind == "interventions" else None
+        if self.kind != "interventions":
+            return None
+        found = declared(self.options)
+        return found if self.n_layers is None else found.at_depth(self.n_layers)
 
     @property
     def code(self) -> tuple[Path, str] | None:
@@ -159,6 +167,20 @@ class Product:
     def of_model(self) -> bool:
         """Whether it depends on a model at all."""
         return bool(self.inputs) or any(read.of_model for read in self.reads.values())
+
+    def at_depth(self, n_layers: int) -> "Product":
+        """The same of a model of so many layers: numbers in the places of shares of the depth."""
+        layers = self.layers
+        if layers is not None:
+            layers = tuple(sorted({layer_number(layer, n_layers) for layer in layers}))
+        shares = {
+            name: layer_number(self.option(name), n_layers)
+            for name, option in self.function.options.items()
+            if option.type == "Layer" and isinstance(self.option(name), str)
+        }
+        reads = {name: read.at_depth(n_layers) for name, read in self.reads.items()}
+        options = self.options | shares
+        return replace(self, layers=layers, options=options, reads=reads, n_layers=n_layers)
 
     def family(self) -> "Iterator[Product]":
         """Itself and all that it is made from."""
@@ -260,7 +282,7 @@ class Studies:
         return Product(
             *(kind, study, name, function),
             entry.get("stimuli", home.stimuli) if product.reads_texts else None,
-            None if layers == "all" else tuple(sorted(set(layers))),
+            None if layers == "all" else tuple(layers),
             options,
             reads,
         )
@@ -325,13 +347,17 @@ class Studies:
                         if member.kind in DATASETS:
                             own.setdefault(member.path, member)
             found = {
-                (model, *path): (model, member)
+                (model, *path): (model, self.of_model(member, model))
                 for study, members in needed.items()
                 for model in self.config["studies"][study]["models"]
                 for path, member in members.items()
             }
             self._asked = list(found.values())
         return self._asked
+
+    def of_model(self, product: Product, model: str) -> Product:
+        """A product as it is made of a model: layers by their numbers."""
+        return product.at_depth(self.config["models"][model]["n_layers"])
 
     def reading_head(self, model: str) -> str | None:
         """The first of a model's studies that reads what its head predicts, or None."""
@@ -390,9 +416,8 @@ class Studies:
 
     def layers(self, product: Product, model: str) -> list[int]:
         """The layers of a model that a product reads, ascending."""
-        if product.layers is None:
-            return list(range(self.config["models"][model]["n_layers"]))
-        return list(product.layers)
+        layers = self.of_model(product, model).layers
+        return list(range(self.config["models"][model]["n_layers"]) if layers is None else layers)
 
     def parts(self, model: str, wanted: "Sweep") -> "list[Sweep]":
         """A sweep as the jobs that make it, each of as many blocks as the config gives a job."""

@@ -108,11 +108,8 @@ def _model_faults(models: Config) -> Iterator[Fault]:
                 yield path, f"no model {source.model!r}; {nearest(source.model, list(models))}"
             elif source.model == name or copied["source"].startswith("untrained:"):
                 yield path, f"{source.model!r} is untrained itself; name the model it copies"
-        elif isinstance(source, Folder):
-            if not os.path.isdir(source.path):
-                yield path, f"{source.path}: no such folder; name one that holds a checkpoint"
-            elif not (source.path / "config.json").is_file():
-                yield path, f"{source.path}: no config.json; name a folder that holds a checkpoint"
+        elif isinstance(source, Folder) and not os.path.isdir(source.path):
+            yield path, f"{source.path}: no such folder; name one that holds a checkpoint"
 
 
 def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
@@ -179,7 +176,9 @@ def _checkpoint(models: Config, name: str) -> tuple[Config, int | None]:
         source_files(folder)
         found = config_json(folder)
         weight_files(folder)
-        sizes = (found.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers"))
+        nested = found.get("text_config")  # of a model that sees or hears
+        text = nested if isinstance(nested, dict) else found
+        sizes = (text.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers"))
         return found, next((n for n in sizes if isinstance(n, int)), None)
     with suppress(OSError, MicrotomeError):
         folder = RESULTS / "models" / name

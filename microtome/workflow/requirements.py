@@ -128,9 +128,10 @@ def _judge_intervention(
     checkpoint: Path,
     found: Sites,
 ) -> None:
-    intervention = declared(declaration)
     config = read_config(checkpoint)
-    fit_model(intervention, sizes(config), found.taps, config.model_type, head_of(config))
+    dimensions = sizes(config)
+    intervention = declared(declaration).at_depth(dimensions["n_layers"])
+    fit_model(intervention, dimensions, found.taps, config.model_type, head_of(config))
     fit_texts(intervention, columns)
     fit_targets(intervention, load_tokenizer(checkpoint))
 

@@ -291,25 +291,31 @@ def _circles(studies: Studies, names: list[str]) -> Iterator[Fault]:
 
 def _layer_faults(studies: Studies, product: Product, models: list[str]) -> Iterator[Fault]:
     """Layers that a model lacks, or a statistic that is read."""
-    for model in models if product.intervention else ():
-        try:
-            fit_layers(product.intervention, studies.config["models"][model]["n_layers"])
-        except DeclarationError as error:
-            yield (*product.path, *error.keys), f"{model}: {error.fault}"
-    layer = product.option("layer")
-    key = "layers" if layer is None else "layer"
-    for number in product.layers or () if layer is None else (layer,):
-        for model in models:
-            n_layers = studies.config["models"][model]["n_layers"]
+    said = product.option("layer")
+    key = "layers" if said is None else "layer"
+    if isinstance(said, str) and not product.of_model:
+        fault = f"{product.name} is of no model, and {said} of no depth; give a number"
+        yield (*product.path, key), fault
+    for model in models:
+        n_layers = studies.config["models"][model]["n_layers"]
+        made = studies.of_model(product, model)
+        layer = made.option("layer")
+        for number in made.layers or () if layer is None else (layer,):
             if not 0 <= number < n_layers:
                 yield (
                     (*product.path, key),
                     f"no layer {number} in {model}, it has 0 to {n_layers - 1}",
                 )
-    for member in () if layer is None else _read_by(product):
-        if member.layers is not None and layer not in member.layers:
-            known = ", ".join(map(str, member.layers))
-            yield (*product.path, "layer"), f"{member.name!r} has no layer {layer}; it has {known}"
+        if made.intervention:
+            try:
+                fit_layers(made.intervention, n_layers)
+            except DeclarationError as error:
+                yield (*product.path, *error.keys), f"{model}: {error.fault}"
+        for member in () if layer is None else _read_by(made):
+            if member.layers is not None and layer not in member.layers:
+                known = ", ".join(map(str, member.layers))
+                fault = f"{member.name!r} has no layer {layer} of {model}; it has {known}"
+                yield (*product.path, "layer"), fault
 
 
 def _read_by(product: Product) -> Iterator[Product]:

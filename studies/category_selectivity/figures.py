@@ -211,6 +211,8 @@ def selectivity_scatter(selectivity: xr.Dataset, *, scale: Literal["cosine", "fi
         )
     differences, averages = LABELS[scale]
     left.set(xlabel=differences, ylabel=averages, title="A) Differences vs. averages")
+    # Labels as long as −0.0025 would overlap.
+    left.ticklabel_format(axis="x", scilimits=(-2, 4))
     right.set(xlabel="T-values", ylabel=averages, title="B) T-values vs. averages")
     figure.colorbar(depth, ax=right, label="Transformer layer", pad=0.01)
     return figure

@@ -219,8 +219,8 @@ CASES |= {
     ),
     "folder_with_quantised_weights": Case(
         model("mine"),
-        ("models.mine.source: mine/config.json: the weights are quantised (fp8), which Microtome",),
-        {"mine/config.json": b'{"quantization_config": {"quant_method": "fp8"}}'},
+        ("models.mine.source: mine/config.json: the weights are quantised (gptq), which",),
+        {"mine/config.json": b'{"quantization_config": {"quant_method": "gptq"}}'},
     ),
     "folder_with_a_link_that_leads_nowhere": Case(
         model("mine"),
@@ -255,6 +255,15 @@ CASES |= {
         "models: {mine: {source: mine, n_layers: 2}}\n"
         "studies: {attention_norms: {models: [mine]}, hidden_states: {models: [mine]}}",
         ("mine.yaml: studies.hidden_states.models: mine has no head, and so no logits or pred",),
+        {
+            "mine/config.json": b'{"architectures": ["BertModel"], "num_hidden_layers": 2}',
+            "mine/model.safetensors": b"",
+        },
+    ),
+    "a_lens_on_a_model_without_head": Case(
+        "models: {mine: {source: mine, n_layers: 2}}\n"
+        "studies: {corpus: {models: [mine], stimuli: penguins, statistics: {predictions: {}}}}",
+        ("mine.yaml: studies.corpus.models: mine has no head, and so no logits or predictions",),
         {
             "mine/config.json": b'{"architectures": ["BertModel"], "num_hidden_layers": 2}',
             "mine/model.safetensors": b"",

@@ -102,7 +102,11 @@ FOLDERS = {
     ),
     "a_default_that_does_not_fit": (
         statistics(f"{OPTIONS}def a(*, n: Layer = -1):\n    pass\n"),
-        f"{CODE}, line 3: the option 'n' of a has the default -1; it wants a layer number",
+        f"{CODE}, line 3: the option 'n' of a has the default -1; it wants a layer, as in 6 or 20%",
+    ),
+    "a_share_of_no_depth": (
+        statistics(f"{OPTIONS}def a(*, layer: Layer):\n    pass\n", "layer: 20%"),
+        f"{FILE}: statistics.a.layer: a is of no model, and 20% of no depth; give a number",
     ),
     "an_option_that_a_config_has_another_word_for": (
         statistics("def a(*, reads: int = 1):\n    pass\n"),

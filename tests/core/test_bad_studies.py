@@ -271,31 +271,44 @@ CONFIGS = {
     ),
     "negative_layer": (
         study("{figures: {rsa_scatter: {layer: -1}}}"),
-        "rsa_scatter.layer: wants a layer number; has -1",
+        "rsa_scatter.layer: wants a layer, as in 6 or 20%; has -1",
     ),
     "layer_that_is_true": (
         study("{figures: {rsa_scatter: {layer: true}}}"),
-        "wants a layer number; has true",
+        "wants a layer, as in 6 or 20%; has true",
+    ),
+    "layer_deeper_than_the_last": (
+        study("{figures: {rsa_scatter: {layer: 101%}}}"),
+        'rsa_scatter.layer: wants a layer, as in 6 or 20%; has "101%"',
     ),
     "no_layers": (
         study("{statistics: {cosine_similarities: {layers: []}}}"),
-        "wants `all` or a list of layer numbers; has []",
+        "wants `all` or a list of layers, as in [4, 20%]; has []",
     ),
     "layers_of_another_kind": (
         study("{statistics: {cosine_similarities: {layers: [6.0]}}}"),
-        "wants `all` or a list of layer numbers; has [6.0]",
+        "wants `all` or a list of layers, as in [4, 20%]; has [6.0]",
     ),
     "layers_that_are_one_number": (
         study("{statistics: {cosine_similarities: {layers: 6}}}"),
-        "wants `all` or a list of layer numbers; has 6",
+        "wants `all` or a list of layers, as in [4, 20%]; has 6",
     ),
     "layer_that_was_not_computed": (
         study("{statistics: {cosine_similarities: {layers: [5, 7]}}}"),
-        "similarity_distributions.layer: 'cosine_similarities' has no layer 6; it has 5, 7",
+        "similarity_distributions.layer: 'cosine_similarities' has no layer 6 of smollm2-135m; "
+        "it has 5, 7",
     ),
     "another_layer_than_that_of_the_tests": (
         study("{statistics: {text_tuning: {layer: 7}}}", "grammar_tuning"),
-        "text_tuning.layer: 'word_activations' has no layer 7; it has 8",
+        "text_tuning.layer: 'word_activations' has no layer 7 of smollm2-135m; it has 8",
+    ),
+    "predictions_of_a_model_without_head": (
+        study("{models: [smollm2-135m, minilm]}", STATES),
+        "mine.yaml: studies.hidden_states.models: minilm has no head, and so no logits",
+    ),
+    "silencing_heads_of_its_untrained_twin": (
+        study("{models: [minilm-untrained]}", "head_silencing"),
+        "mine.yaml: studies.head_silencing.models: minilm-untrained has no head, and so no logits ",
     ),
     # Interventions
     "interventions_are_a_list": (

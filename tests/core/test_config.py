@@ -12,6 +12,7 @@ from snakemake.profiles import ProfileConfigFileParser
 from snakemake.utils import update_config
 
 from microtome.errors import MicrotomeError
+from microtome.options import layer_number
 from microtome.workflow.config import Studies, Sweep
 from microtome.workflow.config_files import origin, read_config
 from microtome.workflow.faults import check
@@ -206,7 +207,7 @@ def test_what_a_product_reads_follows_from_its_parameters(tmp_path):
         for name, p in statistics.items()
     }
     assert found == {
-        "of_all": (["q", "resid_post"], [], (0, 2), "words", True, False),
+        "of_all": (["q", "resid_post"], [], (2, 0), "words", True, False),
         "of_one": (["pre"], [], (3,), "words", True, False),
         "stacked": (["resid_post"], ["logits"], None, "more", True, False),
         "streamed": (["v"], [], (1,), "words", True, True),
@@ -223,6 +224,46 @@ def test_what_a_product_reads_follows_from_its_parameters(tmp_path):
         *("drawn", "of_all", "further", "of_all", "of_weights")
     ]
     assert (drawn.of_model, plain.of_model) == (True, False)
+
+
+def test_a_share_of_the_depth_is_a_layer_of_each_model(tmp_path):
+    own = {
+        "models": ["small", "deep"],
+        "statistics": {
+            "of_all": {"layers": ["20%", 0, "21%"]},
+            "of_one": {"layer": "50%"},
+            "further": {"layer": "100%"},
+        },
+    }
+    models = {"small": {"source": "/", "n_layers": 4}, "deep": {"source": "/", "n_layers": 30}}
+    studies = mine(tmp_path, config={"studies": {"mine": own}, "models": models})
+    made = {(model, product.name): product for model, product in studies.asked()}
+    assert made["small", "of_all"].layers == (0, 1)  # both shares are layer 1
+    assert made["deep", "of_all"].layers == (0, 6)
+    assert (made["small", "of_one"].layers, made["deep", "of_one"].layers) == ((2,), (15,))
+    assert made["deep", "of_one"].options == {"site": "pre", "layer": 15}
+    assert made["deep", "further"].options == {"layer": 29}
+    assert made["deep", "further"].reads["of_all"].layers == (0, 6)
+    assert studies.sweeps()["small", "words"].layers == [0, 1, 2]
+    assert studies.sweeps()["deep", "words"].layers == [0, 6, 15]
+    assert studies.stream(made["deep", "streamed"], "deep").layers == [1]
+
+
+@pytest.mark.parametrize(
+    ("share", "n_layers", "number"),
+    [
+        ("0%", 30, 0),
+        ("100%", 30, 29),
+        ("20%", 30, 6),  # 5.8
+        ("20%", 6, 1),
+        ("50%", 6, 3),  # 2.5: the deeper one
+        ("49%", 6, 2),
+        ("70%", 1, 0),
+        (5, 6, 5),
+    ],
+)
+def test_a_share_of_the_depth_is_the_nearest_layer(share, n_layers, number):
+    assert layer_number(share, n_layers) == number
 
 
 def test_statistics_of_other_studies_are_read_and_functions_used(tmp_path):

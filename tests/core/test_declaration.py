@@ -45,15 +45,25 @@ FAULTS = {
     "no_such_site": (with_(site="mlp_outt"), "site", "no site 'mlp_outt' of a block; did you mean"),
     "final_site": (with_(site="logits"), "site", "no site 'logits' of a block"),
     "several_sites": (with_(site=["z"]), "site", "no site ['z'] of a block"),
-    "layers_is_a_number": (with_(layers=3), "layers", "wants `all` or a list of layer numbers; h"),
-    "no_layers": (with_(layers=[]), "layers", "wants `all` or a list of layer numbers; has []"),
-    "negative_layer": (with_(layers=[-1]), "layers", "a list of layer numbers; has [-1]"),
-    "layer_is_true": (with_(layers=[True]), "layers", "a list of layer numbers; has [True]"),
+    "layers_is_a_number": (with_(layers=3), "layers", "wants `all` or a list of layers, as in"),
+    "no_layers": (
+        with_(layers=[]),
+        "layers",
+        "wants `all` or a list of layers, as in [4, 20%]; has []",
+    ),
+    "negative_layer": (with_(layers=[-1]), "layers", "a list of layers, as in [4, 20%]; has [-1]"),
+    "layer_is_true": (
+        with_(layers=[True]),
+        "layers",
+        "a list of layers, as in [4, 20%]; has [True]",
+    ),
+    "share_twice": (with_(layers=["20%", 3, "20%"]), "layers", "has '20%' twice; take one out"),
+    "no_such_share": (with_(layers=["120%"]), "layers", "a list of layers, as in [4, 20%]; has"),
     "layer_twice": (with_(layers=[3, 1, 3]), "layers", "has 3 twice; take one out"),
     "last_layer": (
         with_(layers="last"),
         "layers",
-        "wants `all` or a list of layer numbers; has 'l",
+        "wants `all` or a list of layers, as in [4, 20%]; has 'l",
     ),
     "heads_is_a_number": (
         with_(heads=2),
@@ -504,6 +514,16 @@ def test_the_least_that_can_be_declared():
         change=Change("zero"),
         read=Read(predictions=("logits",), tokens=Tokens("last")),
     )
+
+
+def test_a_share_of_the_depth_is_a_layer_of_each_model():
+    shares = reading(z={"tokens": "last", "layers": ["100%"]})
+    found = declared(shares | {"layers": ["20%", 4, "21%"]})
+    assert (found.layers, found.read.sites["z"].layers) == ((4, "20%", "21%"), ("100%",))
+    of_six, of_thirty = found.at_depth(6), found.at_depth(30)
+    assert (of_six.layers, of_six.read.sites["z"].layers) == ((1, 4), (5,))
+    assert (of_thirty.layers, of_thirty.read.sites["z"].layers) == ((4, 6), (29,))
+    assert declared(BASE).at_depth(6) == declared(BASE)
 
 
 def test_where():

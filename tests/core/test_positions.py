@@ -152,9 +152,24 @@ def test_cosines_are_those_of_the_words_own_tokens():
 def test_contexts_that_end_alike_are_distinct():
     data = section()
     assert distinct(data, -1)["word"].values.tolist() == ["sun", "moon", "pear"]
-    assert distinct(data, 1).sizes["sequence"] == 1
     with pytest.raises(MicrotomeError, match="distinct contexts: needs every token"):
         distinct(kept(data, -1), -1)
+
+
+@pytest.mark.parametrize(
+    ("noise", "words"),
+    [
+        (0.0, ["sun"]),
+        (1e-3, ["sun"]),  # texts in different batches
+        (0.1, ["sun", "moon", "pear"]),  # in an encoder, a token has read all that follows
+    ],
+)
+def test_contexts_that_begin_alike_are_one_unless_the_model_looks_ahead(noise, words):
+    data = section()
+    data["k"][:] = np.linspace(0.5, 1, data.sizes["d"])
+    data["k"] += noise * data["sequence"]
+    assert distinct(data, 1)["word"].values.tolist() == words
+    assert distinct(data, -1)["word"].values.tolist() == ["sun", "moon", "pear"]
 
 
 def states():
