@@ -52,6 +52,7 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
     from transformers import AutoConfig
 
     from microtome.models.checkpoint import read_config, sizes
+    from microtome.models.float8 import FLOAT8, is_float8
     from microtome.models.packages import shipped
     from microtome.models.skeleton import head_of, skeleton
 
@@ -72,9 +73,14 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
         raise MicrotomeError(f"unknown until it is fetched ({in_short(error)})") from error
     # A GGUF is unpacked into float32; other checkpoints are kept in their own dtype.
     unpacked = isinstance(source, Package) and source.is_gguf
-    dtype = "float32" if unpacked else str(config.dtype).removeprefix("torch.")
+    own = None if unpacked else config.dtype or config.get_text_config().dtype
+    dtype = str(own or "float32").removeprefix("torch.")
+    matrix = FLOAT8 if is_float8(config.to_dict()) else dtype  # of blocks; the head is not float8
     tensors = {
-        name: {"dtype": dtype, "shape": list(tensor.shape)}
+        name: {
+            "dtype": matrix if tensor.ndim > 1 and re.search(r"\.\d+\.", name) else dtype,
+            "shape": list(tensor.shape),
+        }
         for name, tensor in skeleton(config).named_parameters()
     }
     about = {"architecture": config.model_type, "head": head_of(config), **sizes(config)}

@@ -210,3 +210,36 @@ def hooked(model, name, ids, dtype=torch.float32):
 
 def load(checkpoint):
     return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+
+
+def assert_swept_as_loaded(checkpoint, model):
+    """Hidden states and logits of a sweep are those of a model that transformers has loaded."""
+    random = np.random.default_rng(0)
+    d_vocab = model.get_input_embeddings().num_embeddings
+    texts = [random.integers(0, d_vocab, length) for length in (7, 7, 4)]
+    n_layers = model.config.get_text_config().num_hidden_layers
+    found, _ = swept(
+        checkpoint, texts, ["resid_post"], range(n_layers), final_sites=["ln_final", "logits"]
+    )
+    text = list(model.get_decoder().modules())
+    blocks = next(module for module in text if isinstance(module, nn.ModuleList))
+    decoder = next(module for module in text if blocks in module.children())
+    assert len(blocks) == n_layers
+    seen = {}
+
+    def keep(key):
+        return lambda module, args, output: seen.update(
+            {key: output if isinstance(output, Tensor) else output[0]}
+        )
+
+    for layer, block in enumerate(blocks):
+        block.register_forward_hook(keep((layer, "resid_post")))
+    decoder.register_forward_hook(keep((None, "ln_final")))
+    for rows, members in ((slice(0, 14), texts[:2]), (slice(14, 18), texts[2:])):
+        with torch.no_grad():
+            ids = torch.tensor(np.stack(members))
+            seen[None, "logits"] = model.eval()(input_ids=ids, use_cache=False).logits
+        assert len(seen) == n_layers + 2
+        for key, values in seen.items():
+            assert values.std() > 0
+            np.testing.assert_array_equal(found[key][rows], values.flatten(0, 1), err_msg=str(key))

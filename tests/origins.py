@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from microtome.errors import MicrotomeError
 
-COMMIT = hashlib.sha1(b"a commit").hexdigest()
+COMMIT, LATER = (hashlib.sha1(name).hexdigest() for name in (b"a commit", b"a later commit"))
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6], [5, 3, 5, 8, 9, 7, 9, 3]])
 
 PLAIN = {
@@ -102,7 +102,7 @@ class StandInHub:
     """Enough of the hub's API for snapshot_download: a commit's file tree, and its files.
 
     Attributes:
-        repositories: the files of each repository, all at one commit, which `main` points at.
+        repositories: the files of each repository by commit; `main` points at the last.
         refusals: for a repository, status and error code of every answer about its files.
         trees_refused: the same, for its file tree.
         torn: names of files whose transfer breaks off half-way.
@@ -110,7 +110,7 @@ class StandInHub:
     """
 
     def __init__(self) -> None:
-        self.repositories: dict[str, dict[str, bytes]] = {}
+        self.repositories: dict[str, dict[str, dict[str, bytes]]] = {}
         self.refusals: dict[str, tuple[int, str]] = {}
         self.trees_refused: dict[str, tuple[int, str]] = {}
         self.torn: set[str] = set()
@@ -120,8 +120,14 @@ class StandInHub:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def add(self, repository: str, folder: Path) -> None:
-        self.repositories[repository] = contents(folder)
+    def add(self, repository: str, folder: Path, commit: str = COMMIT) -> None:
+        self.repositories.setdefault(repository, {})[commit] = contents(folder)
+
+    def files(self, repository: str, revision: str) -> dict[str, bytes]:
+        return self.repositories[repository][self.commit(repository, revision)]
+
+    def commit(self, repository: str, revision: str) -> str:
+        return [*self.repositories[repository]][-1] if revision == "main" else revision
 
     def fetched_files(self) -> set[str]:
         """The files whose content was asked for."""
@@ -161,7 +167,7 @@ class StandInHub:
                     self.answer(status, b"", **({"X-Error-Code": code} if code else {}))
                 elif repository not in hub.repositories:
                     self.answer(404, b"", **{"X-Error-Code": "RepoNotFound"})
-                elif revision not in (COMMIT, "main"):
+                elif revision not in (*hub.repositories[repository], "main"):
                     self.answer(404, b"", **{"X-Error-Code": "RevisionNotFound"})
                 else:
                     return True
@@ -176,19 +182,21 @@ class StandInHub:
                             "size": len(content),
                             "oid": hashlib.sha1(content).hexdigest(),
                         }
-                        for path, content in hub.repositories[repository].items()
+                        for path, content in hub.files(repository, revision).items()
                     ]
                     self.answer(200, json.dumps(entries).encode())
 
             def revision(self, repository: str, revision: str) -> None:
                 if self.found(repository, revision, hub.trees_refused):
-                    self.answer(200, json.dumps({"id": repository, "sha": COMMIT}).encode())
+                    found = {"id": repository, "sha": hub.commit(repository, revision)}
+                    self.answer(200, json.dumps(found).encode())
 
             def file(self, repository: str, revision: str, path: str) -> None:
                 if not self.found(repository, revision, hub.refusals):
                     return
-                content = hub.repositories[repository][path]
-                etag = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+                content = hub.files(repository, revision)[path]
+                commit = hub.commit(repository, revision)
+                etag = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": commit}
                 if path in hub.torn and self.command == "GET":
                     self.send_response(200)
                     self.send_header("Content-Length", str(len(content)))

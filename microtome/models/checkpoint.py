@@ -1,6 +1,6 @@
 """A checkpoint folder: its config, its sizes, and where its tensors lie.
 
-It holds config.json, the tokenizer and safetensors under the names of transformers' own modules.
+It holds config.json, the tokenizer and safetensors, under any names that transformers reads.
 Nothing of it is ever executed: no pickle is opened, no remote code is run.
 """
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from microtome.errors import MicrotomeError, in_short
+from microtome.models.float8 import is_float8
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -120,15 +121,20 @@ def config_json(folder: Path) -> dict[str, Any]:
     """The content of a checkpoint folder's config.json.
 
     Raises:
-        MicrotomeError: it is missing or damaged, or says that the weights are quantised or lie
-            under a name of their own.
+        MicrotomeError: it is missing or damaged, or says that the weights are quantised (but for
+            `microtome.models.float8`) or lie under a name of their own.
     """
     file = folder / "config.json"
+    if (folder / "adapter_config.json").is_file():
+        raise MicrotomeError(
+            f"{folder}: holds an adapter of PEFT; merge it into its model with merge_and_unload(), "
+            "save that in a folder of its own with save_pretrained(), and name this"
+        )
     if not file.is_file():
         raise MicrotomeError(f"{folder}: no config.json; name a folder that holds a checkpoint")
     config = read_json(file)
     method = _quantisation(config)
-    if method:
+    if method and not is_float8(config):
         raise MicrotomeError(
             f"{file}: the weights are quantised ({method}), which Microtome cannot read; use the "
             "model's release in bfloat16, float16 or float32"
@@ -167,6 +173,7 @@ def read_config(folder: Path) -> "PretrainedConfig":
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
         MODEL_MAPPING_NAMES,
     )
 
@@ -183,7 +190,11 @@ def read_config(folder: Path) -> "PretrainedConfig":
         raise MicrotomeError(
             f"{file}: transformers refuses it ({in_short(error)}); correct it"
         ) from error
-    predicts = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_MASKED_LM_MAPPING_NAMES}
+    predicts = {
+        *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        *MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        *MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    }
     encodes = (
         model_type in MODEL_MAPPING_NAMES
         and config.get_text_config() is config
@@ -194,6 +205,12 @@ def read_config(folder: Path) -> "PretrainedConfig":
         raise MicrotomeError(
             f"{file}: model_type {model_type!r} is neither a causal language model nor an encoder "
             "of text; use one that is"
+        )
+    sees_or_hears = model_type in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    if sees_or_hears and config.get_text_config(decoder=True).is_encoder_decoder:
+        raise MicrotomeError(
+            f"{file}: the text part of a {model_type!r} is an encoder and a decoder, which "
+            "Microtome cannot run; use a model with a decoder alone"
         )
     return config
 

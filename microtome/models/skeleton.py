@@ -1,4 +1,4 @@
-"""A checkpoint's model without its weights, and which tensor of the checkpoint each one is.
+"""A checkpoint's model without its weights.
 
 What a checkpoint is, a causal language model, a masked one, or one without head, is read off its
 config.json. Where that names a head that the weights lack, `microtome.models.fetch` corrects it.
@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from microtome.errors import MicrotomeError, in_short
-from microtome.models.checkpoint import TensorIndex
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
@@ -26,6 +26,13 @@ def names_no_head(architectures: Iterable[str] | None) -> bool:
     return name.endswith("Model") and "Head" not in name  # GPT2LMHeadModel has one
 
 
+def sees_or_hears(config: "PretrainedConfig") -> bool:
+    """Whether a config's model takes images, video or sound beside text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+
+
 def head_of(config: "PretrainedConfig") -> Head:
     """What the head of a config's model predicts.
 
@@ -34,9 +41,12 @@ def head_of(config: "PretrainedConfig") -> Head:
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
     )
 
-    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    causal = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.get(
+        config.model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    )
     masked = MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type)
     if names_no_head(config.architectures) or not (causal or masked):
         return "none"
@@ -66,14 +76,21 @@ def require_head(model: str, head: Head) -> None:
 
 def auto_class(config: "PretrainedConfig") -> "type[_BaseAutoModelClass]":
     """The class of transformers that makes a config's model."""
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        AutoModelForMultimodalLM,
+    )
 
-    classes = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "none": AutoModel}
-    return classes[head_of(config)]
+    causal = AutoModelForMultimodalLM if sees_or_hears(config) else AutoModelForCausalLM
+    return {"causal": causal, "masked": AutoModelForMaskedLM, "none": AutoModel}[head_of(config)]
 
 
 def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
     """The model of a config with every parameter on the meta device and every buffer real.
+
+    Of a model that sees or hears it is the part that reads text.
 
     Args:
         config: the config of a language model.
@@ -97,7 +114,24 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
             f"{config.name_or_path}/config.json: transformers can build no model of it "
             f"({in_short(error)}); correct it"
         ) from error
+    if sees_or_hears(config):
+        _keep_text_part(model)
     return without_pooler(model).eval()
+
+
+def _keep_text_part(model: "PreTrainedModel") -> None:
+    """Take out of a model what reads images, video or sound; text alone never runs it."""
+    text = {model.get_input_embeddings(), model.get_decoder(), model.get_output_embeddings()}
+
+    def keep(module: "nn.Module") -> None:
+        for name, child in module.named_children():
+            if child not in text:
+                if text.isdisjoint(child.modules()):
+                    setattr(module, name, None)
+                else:
+                    keep(child)
+
+    keep(model)
 
 
 def without_pooler(model: "PreTrainedModel") -> "PreTrainedModel":
@@ -125,26 +159,3 @@ def lacks_head(model: "PreTrainedModel", missing: Iterable[str]) -> bool:
     named = type(model).__name__ in (model.config.architectures or ())
     has_base = names_no_head([type(model.base_model).__name__])
     return has_base and bool(lacking) and (lacking == own if named else lacking <= own)
-
-
-def resolve(model: "PreTrainedModel", index: TensorIndex) -> dict[str, str]:
-    """Match a model's tensors with a checkpoint's, which may lack or add the base prefix.
-
-    Args:
-        model: a skeleton.
-        index: what `tensor_index` returned.
-
-    Returns:
-        Module name to checkpoint name; tied tensors share one. Names that the checkpoint
-        lacks, or has in another shape, are absent.
-    """
-    # A base model has no prefix, but a checkpoint may have that of its model with a head.
-    prefix = f"{model.base_model_prefix}."
-    tied = model.all_tied_weights_keys
-    found = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        for target in (name, tied.get(name, name)):
-            for key in (target, target.removeprefix(prefix), prefix + target):
-                if key in index and index[key][1]["shape"] == list(tensor.shape):
-                    found.setdefault(name, key)
-    return found

@@ -13,10 +13,12 @@ import numpy as np
 
 from microtome.errors import MicrotomeError
 from microtome.models.checkpoint import tensor_index
+from microtome.models.float8 import FLOAT8, block_of, scale_of, scaled
 from microtome.models.taps import Tap
 
-#: How safetensors' floats are mapped. numpy has no bfloat16, the upper half of a float32.
-_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+#: How safetensors' floats are mapped. numpy has no bfloat16, the upper half of a float32, and no
+#: float8.
+_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", FLOAT8: "u1"}
 #: Architectures whose projections are stored (in, out); all others store (out, in).
 _INPUT_FIRST = ("gpt2",)
 #: Activation functions by the names that configs give them. GELU's approximations by tanh differ
@@ -72,10 +74,17 @@ class StoredMLP:
         self._paths = {name: taps[site].path for name, site in self._sites.items()}
         self.projections = tuple(self._paths)
         config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-        keys = ("hidden_activation", "activation_function", "hidden_act")
+        config |= config.get("text_config") or {}
+        keys = ("hidden_activation", "activation_function", "hidden_act", "activation")
         given = next((config[key] for key in keys if config.get(key)), "Activation")
         self.activation = _ACTIVATIONS.get(given, given)
         self._index = tensor_index(checkpoint)
+        self._keys = {
+            tensor.get("name", key): key
+            for key, tensor in found["tensors"].items()
+            if key in self._index and "converted" not in tensor
+        }
+        self._scale_block = block_of(config)
 
     def weight(self, projection: str, layer: int) -> np.ndarray:
         """A projection's weights.
@@ -143,7 +152,7 @@ class StoredMLP:
     def _key(self, projection: str, kind: str, layer: int) -> str | None:
         """The checkpoint's name of a tensor, with or without the base model's prefix."""
         end = re.compile(rf"(?:^|\.){layer}\.{re.escape(self._paths[projection])}\.{kind}$")
-        return next((key for key in self._index if end.search(key)), None)
+        return next((key for name, key in self._keys.items() if end.search(name)), None)
 
     def _read(self, key: str) -> np.ndarray:
         file, entry = self._index[key]
@@ -159,6 +168,8 @@ class StoredMLP:
         mapped = np.memmap(
             file, _DTYPES[entry["dtype"]], "r", 8 + length + start, tuple(entry["shape"])
         )
+        if entry["dtype"] == FLOAT8:
+            return scaled(mapped, self._read(scale_of(key)), self._scale_block)
         if entry["dtype"] == "BF16":
             return (mapped.astype(np.uint32) << 16).view(np.float32)
         return mapped.astype(np.float32, copy=False)

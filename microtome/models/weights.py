@@ -2,11 +2,13 @@
 
 They are mapped from the checkpoint's safetensors, without a copy where they need no conversion.
 While a block runs, the system reads the next one's from disk. What is resident is one block and the
-rows of the embedding tables that were looked up.
+rows of the embedding tables that were looked up. Scales of block-wise float8 are applied, and
+experts that are stored one by one are joined, when the weights of their block are read.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,9 @@ from torch import Tensor
 
 from microtome.errors import MicrotomeError
 from microtome.models.checkpoint import tensor_index
+from microtome.models.float8 import FLOAT8, block_of, scale_of, scaled
 from microtome.models.memory import prefetch
-from microtome.models.skeleton import resolve
+from microtome.models.origins import missing, resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,13 +52,15 @@ class MappedWeights:
             MicrotomeError: weights that are missing, damaged, or do not fit the config.
         """
         self._files = tensor_index(checkpoint)
-        self._keys = resolve(model, self._files)
-        missing = set(model.state_dict()) - set(self._keys)
-        if missing:
+        self._model = model
+        self._origins = resolve(model, self._files)
+        lacking = missing(model, self._origins)
+        if lacking:
             raise MicrotomeError(
-                f"{checkpoint}: {min(missing)!r} is missing or has another shape than "
+                f"{checkpoint}: {lacking[0]!r} is missing or has another shape than "
                 "config.json says; fetch the model again"
             )
+        self._scale_block = block_of(model.config.to_dict())
         self._path, self._order, self._dtype, self._device = blocks, order, dtype, device
         self._on_gpu = device.type == "cuda"
         self._transfers = torch.cuda.Stream(device) if self._on_gpu else None
@@ -72,13 +77,13 @@ class MappedWeights:
             block; they are valid until the next ones are asked for.
         """
         if not self._on_gpu:
-            coming = self._stored(blocks.start)
+            coming = self._mapped(self._names(blocks.start))
             for layer in blocks:
-                weights = self._converted(layer, coming)
+                weights = self._block(layer, coming)
                 if layer + 1 in blocks:
-                    coming = self._stored(layer + 1)
-                    for weight in coming.values():
-                        prefetch(weight)
+                    coming = self._mapped(self._names(layer + 1))
+                    for tensor in coming.values():
+                        prefetch(tensor)
                 yield layer, weights
             return
         with ThreadPoolExecutor(max_workers=1) as reader:
@@ -96,7 +101,7 @@ class MappedWeights:
         three times as fast as new memory: what an earlier call returned is overwritten (on a GPU,
         what the call before the last did).
         """
-        weights = self._converted(layer, self._stored(layer))
+        weights = self._block(layer, self._mapped(self._names(layer)))
         return self._transferred(weights) if self._on_gpu else weights
 
     def around_blocks(self, within: str, tables: set[str]) -> dict[str, Tensor]:
@@ -106,31 +111,37 @@ class MappedWeights:
             within: what their names begin with.
             tables: names of embedding tables, which keep the checkpoint's dtype.
         """
-        weights = self._read(
-            [
-                name
-                for name in self._keys
-                if name.startswith(within) and not name.startswith(f"{self._path}.")
-            ]
-        )
+        names = [
+            name
+            for name in self._origins
+            if name.startswith(within) and not name.startswith(f"{self._path}.")
+        ]
+        mapped = self._mapped(names)
+        weights = {name: self._made(name, mapped) for name in names}
         for name in weights.keys() - tables:
             if weights[name].is_floating_point():
                 weights[name] = weights[name].to(self._dtype)
         return {name: weight.to(self._device) for name, weight in weights.items()}
 
-    def _stored(self, layer: int) -> dict[str, Tensor]:
-        """The weights of one block in the checkpoint's dtype."""
-        prefix = f"{self._path}.{self._order[layer]}."
-        names = [name for name in self._keys if name.startswith(prefix)]
-        return {name.removeprefix(prefix): w for name, w in self._read(names).items()}
+    def _prefix(self, layer: int) -> str:
+        """What the names of a block's weights begin with."""
+        return f"{self._path}.{self._order[layer]}."
 
-    def _converted(self, layer: int, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            name: self._buffer(layer, name, weight.shape).copy_(weight)
-            if weight.is_floating_point() and (weight.dtype != self._dtype or self._on_gpu)
-            else weight
-            for name, weight in weights.items()
-        }
+    def _names(self, layer: int) -> list[str]:
+        """The names of a block's weights in the model."""
+        return [name for name in self._origins if name.startswith(self._prefix(layer))]
+
+    def _block(self, layer: int, mapped: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of one block in the dtype of computation, by their names in the block."""
+        weights = {}
+        for name in self._names(layer):
+            own = name.removeprefix(self._prefix(layer))
+            memory = partial(self._buffer, layer, own)
+            weight = self._made(name, mapped, memory)
+            if weight.is_floating_point() and (weight.dtype != self._dtype or self._on_gpu):
+                weight = memory(weight.shape).copy_(weight)
+            weights[own] = weight
+        return weights
 
     def _buffer(self, layer: int, name: str, shape: torch.Size) -> Tensor:
         """Memory for a block's weight; where a GPU reads it, pinned, and one of two."""
@@ -152,18 +163,49 @@ class MappedWeights:
             weight.record_stream(torch.cuda.current_stream(self._device))
         return sent
 
-    def _read(self, names: list[str]) -> dict[str, Tensor]:
-        """Map tensors of the model in the checkpoint's dtype.
+    def _made(
+        self,
+        name: str,
+        mapped: dict[str, Tensor],
+        memory: Callable[[torch.Size], Tensor] | None = None,
+    ) -> Tensor:
+        """A tensor of the model, in the checkpoint's dtype unless that has scales.
+
+        Args:
+            name: its name in the model.
+            mapped: what it is made of.
+            memory: provides the memory of one that has scales; new memory by default.
+        """
+        origin = self._origins[name]
+        if memory is None or origin.converter is not None:
+            memory = partial(torch.empty, dtype=self._dtype)
+
+        def read(key: str) -> Tensor:
+            if self._files[key][1]["dtype"] != FLOAT8:
+                return mapped[key]
+            stored, scales = mapped[key].view(torch.uint8), mapped[scale_of(key)].float()
+            out = memory(stored.shape)
+            into = out.numpy() if out.dtype == torch.float32 else None
+            made = scaled(stored.numpy(), scales.numpy(), self._scale_block, into)
+            return out if into is not None else out.copy_(torch.from_numpy(made))
+
+        return origin.make(self._model, read)
+
+    def _mapped(self, names: list[str]) -> dict[str, Tensor]:
+        """Map what tensors of the model are made of, by the checkpoint's names.
 
         Files are opened anew each time: a mapping's pages stay resident until it is closed,
         and it closes with the last tensor that was taken from it.
         """
         by_file: dict[Path, list[str]] = {}
-        for name in names:
-            by_file.setdefault(self._files[self._keys[name]][0], []).append(name)
+        for key in {key for name in names for key in self._origins[name].keys}:
+            file, tensor = self._files[key]
+            by_file.setdefault(file, []).append(key)
+            if tensor["dtype"] == FLOAT8:
+                by_file.setdefault(self._files[scale_of(key)][0], []).append(scale_of(key))
         tensors = {}
         for file, members in by_file.items():
             with safe_open(file, framework="pt") as opened:
-                for name in members:
-                    tensors[name] = opened.get_tensor(self._keys[name])
+                for key in members:
+                    tensors[key] = opened.get_tensor(key)
         return tensors

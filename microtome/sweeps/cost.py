@@ -17,7 +17,10 @@ from typing import Any
 from microtome.sites import KEYED_SITES, shape
 
 #: Bytes per number, by the names that configs use and by those of safetensors.
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+BYTES = {
+    **{"float32": 4, "float16": 2, "bfloat16": 2},
+    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1},
+}
 #: Resident before any weight is read: Python with torch and transformers. Measured: 410 MiB.
 IMPORTS = 420 << 20
 #: The same of a statistic that reads no checkpoint: xarray, SciPy, scikit-learn. Measured: 198 MiB.
@@ -61,14 +64,18 @@ class Model:
     Attributes:
         sizes: its dimensions, as `microtome.models.checkpoint.sizes` names them.
         block: how many numbers the largest block has.
-        stored: bytes per number in the checkpoint.
+        stored: bytes per number of that block in the checkpoint.
+        outside: bytes per number outside of the blocks.
+        joined: how many of the block's numbers are joined of several tensors as they are read.
         masks: bytes of the causal masks that the architecture keeps, one per block.
         has_head: whether it predicts tokens.
     """
 
     sizes: Mapping[str, int]
     block: int
-    stored: int
+    stored: float
+    outside: float
+    joined: int
     masks: int
     has_head: bool = True
 
@@ -103,19 +110,30 @@ class Cost:
 
 def model(manifest: Mapping[str, Any]) -> Model:
     """Read a model's shape off the manifest that `microtome.models.fetch.manifest` makes."""
-    blocks: Counter[int] = Counter()
-    stored = 0
+    numbers: Counter[int | None] = Counter()
+    stored: Counter[int | None] = Counter()
+    joined: Counter[int | None] = Counter()
     for name, tensor in manifest["tensors"].items():
-        numbers = math.prod(tensor["shape"])
+        n = math.prod(tensor["shape"])
         # The first number in a tensor's name is its block's; experts are numbered after it.
-        layer = re.search(r"(?:^|\.)(\d+)\.", name)
-        if layer:
-            blocks[int(layer[1])] += numbers
-        stored = max(stored, BYTES.get(tensor["dtype"], 1))
+        found = re.search(r"(?:^|\.)(\d+)\.", name)
+        layer = int(found[1]) if found else None
+        numbers[layer] += n
+        stored[layer] += n * BYTES.get(tensor["dtype"], 1)
+        joined[layer] += n * ("converted" in tensor)
     dimensions = [key for key, value in manifest.items() if isinstance(value, int)]
     sizes = {key: manifest[key] for key in dimensions}
     masks = sizes["n_layers"] * sizes["n_context"] ** 2 if manifest["architecture"] in MASKS else 0
-    return Model(sizes, max(blocks.values()), stored, masks, manifest.get("head") != "none")
+    largest = max(numbers.keys() - {None}, key=numbers.__getitem__)
+    return Model(
+        sizes,
+        block=numbers[largest],
+        stored=stored[largest] / numbers[largest],
+        outside=stored[None] / max(numbers[None], 1),
+        joined=joined[largest],
+        masks=masks,
+        has_head=manifest.get("head") != "none",
+    )
 
 
 def bytes_per_token(sizes: Mapping[str, int], site: str, dtype: str = "float32") -> int:
@@ -230,7 +248,8 @@ def intervention(
         for (first, length), count in branches.items()
     )
     operations += 2 * model.head * predicted * rows
-    read = groups * model.stored * (n_layers * model.block + (model.head if predicted else 0))
+    read = groups * n_layers * model.stored * model.block
+    read += groups * model.outside * (model.head if predicted else 0)
     disk = 4 * kept * rows
     return Cost(
         memory=_memory(
@@ -341,13 +360,17 @@ def _memory(
     blocks = 2 * model.block * number
     if model.stored != number:
         blocks += model.block * model.stored  # mapped while it is converted
+    # Of what is joined: its pieces, mapped, and what they become on the way. Those with scales are
+    # in the dtype of computation by then.
+    piece = number if model.stored < 2 else model.stored
+    blocks += model.joined * (model.stored + 2 * piece)
     # Inside a block: the residual stream, its norm and what is added to it; the heads' queries,
     # keys, values and results; three widths of an MLP; a row of scores per token for every head
     # and every mask.
     width = 4 * sizes["d_model"] + 6 * sizes["n_heads"] * sizes["d_head"] + 3 * sizes["d_mlp"]
     inside = batch * (width + (sizes["n_heads"] + EAGER_MASKS) * longest) * 4
     hidden = 2 * n_tokens * sizes["d_model"] * number
-    looked_up = min(sizes["d_vocab"] * sizes["d_model"] * model.stored, n_tokens * AROUND)
+    looked_up = min(sizes["d_vocab"] * sizes["d_model"] * model.outside, n_tokens * AROUND)
     held = (
         max(blocks + inside, _head(model, with_logits, number)) + hidden + looked_up + model.masks
     )
@@ -358,7 +381,7 @@ def _head(model: Model, with_logits: int, number: int) -> int:
     """Bytes of the head while it runs: its weights, and the logits with a copy of them."""
     if not with_logits or not model.has_head:
         return 0
-    weights = model.head * (number if model.stored == number else number + model.stored)
+    weights = model.head * (number if model.outside == number else number + model.outside)
     return weights + 2 * with_logits * model.sizes["d_vocab"] * 4
 
 
@@ -374,5 +397,6 @@ def _seconds(
     """Seconds to read the weights and to compute."""
     operations = n_blocks * sum(_operations(model, length) for length in lengths)
     operations += 2 * model.head * with_logits
-    read = model.stored * (n_blocks * model.block + (model.head if with_logits else 0))
+    read = n_blocks * model.stored * model.block
+    read += model.outside * (model.head if with_logits else 0)
     return START + read / READ + operations / (COMPUTE * threads)

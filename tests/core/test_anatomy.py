@@ -1,4 +1,4 @@
-"""Where sites are found: entries by hand, blocks that differ, changes where a site is a part."""
+"""Where sites are found: entries by hand, blocks that differ, changes of parts of what passes."""
 
 import numpy as np
 import pytest

@@ -36,7 +36,7 @@ def test_traps_spring(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "gpt_neox", "mixtral"])
 def test_a_folder_is_linked(model_type, dtype, tmp_path, out, traps, dialled):
     origin = tmp_path / "mine"
     model = tiny(origin, model_type, dtype)
@@ -118,32 +118,6 @@ def test_sizes_of_other_families(model_type, options, expected):
 @pytest.mark.parametrize("model_type", ["bloom", "mamba", "recurrent_gemma"])
 def test_texts_of_any_length(model_type):
     assert "n_context" not in sizes(AutoConfig.for_model(model_type))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("model_type", ["gpt_neox", "mixtral"])
-def test_weights_that_transformers_converts(model_type, dtype, tmp_path, out, traps, dialled):
-    origin = tmp_path / "mine"
-    model = tiny(origin, model_type, dtype)
-    assert set(load_file(origin / "model.safetensors")) != set(model.state_dict())
-    (origin / "generation_config.json").write_text('{"transformers_version": "4.0.0"}')
-    traps(origin)
-    before = contents(origin)
-
-    fetch(sources.Folder(origin), out)
-
-    assert contents(origin) == before  # nothing is written through a link
-    assert not (out / "model.safetensors").is_symlink()
-    found = load_file(out / "model.safetensors")
-    assert set(found) == set(model.state_dict())
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(found[name], tensor) and found[name].dtype == dtype
-    assert torch.equal(logits(out), logits(model))
-    assert (out / "tokenizer.json").resolve() == origin / "tokenizer.json"
-
-    fetch(sources.Folder(origin), out.with_name("again"))
-    assert contents(out) == contents(out.with_name("again"))
-    assert not dialled
 
 
 def test_config_of_a_known_type_that_offers_code(tmp_path, out, traps):
@@ -327,14 +301,15 @@ def test_refused_folder_that_is_none(tmp_path, out):
         assert not list(out.parent.glob("*"))
 
 
-def test_refused_conversion(tmp_path, out):
+def test_refused_pieces(tmp_path, out):
     tiny(tmp_path / "mine", "mixtral")
     file = tmp_path / "mine" / "model.safetensors"
     tensors = load_file(file)
     expert = next(name for name in tensors if "experts.1" in name)
     tensors[expert] = tensors[expert][:-1].clone()
     save_file(tensors, file, metadata={"format": "pt"})
-    refused(lambda: fetch(sources.Folder(tmp_path / "mine"), out), tmp_path / "mine")
+    said = "1 weights are missing", "'model.layers.0.mlp.experts."
+    refused(lambda: fetch(sources.Folder(tmp_path / "mine"), out), tmp_path / "mine", *said)
     assert not list(out.parent.glob("*"))
 
 

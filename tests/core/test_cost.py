@@ -244,7 +244,7 @@ def test_as_many_rows_are_held_as_two_blocks_have_weights():
 
 
 def test_an_intervention_costs_its_changed_texts(monkeypatch):
-    model = cost.Model(SIZES, block=10_000, stored=4, masks=0)
+    model = cost.Model(SIZES, block=10_000, stored=4, outside=4, joined=0, masks=0)
     settings = {"predicted": 1, "kept": 128, "beside": 0, "batch_size": 4, "threads": 1}
 
     def needed(branches, **more):

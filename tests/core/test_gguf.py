@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from hooked import assert_swept_as_loaded
 from origins import contents, refused
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -20,6 +21,8 @@ from microtome.models.fetch import fetch, manifest
 pytestmark = pytest.mark.usefixtures("dialled")
 
 
+#: Seconds each time.
+NAMES = functools.cache(gguf.get_tensor_name_map)
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -38,15 +41,37 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def write_gguf(file: Path, architecture: str = "llama") -> dict[str, np.ndarray]:
-    """Write a random LLaMA of CONFIGS' sizes as llama.cpp lays it out; return what a
-    transformers LLaMA has to hold."""
+#: Quantisations that the gguf package can write.
+WRITTEN = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
+#: Of others, bytes of a block of 256 numbers, and where in it the scales lie that are half floats.
+BLOCKS = {"Q4_K": (144, (0, 2)), "Q6_K": (210, (208,))}
+
+
+def quantised(tensor: np.ndarray, kind: str, random: np.random.Generator) -> np.ndarray:
+    """A matrix as a GGUF holds it; of kinds that the package cannot write, random blocks."""
+    if kind not in BLOCKS:
+        return gguf.quantize(tensor, gguf.GGMLQuantizationType[kind])
+    size, scales = BLOCKS[kind]
+    blocks = random.integers(0, 256, (tensor.size // 256, size), np.uint8)
+    for at in scales:
+        blocks[:, at : at + 2] = np.float16([2e-4]).view(np.uint8)
+    return blocks.reshape(len(tensor), -1)
+
+
+def write_gguf(
+    file: Path, architecture: str = "llama", kind: str = "F32", width: int = 16
+) -> dict[str, np.ndarray]:
+    """Write a random LLaMA as llama.cpp lays it out; return what a transformers LLaMA has to hold.
+
+    Its sizes are those of CONFIGS, or wider, since quantised rows are 32 or 256 numbers long.
+    """
     random = np.random.default_rng(0)
+    inner = width * 3 // 2 if width == 16 else width
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_block_count(2)
     writer.add_context_length(32)
-    writer.add_embedding_length(16)
-    writer.add_feed_forward_length(24)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(inner)
     writer.add_head_count(2)
     writer.add_head_count_kv(1)
     writer.add_layer_norm_rms_eps(1e-5)
@@ -64,25 +89,28 @@ def write_gguf(file: Path, architecture: str = "llama") -> dict[str, np.ndarray]
 
     def add(theirs: str, ours: str, *shape: int, heads: int = 0) -> None:
         tensor = random.normal(size=shape).astype(np.float32)
-        expected[ours] = tensor
+        given = gguf.GGMLQuantizationType[kind if len(shape) > 1 else "F32"]
+        data = quantised(tensor, given.name, random)
+        writer.add_tensor(theirs, data, raw_dtype=given)
+        tensor = gguf.dequantize(data, given).reshape(shape)
         if heads:  # llama.cpp interleaves the two halves of a head's rotary dimensions
-            tensor = tensor.reshape(heads, 2, -1, 16).swapaxes(1, 2).reshape(shape)
-        writer.add_tensor(theirs, np.ascontiguousarray(tensor))
+            tensor = tensor.reshape(heads, -1, 2, width).swapaxes(1, 2).reshape(shape)
+        expected[ours] = tensor
 
-    add("token_embd.weight", "model.embed_tokens.weight", 64, 16)
-    add("output_norm.weight", "model.norm.weight", 16)
-    add("output.weight", "lm_head.weight", 64, 16)
+    add("token_embd.weight", "model.embed_tokens.weight", 64, width)
+    add("output_norm.weight", "model.norm.weight", width)
+    add("output.weight", "lm_head.weight", 64, width)
     for i in range(2):
         b, layer = f"blk.{i}", f"model.layers.{i}"
-        add(f"{b}.attn_norm.weight", f"{layer}.input_layernorm.weight", 16)
-        add(f"{b}.ffn_norm.weight", f"{layer}.post_attention_layernorm.weight", 16)
-        add(f"{b}.attn_q.weight", f"{layer}.self_attn.q_proj.weight", 16, 16, heads=2)
-        add(f"{b}.attn_k.weight", f"{layer}.self_attn.k_proj.weight", 8, 16, heads=1)
-        add(f"{b}.attn_v.weight", f"{layer}.self_attn.v_proj.weight", 8, 16)
-        add(f"{b}.attn_output.weight", f"{layer}.self_attn.o_proj.weight", 16, 16)
-        add(f"{b}.ffn_gate.weight", f"{layer}.mlp.gate_proj.weight", 24, 16)
-        add(f"{b}.ffn_up.weight", f"{layer}.mlp.up_proj.weight", 24, 16)
-        add(f"{b}.ffn_down.weight", f"{layer}.mlp.down_proj.weight", 16, 24)
+        add(f"{b}.attn_norm.weight", f"{layer}.input_layernorm.weight", width)
+        add(f"{b}.ffn_norm.weight", f"{layer}.post_attention_layernorm.weight", width)
+        add(f"{b}.attn_q.weight", f"{layer}.self_attn.q_proj.weight", width, width, heads=2)
+        add(f"{b}.attn_k.weight", f"{layer}.self_attn.k_proj.weight", width // 2, width, heads=1)
+        add(f"{b}.attn_v.weight", f"{layer}.self_attn.v_proj.weight", width // 2, width)
+        add(f"{b}.attn_output.weight", f"{layer}.self_attn.o_proj.weight", width, width)
+        add(f"{b}.ffn_gate.weight", f"{layer}.mlp.gate_proj.weight", inner, width)
+        add(f"{b}.ffn_up.weight", f"{layer}.mlp.up_proj.weight", inner, width)
+        add(f"{b}.ffn_down.weight", f"{layer}.mlp.down_proj.weight", width, inner)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -111,6 +139,23 @@ def test_gguf(package, out, traps, dialled):
     assert not dialled
 
 
+@pytest.mark.parametrize("kind", [*WRITTEN, *BLOCKS])
+def test_quantisations(kind, package, out, monkeypatch):
+    """Equal to what transformers reads of the same file, and the gguf package."""
+    monkeypatch.setattr(gguf, "get_tensor_name_map", NAMES)
+    expected = write_gguf(package / "llama.gguf", kind=kind, width=256)
+    fetch(sources.Package("tiny-gguf", "llama.gguf"), out)
+    model = AutoModelForCausalLM.from_pretrained(
+        package, gguf_file="llama.gguf", dtype=torch.float32, local_files_only=True
+    )
+    found, theirs = load_file(out / "model.safetensors"), model.state_dict()
+    assert set(found) == set(expected) == set(theirs)
+    for name, tensor in found.items():
+        np.testing.assert_array_equal(tensor.numpy(), expected[name])
+        assert torch.equal(tensor, theirs[name]) and tensor.std() > 0.01
+    assert_swept_as_loaded(out, model)
+
+
 def test_refused_gguf(package, out, dialled):
     (package / "noise.gguf").write_bytes(np.random.default_rng(0).bytes(4096))
     write_gguf(package / "alien.gguf", "alien")
@@ -137,7 +182,7 @@ def shipped_gguf() -> Path:
 def test_smollm2_is_what_its_gguf_says(smollm2, shipped_gguf, monkeypatch):
     reader = gguf.GGUFReader(shipped_gguf)
     monkeypatch.setattr(gguf, "GGUFReader", lambda path: reader)  # seconds each time
-    monkeypatch.setattr(gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map))
+    monkeypatch.setattr(gguf, "get_tensor_name_map", NAMES)
     found = load_file(smollm2 / "model.safetensors")
 
     model = AutoModelForCausalLM.from_pretrained(

@@ -30,7 +30,7 @@ def old_gpt2(folder: Path) -> PreTrainedModel:
     return model
 
 
-@pytest.mark.parametrize("form", ["old", "sharded", "converted"])
+@pytest.mark.parametrize("form", ["old", "sharded", "renamed"])
 def test_hub(form, hub, tmp_path, out, traps, dialled):
     origin = tmp_path / "origin"
     if form == "old":
@@ -53,16 +53,26 @@ def test_hub(form, hub, tmp_path, out, traps, dialled):
 
     assert hub.fetched_files() == wanted
     assert not any(name in request for name in decoys for request in hub.requests)
-    assert set(contents(out)) == (wanted if form != "converted" else set(contents(out)) & wanted)
+    assert set(contents(out)) == wanted
     assert torch.equal(logits(out), logits(model))
-    if form != "converted":
-        for name in wanted:
-            assert (out / name).is_symlink() and (out / name).read_bytes() == before[name]
+    for name in wanted:
+        assert (out / name).is_symlink() and (out / name).read_bytes() == before[name]
     found = manifest(out, name="tiny", source="s", revision=COMMIT)
     for name, entry in found["weights"].items():
         content = (out / name).read_bytes()
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    assert ("h.0.attn.bias" in found["tensors"]) == (form == "old")
+    assert "h.0.attn.bias" not in found["tensors"]  # the model has no use for it
+    renamed = {
+        name: tensor["name"] for name, tensor in found["tensors"].items() if "name" in tensor
+    }
+    assert (
+        renamed
+        == {
+            "old": {name: f"transformer.{name}" for name in found["tensors"]},
+            "sharded": {},
+            "renamed": {"embed_out.weight": "lm_head.weight"},
+        }[form]
+    )
     assert len(found["weights"]) > 2 or form != "sharded"
 
     # A second time nothing is asked for, and so it needs no hub.

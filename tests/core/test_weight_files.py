@@ -26,8 +26,8 @@ def edit(folder: Path, **values: object) -> None:
 
 #: What releases on the hub say of their weights, and the name of the method.
 QUANTISED = {
-    "Qwen3's FP8": (
-        {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
+    "FP8 by other blocks": (
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": 128}},
         "fp8",
     ),
     "GPTQ": ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
@@ -79,10 +79,10 @@ def test_a_config_that_names_no_method_is_taken(empty, tmp_path, out):
 @pytest.mark.usefixtures("dialled")
 def test_quantised_weights_of_a_hub_are_not_downloaded(hub, tmp_path, out):
     tiny(tmp_path / "mine", "llama")
-    edit(tmp_path / "mine", quantization_config={"quant_method": "fp8"})
+    edit(tmp_path / "mine", quantization_config={"quant_method": "gptq"})
     hub.add("tiny/model", tmp_path / "mine")
     refused(
-        lambda: fetch(sources.Hub("tiny/model", COMMIT), out), "the weights are quantised (fp8)"
+        lambda: fetch(sources.Hub("tiny/model", COMMIT), out), "the weights are quantised (gptq)"
     )
     assert hub.fetched_files() == {"config.json"}
 
