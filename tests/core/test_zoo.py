@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import by_hand
+import models_page
 import numpy as np
 import pytest
 import torch
@@ -180,6 +182,13 @@ def test_the_residual_stream_adds_up(examined, name):
             close(at["resid_pre"] + at["attn_out"], at["resid_mid"])
         if {"attn_out", "mlp_out"} <= at.keys() and name not in POST_NORM:
             close(at["resid_pre"] + at["attn_out"] + at["mlp_out"], at["resid_post"])
+
+
+def test_the_page_of_architectures_is_up_to_date(examined):
+    """Made by `PYTHONPATH=. python tests/models_page.py > docs/models.md`."""
+    page = Path(__file__).parents[2] / "docs" / "models.md"
+    made = models_page.page({name: examined(name).sites for name in SWEPT})
+    assert page.read_text(encoding="utf-8").splitlines() == made.splitlines()
 
 
 def close(one, other):
