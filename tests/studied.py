@@ -13,6 +13,7 @@ from hooked import taps_at
 
 from microtome.interventions.declared import declared as read_declaration
 from microtome.interventions.run import intervene
+from microtome.options import layer_number
 from microtome.statistics.layers import stack_layers
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.store.layers import write_layers
@@ -103,6 +104,8 @@ def statistics(
         given = dict(inputs[entry.pop("stimuli", described["stimuli"])])
         entry |= {option: value for option, value in options.items() if option in entry}
         parameters = inspect.signature(function).parameters
+        if "layer" in entry:
+            entry["layer"] = layer_number(entry["layer"], len(given["layers"]))
         if "section" in parameters and "layer" in entry:
             given["layers"] = [given["layers"][entry["layer"]]]
         reads = [read for read in parameters if read in made]
@@ -110,7 +113,7 @@ def statistics(
         params = SimpleNamespace(
             options=entry,
             reads=reads,
-            sites=entry.get("sites", ()),
+            sites=entry.get("sites") or [entry.get("site")],
             taps={site: list(tap) for site, tap in taps_at(given["checkpoint"]).items()},
             threads=torch.get_num_threads(),
         )

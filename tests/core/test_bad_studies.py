@@ -302,6 +302,14 @@ CONFIGS = {
         study("{statistics: {text_tuning: {layer: 7}}}", "grammar_tuning"),
         "text_tuning.layer: 'word_activations' has no layer 7 of smollm2-135m; it has 8",
     ),
+    "predictions_of_a_model_without_head": (
+        study("{models: [smollm2-135m, minilm]}", STATES),
+        "mine.yaml: studies.hidden_states.models: minilm has no head, and so no logits",
+    ),
+    "silencing_heads_of_its_untrained_twin": (
+        study("{models: [minilm-untrained]}", "head_silencing"),
+        "mine.yaml: studies.head_silencing.models: minilm-untrained has no head, and so no logits ",
+    ),
     # Interventions
     "interventions_are_a_list": (
         study("{interventions: [scaled_blocks]}", STATES),
