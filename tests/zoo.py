@@ -238,7 +238,7 @@ LEFT_OUT = {
 #: What cannot be swept, and what Microtome answers.
 REFUSED = {
     "cpmant": r"its blocks are handed \(2, 10, 24\), not one hidden state per token",
-    "deepseek_v4": r"stored as I64",
+    "deepseek_v4": r"its blocks are handed \(2, 7, 4, 24\), not one hidden state per token",
     "flaubert": r"4 lists of 2 blocks, expected one",
     "funnel": r"2 lists of 4 blocks, expected one",
     "glm_moe_dsa": r"its blocks are given or return more than a hidden state",
