@@ -121,7 +121,7 @@ def save(folder: Path, model_type: str, dtype: torch.dtype = torch.float32, **co
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    model.to(dtype).save_pretrained(folder)
+    (model if dtype == torch.float32 else model.to(dtype)).save_pretrained(folder)
 
 
 @pytest.mark.parametrize("model_type", MODELS)
