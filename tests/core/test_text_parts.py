@@ -1,6 +1,7 @@
 """The text part of models that also see or hear, against the whole model on text alone."""
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from microtome.sweeps import cost
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
 
+PLAN = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "plan.py"))
 TEXT = {
     "vocab_size": 101,
     "hidden_size": 32,
@@ -141,6 +143,8 @@ def test_is_swept_as_the_whole_model_on_text_alone(model_type, tmp_path, out):
         other in name for name in load_file(origin / "model.safetensors") for other in others
     )
     assert not any(other in name for name in found["tensors"] for other in others)
+    planned = PLAN["of_config"](sources.Folder(origin))
+    assert planned.block == cost.model(found).block
     text = {name: t for name, t in whole.get_decoder().named_parameters() if "layers.0." in name}
     assert cost.model(found).block == sum(parameter.numel() for parameter in text.values())
 
