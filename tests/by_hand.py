@@ -317,9 +317,16 @@ def blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
     raise LookupError(type(model).__name__)
 
 
-def watch(name: str, model: torch.nn.Module, tokens: int, keep) -> None:
-    """Hand `keep` a layer, a site and its values, (tokens, width), whenever the model runs."""
+def watch(name: str, model: torch.nn.Module, keep) -> None:
+    """Hand `keep` a layer, a site and its values, (token, width), whenever the model runs."""
+    tokens = 0
+
+    def count(module, args, kwargs) -> None:
+        nonlocal tokens
+        tokens = (args[0] if args else kwargs["hidden_states"]).shape[:2].numel()
+
     for layer, block in enumerate(blocks(model)):
+        block.register_forward_pre_hook(count, with_kwargs=True)
         for site, entry in PLACES[name].items():
             place, part = entry if isinstance(entry, tuple) else (entry, None)
             modules = dict(block.named_modules())

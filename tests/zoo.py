@@ -20,6 +20,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from microtome.models.fetch import fetch
+from microtome.models.sources import Folder
+
 #: What is set where a config has it. Heads of 8 are together wider than the hidden state of 24,
 #: there are fewer of keys than of queries, and no width is a multiple of another by the usual
 #: factors: what is cut or read at a wrong place has not the right shape by chance.
@@ -232,6 +235,25 @@ LEFT_OUT = {
     "phi4_multimodal": "its text follows images and speech",
 }
 
+#: What cannot be swept, and what Microtome answers.
+REFUSED = {
+    "cpmant": r"its blocks are handed \(2, 10, 24\), not one hidden state per token",
+    "deepseek_v4": r"its blocks are handed \(2, 7, 4, 24\), not one hidden state per token",
+    "flaubert": r"4 lists of 2 blocks, expected one",
+    "funnel": r"2 lists of 4 blocks, expected one",
+    "glm_moe_dsa": r"its blocks are given or return more than a hidden state",
+    "hrm_text": r"lists of 4 blocks, expected one",
+    "hy_v4": r"its blocks are given or return more than a hidden state",
+    "longformer": r"its blocks are handed \(2, 512, 24\), not one hidden state per token",
+    "qwen4_exp_text": r"its blocks are handed \(2, 7, 96\), not one hidden state per token",
+    "reformer": r"its blocks are given or return more than a hidden state",
+    "squeezebert": r"its blocks are given or return more than a hidden state",
+    "xlm": r"4 lists of 2 blocks, expected one",
+    "xlnet": r"its blocks are handed \(7, 2, 24\), not one hidden state per token",
+    "xlstm": r"its blocks are given or return more than a hidden state",
+    "zaya": r"its blocks are given or return more than a hidden state",
+}
+
 
 def left_out() -> dict[str, str]:
     """Types of transformers' two lists that have no model here, and why."""
@@ -254,11 +276,11 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys([*types, *VARIANTS]) if name not in out)
 
 
-def tiny_config(name: str) -> PretrainedConfig:
-    """The config of a model of the zoo."""
+def tiny_config(name: str, **changes: object) -> PretrainedConfig:
+    """The config of a model of the zoo, with some values changed."""
     model_type, flags = VARIANTS.get(name, (name, {}))
     default = AutoConfig.for_model(model_type)
-    own = OWN.get(model_type, {})
+    own = OWN.get(model_type, {}) | changes
     # Of blocks that differ, one of each kind; numbers given for each block are those of the first.
     lists = {
         key: list(dict.fromkeys(value)) if isinstance(value[0], str) else value
@@ -290,9 +312,9 @@ def _has(config: PretrainedConfig, name: str) -> bool:
         return True
 
 
-def build(name: str) -> PreTrainedModel:
+def build(name: str, **changes: object) -> PreTrainedModel:
     """A model of the zoo with random weights of unit-like scale, so that no site is near zero."""
-    config = tiny_config(name)
+    config = tiny_config(name, **changes)
     masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
         config, "is_decoder", False
     )
@@ -309,7 +331,21 @@ def build(name: str) -> PreTrainedModel:
     return model
 
 
-def save(name: str, folder: Path) -> Path:
-    """Save a model of the zoo."""
-    build(name).save_pretrained(folder)
-    return folder
+def fetched(name: str, folder: Path, **changes: object) -> Path:
+    """A checkpoint folder of a model of the zoo, as `fetch` makes it."""
+    build(name, **changes).save_pretrained(folder / "origin")
+    fetch(Folder(folder / "origin"), folder / "checkpoint")
+    return folder / "checkpoint"
+
+
+def load(name: str, checkpoint: Path) -> PreTrainedModel:
+    """The model of a checkpoint folder as transformers loads it."""
+    return type(build(name)).from_pretrained(checkpoint, dtype=torch.float32).eval()
+
+
+def encoded(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """What the head reads, (batch, position, d_model)."""
+    base = model.base_model
+    if base is model:  # a head that does not say which its base model is
+        base = model.model
+    return base(ids, use_cache=False).last_hidden_state

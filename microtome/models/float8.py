@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 #: The dtype's name in safetensors.
 FLOAT8 = "F8_E4M3"
+#: The numbers that its 256 bytes are: a sign, four bits of exponent, three of mantissa. Looking
+#: them up takes a tenth of the time of torch's conversion.
+_CODES = np.arange(256)
+_VALUES = np.where(
+    _CODES >> 3 & 15,
+    (1 + (_CODES & 7) / 8) * 2.0 ** ((_CODES >> 3 & 15) - 7),
+    (_CODES & 7) * 2.0**-9,
+)
+_VALUES = np.where(_CODES & 127 == 127, np.nan, _VALUES).astype(np.float32)
+_VALUES[128:] *= -1
 #: What scales may be stored in.
 SCALES = {"F32", "F16", "BF16"}
 
@@ -56,13 +66,10 @@ def check_scales(index: "TensorIndex", key: str, block: tuple[int, int] | None) 
         block: what `block_of` returned.
     """
     file, weight = index[key]
-    *leading, rows, columns = weight["shape"] if len(weight["shape"]) > 1 else (1, *weight["shape"])
     of, scales = index.get(scale_of(key), (file, {"dtype": "missing", "shape": []}))
-    if block is None:
-        wanted, found = [], [length for length in scales["shape"] if length > 1]
-    else:
-        wanted = [*leading, -(-rows // block[0]), -(-columns // block[1])]
-        found = scales["shape"]
+    found = [length for length in scales["shape"] if block or length > 1]
+    *leading, rows, columns = [1, *weight["shape"]]
+    wanted = [*leading[1:], -(-rows // block[0]), -(-columns // block[1])] if block else []
     if scales["dtype"] not in SCALES or found != wanted:
         raise MicrotomeError(
             f"{of}: {scale_of(key)!r} is {scales['dtype']} {scales['shape']}, where the float8 "
@@ -70,23 +77,26 @@ def check_scales(index: "TensorIndex", key: str, block: tuple[int, int] | None) 
         )
 
 
-def scaled(stored: np.ndarray, scales: np.ndarray, block: tuple[int, int] | None) -> np.ndarray:
-    """A float8 matrix with its scales applied, float32; see `microtome.models.weights` for torch.
+def scaled(
+    stored: np.ndarray,
+    scales: np.ndarray,
+    block: tuple[int, int] | None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """A float8 weight with its scales applied, one row of blocks after another.
 
     Args:
-        stored: its bytes, (row, column).
-        scales: (row of blocks, column of blocks), or a single one.
+        stored: its bytes, (…, row, column).
+        scales: (…, row of blocks, column of blocks), or a single one.
         block: what `block_of` returned.
+        out: where the result is written, float32; new memory by default.
     """
-    code = np.arange(256)
-    exponent, mantissa = code >> 3 & 15, code & 7
-    value = np.where(
-        exponent, (1 + mantissa / 8) * 2.0 ** (exponent - 7), mantissa * 2.0**-9
-    ) * np.where(code >> 7, -1, 1)
-    value[code & 127 == 127] = np.nan
+    out = np.empty(stored.shape, np.float32) if out is None else out
     if block is None:
-        factors = scales.reshape(())
-    else:
-        rows, columns = stored.shape
-        factors = scales.repeat(block[0], 0).repeat(block[1], 1)[:rows, :columns]
-    return value.astype(np.float32)[stored] * factors
+        return np.multiply(_VALUES.take(stored), scales.reshape(()), out=out)
+    rows, columns = stored.shape[-2:]
+    for i, start in enumerate(range(0, rows, block[0])):
+        part = (..., slice(start, start + block[0]), slice(None))
+        factors = scales[..., i : i + 1, :].repeat(block[1], -1)[..., :columns]
+        np.multiply(_VALUES.take(stored[part]), factors, out=out[part])
+    return out

@@ -75,7 +75,7 @@ class StoredMLP:
         self.projections = tuple(self._paths)
         config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
         config |= config.get("text_config") or {}
-        keys = ("hidden_activation", "activation_function", "hidden_act")
+        keys = ("hidden_activation", "activation_function", "hidden_act", "activation")
         given = next((config[key] for key in keys if config.get(key)), "Activation")
         self.activation = _ACTIVATIONS.get(given, given)
         self._index = tensor_index(checkpoint)

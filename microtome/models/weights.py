@@ -18,7 +18,7 @@ from torch import Tensor
 
 from microtome.errors import MicrotomeError
 from microtome.models.checkpoint import tensor_index
-from microtome.models.float8 import FLOAT8, block_of, scale_of
+from microtome.models.float8 import FLOAT8, block_of, scale_of, scaled
 from microtome.models.memory import prefetch
 from microtome.models.origins import missing, resolve
 
@@ -183,8 +183,11 @@ class MappedWeights:
         def read(key: str) -> Tensor:
             if self._files[key][1]["dtype"] != FLOAT8:
                 return mapped[key]
-            scales = mapped[scale_of(key)]
-            return _scaled(mapped[key], scales, self._scale_block, memory(mapped[key].shape))
+            stored, scales = mapped[key].view(torch.uint8), mapped[scale_of(key)].float()
+            out = memory(stored.shape)
+            into = out.numpy() if out.dtype == torch.float32 else None
+            made = scaled(stored.numpy(), scales.numpy(), self._scale_block, into)
+            return out if into is not None else out.copy_(torch.from_numpy(made))
 
         return origin.make(self._model, read)
 
@@ -206,22 +209,3 @@ class MappedWeights:
                 for key in members:
                     tensors[key] = opened.get_tensor(key)
         return tensors
-
-
-def _scaled(weight: Tensor, scales: Tensor, block: tuple[int, int] | None, out: Tensor) -> Tensor:
-    """Multiply the blocks of a float8 weight with their scales, in float32.
-
-    Args:
-        weight: (…, row, column).
-        scales: (…, row of blocks, column of blocks), or a single one.
-        block: rows and columns of a block; None for a single scale.
-        out: where the result is written, in the dtype of computation.
-    """
-    if block is None:
-        return out.copy_(weight.float() * scales.float().reshape(()))
-    rows, columns = weight.shape[-2:]
-    for i, start in enumerate(range(0, rows, block[0])):
-        part = slice(start, min(start + block[0], rows))
-        factors = scales[..., i : i + 1, :].float().repeat_interleave(block[1], dim=-1)
-        out[..., part, :] = weight[..., part, :].float() * factors[..., :columns]
-    return out

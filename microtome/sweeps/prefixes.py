@@ -6,9 +6,9 @@ what precedes them. The linear layers are nearly all of the work and treat each 
 they need to compute only those 38. Likewise, an intervention reaches no token before the first one
 that it changes.
 
-Both assumptions are tested as the model runs. At the first use of each layer of a block, tokens of
-one class have to arrive with equal values: elsewhere the model is not causal, and all is computed
-(an intervention asks `MappedModel.is_causal` before, since it fills in what it did not compute).
+Nothing is shared unless the first block is causal (`MappedModel.is_causal`). The rest is tested as
+the model runs. At the first use of each layer of a block, tokens of one class have to arrive with
+equal values: elsewhere the model is not causal, and all is computed.
 The first layer of each shape computes all tokens as well as the distinct ones. Only if their bits
 agree, layers of that shape compute the distinct ones alone.
 """

@@ -11,10 +11,10 @@ from typing import Any
 
 from microtome.errors import MicrotomeError, nearest
 from microtome.interventions.declaration import DeclarationError
-from microtome.interventions.fit import fit_sites
+from microtome.interventions.fit import fit_head, fit_sites
 from microtome.models.checkpoint import config_json, read_json, source_files, weight_files
 from microtome.models.packages import shipped
-from microtome.models.skeleton import names_no_head, require_head
+from microtome.models.skeleton import Head, names_no_head, require_head
 from microtome.models.sources import Folder, Package, Untrained, parse_source
 from microtome.models.taps import Sites, check_sites
 from microtome.store.checksums import RESULTS
@@ -117,6 +117,7 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
     models = studies.config["models"]
     configs: dict[str, Config] = {}
     sites: dict[str, Sites] = {}
+    heads: dict[str, Head] = {}
     for name, model in models.items():
         path = ("models", name)
         try:
@@ -124,9 +125,13 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
         except MicrotomeError as error:
             yield (*path, "source"), str(error)
             continue
+        if names_no_head(configs[name].get("architectures")):
+            heads[name] = "none"
         with suppress(OSError, MicrotomeError):
             folder = RESULTS / "models" / name
-            if read_json(folder / "manifest.json").get("source") == model["source"]:
+            manifest = read_json(folder / "manifest.json")
+            if manifest.get("source") == model["source"]:
+                heads[name] = manifest.get("head", "causal")
                 sites[name] = Sites.read(folder / "sites.json")
         if n_layers not in (None, model["n_layers"]):
             yield (
@@ -134,13 +139,13 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
                 f"the config says {model['n_layers']}, the checkpoint has {n_layers}; correct the "
                 "config",
             )
-    for name, found in configs.items():
+    for name, head in heads.items():
         reading = studies.reading_head(name)
-        if reading and names_no_head(found.get("architectures")):
-            try:
-                require_head(name, "none")
-            except MicrotomeError as error:
-                yield ("studies", reading, "models"), str(error)
+        try:
+            if reading:
+                require_head(name, head)
+        except MicrotomeError as error:
+            yield ("studies", reading, "models"), str(error)
     for name, product in studies.asked():
         known = sites.get(name)
         if known is None:
@@ -151,6 +156,7 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
             yield product.path, f"{name}: it reads the weights of an MLP of one piece; {why}"
         try:
             if product.intervention:
+                fit_head(product.intervention, name, heads[name])
                 fit_sites(product.intervention, known.taps, kind, models[name]["n_layers"])
             else:
                 layers = studies.layers(product, name)

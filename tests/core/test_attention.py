@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import zoo
 from conftest import CONFIGS
 from hooked import columns, hooked, load, sites_of, swept, taps_at
 from scipy import stats
-from test_families import FAMILIES, tiny
 from test_sweep import in_parts
 from torch import nn
 from transformers import AutoModelForCausalLM
@@ -38,19 +38,15 @@ LONGEST = max(LENGTHS)
 STARTS = np.cumsum([0, *LENGTHS])
 #: Grouped keys, windows by mask (SDPA) and in eager mode, softcap, sinks, ALiBi, partial rotary
 #: positions, norms of heads, attention code of their own, and attention that looks ahead.
-NAMES = ["gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen3", "gemma2", "gpt_oss", "bloom"]
-NAMES += ["mpt", "gptj", "both_ways"]
+OTHERS = ["gpt_oss", "bloom", "mpt", "gptj", "bert"]
+NAMES = ["gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen3", "gemma2", *OTHERS]
 
 
 @pytest.fixture(scope="module")
 def models(checkpoints, tmp_path_factory):
     folder = tmp_path_factory.mktemp("attention")
-    others = {
-        "both_ways": ("bert", FAMILIES["bert"][1] | {"is_decoder": False}),
-        "gpt_oss": ("gpt_oss", FAMILIES["gpt_oss"][1] | {"sliding_window": 3}),
-    }
-    others |= {name: FAMILIES[name] for name in ("bloom", "mpt", "gptj")}
-    return checkpoints | {name: tiny(folder / name, *others[name]) for name in others}
+    others = {name: zoo.fetched(name, folder / name, num_hidden_layers=4) for name in OTHERS}
+    return checkpoints | others
 
 
 def of_texts(array):
@@ -321,7 +317,7 @@ def sections(model, sites):
     return sweep(model, batched(columns(SEQUENCES), 2), sites, [0, 2], taps=taps_at(model))
 
 
-@pytest.mark.parametrize("name", ["llama", "both_ways"])
+@pytest.mark.parametrize("name", ["llama", "bert"])
 def test_averages_made_in_the_sweep(models, name):
     arrays, _ = swept(models[name], SEQUENCES, ["pattern", "scores"], [0, 2])
     position = np.concatenate([np.arange(n) for n in LENGTHS])

@@ -13,6 +13,9 @@ SITES = b"""{
  "taps": {"q": ["attn.c_attn"]},
  "absent": {"pre_linear": "its MLP is not gated", "pre": "experts"}
 }"""
+HEADLESS = (
+    b'{"source": "pypi://package/folder", "architecture": "bert", "n_layers": 11, "head": "none"}'
+)
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 FORMS = "is none of hf://org/name@commit, pypi://package/file.gguf"
 MODEL_NAME = (
@@ -258,6 +261,34 @@ CASES |= {
         {
             "mine/config.json": b'{"architectures": ["BertModel"], "num_hidden_layers": 2}',
             "mine/model.safetensors": b"",
+        },
+    ),
+    "a_lens_on_a_model_without_head": Case(
+        "models: {mine: {source: mine, n_layers: 2}}\n"
+        "studies: {corpus: {models: [mine], stimuli: penguins, statistics: {predictions: {}}}}",
+        ("mine.yaml: studies.corpus.models: mine has no head, and so no logits or predictions",),
+        {
+            "mine/config.json": b'{"architectures": ["BertModel"], "num_hidden_layers": 2}',
+            "mine/model.safetensors": b"",
+        },
+    ),
+    "a_fetched_model_without_head": Case(
+        "models: {mine: {source: 'pypi://package/folder', n_layers: 11}}\n"
+        "studies: {hidden_states: {models: [mine]}}",
+        ("mine.yaml: studies.hidden_states.models: mine has no head, and so no logits or pred",),
+        {"results/models/mine/manifest.json": HEADLESS},
+    ),
+    "the_loss_of_a_masked_lm": Case(
+        "models: {mine: {source: 'pypi://package/folder', n_layers: 11}}\n"
+        "studies: {head_silencing: {models: [mine], interventions: "
+        "{one_head_silenced: {site: q, read: {loss: true}}}}}",
+        (
+            "studies.head_silencing.interventions.one_head_silenced.read.loss: mine: is that of ",
+            "the next token, and mine predicts masked ones; read targets at them",
+        ),
+        {
+            "results/models/mine/manifest.json": HEADLESS.replace(b"none", b"masked"),
+            "results/models/mine/sites.json": SITES,
         },
     ),
     "a_twin_without_head": Case(

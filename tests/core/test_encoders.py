@@ -34,6 +34,7 @@ from microtome.models.fetch import fetch, manifest
 from microtome.models.mapped import MappedModel
 from microtome.models.sources import Folder, Untrained, parse_source
 from microtome.models.taps import Sites
+from microtome.store.layers import Section
 from microtome.sweeps import cost
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
@@ -169,6 +170,28 @@ def test_weights_of_other_dtypes(tmp_path, dtype):
     fetch(Folder(tmp_path / "origin"), checkpoint)
     model = AutoModelForMaskedLM.from_pretrained(tmp_path / "origin", dtype=torch.float32).eval()
     assert_same(swept(checkpoint, ["ln_final", "logits"]), plain(model))
+
+
+@pytest.mark.parametrize("family", ["albert", "bert", "deberta-v2", "modernbert"])
+def test_a_sweep_in_parts_has_the_same_values(tmp_path, family):
+    checkpoint = tiny(tmp_path, family, "masked")
+    whole = swept(checkpoint, ["logits"])
+    batches, handed = batched(columns(TEXTS), 8), {}
+
+    def hand_on(sections):
+        rows = {}
+        for section in sections:
+            for row, value in zip(section.rows, section.values["resid_pre"], strict=True):
+                rows[row] = value
+        values = {"resid_pre": np.stack([rows[row] for row in sorted(rows)])}
+        handed["entering"] = Section(2, np.arange(len(rows)), values)
+
+    parts = [{"stop": 2, "resid_out": hand_on}, {}]
+    for part, layers, final in zip(parts, [[0, 1], [2]], [[], ["logits"]], strict=True):
+        given = {"resid_in": handed.get("entering"), "taps": {}} | part
+        for section in sweep(checkpoint, batches, ["resid_post"], layers, final, **given):
+            for site, values in section.values.items():
+                np.testing.assert_array_equal(values, whole[section.layer, site][section.rows])
 
 
 # What a checkpoint is

@@ -1,0 +1,177 @@
+"""Every causal LM and encoder of transformers: what is swept is what its plain forward computes."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import by_hand
+import numpy as np
+import pytest
+import torch
+import zoo
+from hooked import columns
+from torch import Tensor
+
+from microtome.errors import MicrotomeError
+from microtome.models.anatomy import find_sites
+from microtome.models.taps import ENDS, Sites
+from microtome.sites import SITES
+from microtome.sweeps.batches import batched
+from microtome.sweeps.sweep import sweep
+
+#: Two texts of seven tokens and one of four, which are swept in two batches.
+SEQUENCES = [
+    np.random.default_rng(i).integers(3, 101, length) for i, length in enumerate([7, 7, 4])
+]
+N_TOKENS = sum(map(len, SEQUENCES))
+SWEPT = [name for name in zoo.names() if name not in zoo.REFUSED]
+#: Families that norm the sum of the residual stream and what a block adds to it.
+POST_NORM = (
+    *("albert", "bert", "bert as a decoder", "bert-generation", "big_bird", "camembert"),
+    *("convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra", "ernie"),
+    *("fnet", "gte", "ibert", "jina_embeddings_v3", "layoutlm", "luke", "mpnet", "mra"),
+    *("nomic_bert", "nystromformer", "openai-gpt", "opt post-norm", "rembert", "roberta"),
+    *("roc_bert", "roformer", "tapas", "trocr", "xlm-roberta", "yoso"),
+)
+
+
+@dataclass
+class Examined:
+    """A model of the zoo: its sites, what is swept, and what passes in its plain forward.
+
+    Attributes:
+        sites: what `find_sites` found.
+        swept: values by layer and site, (token, …).
+        passed: the same of the plain forward, (token, width), at blocks' ends and after the last.
+        by_hand: the same at the places that `by_hand` names.
+        config: transformers' config.
+    """
+
+    sites: Sites
+    swept: dict[tuple[int | None, str], np.ndarray]
+    passed: dict[tuple[int | None, str], np.ndarray]
+    by_hand: dict[tuple[int, str], np.ndarray]
+    config: Any
+
+
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory):
+    @cache
+    def examine(name):
+        checkpoint = zoo.fetched(name, tmp_path_factory.mktemp("zoo"))
+        sites = find_sites(checkpoint)
+        model = zoo.load(name, checkpoint)
+        passed, noted = forward(name, model)
+        n_layers = 1 + max(layer for layer, _ in passed if layer is not None)
+        return Examined(sites, read(checkpoint, sites, n_layers), passed, noted, model.config)
+
+    return examine
+
+
+def read(checkpoint, sites, n_layers):
+    """Sweep all sites of all layers."""
+    found = {}
+    for layer in [*range(n_layers), None]:
+        here = [
+            site
+            for site in (SITES if layer is not None else ())
+            if site in ENDS
+            or (site in sites.taps and layer in (sites.taps[site].layers or range(n_layers)))
+        ]
+        for section in sweep(
+            *(checkpoint, batched(columns(SEQUENCES), 8), here),
+            *((), ["ln_final", "logits"]) if layer is None else ([layer], ()),
+            taps=sites.taps,
+        ):
+            for site, values in section.values.items():
+                shape = N_TOKENS, *values.shape[1:]
+                whole = found.setdefault((layer, site), np.full(shape, np.nan, np.float32))
+                whole[section.rows] = values
+    return found
+
+
+def forward(name, model):
+    """Run the model as it is on each batch; what enters and leaves its blocks, and sites by hand.
+
+    Blocks that are run many times are so many layers.
+    """
+    passed, noted = {}, {}
+    start, stop, layer = 0, 0, 0
+
+    def keep(into, key, rows):
+        whole = into.setdefault(key, np.full((N_TOKENS, rows.shape[1]), np.nan, np.float32))
+        whole[start:stop] = rows.numpy()
+
+    def at_end(site, hidden):
+        if hidden.ndim == 4:  # several streams, of which the first is changed by attention and MLP
+            hidden = hidden[0]
+        keep(passed, (layer, site), hidden.flatten(0, 1))
+
+    def before(module, args, kwargs):
+        at_end("resid_pre", args[0] if args else kwargs["hidden_states"])
+
+    def after(module, args, output):
+        nonlocal layer
+        at_end("resid_post", output if isinstance(output, Tensor) else output[0])
+        layer += 1
+
+    for block in dict.fromkeys(by_hand.blocks(model)):
+        block.register_forward_pre_hook(before, with_kwargs=True)
+        block.register_forward_hook(after)
+    if name in by_hand.PLACES:
+        by_hand.watch(name, model, lambda layer, site, rows: keep(noted, (layer, site), rows))
+    for texts in (SEQUENCES[:2], SEQUENCES[2:]):
+        start, stop, layer = stop, stop + sum(map(len, texts)), 0
+        ids = torch.from_numpy(np.stack(texts))
+        with torch.no_grad():
+            keep(passed, (None, "logits"), model(ids, use_cache=False).logits.flatten(0, 1))
+            layer = 0
+            keep(passed, (None, "ln_final"), zoo.encoded(model, ids).flatten(0, 1))
+    return passed, noted
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_hidden_states_are_those_of_the_plain_forward(examined, name):
+    found = examined(name)
+    for (layer, site), values in found.passed.items():
+        swept = found.swept[layer, site]
+        np.testing.assert_array_equal(swept, values, err_msg=f"layer {layer}: {site}")
+
+
+@pytest.mark.parametrize("name", by_hand.PLACES)
+def test_sites_are_those_read_by_hand(examined, name):
+    found = examined(name)
+    inside = {key for key in found.swept if key[1] in found.sites.taps}
+    inside = {(layer, site) for layer, site in inside if found.sites.taps[site].side != "attention"}
+    assert inside == found.by_hand.keys()
+    for (layer, site), values in found.by_hand.items():
+        swept = found.swept[layer, site].reshape(values.shape)
+        if found.sites.taps[site].scale == 1:
+            np.testing.assert_array_equal(swept, values, err_msg=f"layer {layer}: {site}")
+        else:
+            np.testing.assert_allclose(swept, values, rtol=1e-5, atol=1e-6)
+
+
+# Gemma 3n predicts its streams anew before attention adds to one of them.
+@pytest.mark.parametrize("name", [name for name in SWEPT if name != "gemma3n_text"])
+def test_the_residual_stream_adds_up(examined, name):
+    found = examined(name)
+    stream = {"resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"}
+    for layer in {layer for layer, _ in found.swept if layer is not None}:
+        at = {site: found.swept[layer, site] for site in stream if (layer, site) in found.swept}
+        if {"attn_out", "resid_mid"} <= at.keys():
+            close(at["resid_pre"] + at["attn_out"], at["resid_mid"])
+        if {"attn_out", "mlp_out"} <= at.keys() and name not in POST_NORM:
+            close(at["resid_pre"] + at["attn_out"] + at["mlp_out"], at["resid_post"])
+
+
+def close(one, other):
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("name", zoo.REFUSED)
+def test_what_cannot_be_swept_is_refused_in_a_line(tmp_path, name):
+    with pytest.raises(MicrotomeError, match=zoo.REFUSED[name]) as caught:
+        checkpoint = zoo.fetched(name, tmp_path)
+        list(sweep(checkpoint, batched(columns(SEQUENCES[:2]), 8), [], [], ["ln_final"], taps={}))
+    assert "\n" not in str(caught.value)
