@@ -194,8 +194,9 @@ def sweep(
     rows = n_tokens if rows is None else rows
     hidden = n_tokens * bytes_per_token(model.sizes, "resid_pre", dtype)
     disk = rows * (kept * len(layers) + kept_last) + (hidden if stop else 0)
-    # A lens keeps the head's weights while blocks run.
-    lens = _head(model, min(predicted, PREDICTED), BYTES[dtype])
+    # A lens keeps the head's weights while blocks run. Beside logits and log-probabilities stands
+    # what comes between them: some models bound their logits step by step.
+    lens = _head(model, 2 * min(predicted, PREDICTED), BYTES[dtype])
     logits = n_tokens * bool(final_sites) + predicted * len(layers)
     return Cost(
         memory=_memory(model, n_tokens, batch, longest, batch if final_sites else 0, dtype)

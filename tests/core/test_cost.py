@@ -47,9 +47,21 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 LENS = """
 import re, sys
 from pathlib import Path
-import microtome as mt
-mt.lens(mt.model(sys.argv[1]), sys.argv[2], range(2), targets=[" the"], top=3)
-print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+from microtome.statistics.lens import lens_predictions
+from microtome.store.datasets import read_dataset
+from microtome.sweeps.batches import batched
+from microtome.sweeps.lens import Lens
+from microtome.sweeps.sweep import sweep
+from microtome.texts.tokens import load_tokenizer
+checkpoint, tokens = Path(sys.argv[1]), read_dataset(sys.argv[2])
+batches = batched(tokens.coords, 32)
+lens = Lens(checkpoint, tokens.coords, batch_size=32, dtype="float32", device="cpu")
+tokenizer = load_tokenizer(checkpoint)
+sections = sweep(checkpoint, batches, ["resid_post"], range(2), taps={})
+asked = {"site": "resid_post", "targets": [" the"], "top": 3}
+lens_predictions(sections, lens, tokens, tokenizer, **asked)
+status = Path("/proc/self/status").read_text()
+print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 """
 
 
@@ -123,10 +135,11 @@ def test_smollm2_as_measured(smollm2, tmp_path, sites, final, texts):
     assert needed.disk <= stored <= 1.05 * needed.disk + headers
 
 
-def test_a_lens_as_measured(smollm2):
-    n_tokens = 400
+def test_a_lens_as_measured(smollm2, tmp_path):
+    n_tokens, tokens = 400, tmp_path / "tokens.h5"
+    write_dataset(token_table([Stimulus(" the" * n_tokens)], smollm2), tokens)
     done = subprocess.run(
-        [sys.executable, "-c", LENS, str(smollm2), " the" * n_tokens],
+        [sys.executable, "-c", LENS, str(smollm2), str(tokens)],
         capture_output=True,
         text=True,
         check=True,
