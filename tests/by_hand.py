@@ -210,7 +210,6 @@ PLACES = {
     ),
     "gpt_neox": _without(_NEOX, "resid_mid"),
     "gpt_neox sequential": _NEOX,
-    "gpt_neox_japanese": _NEOX,
     # Its modules return what they were given as well: attention and MLP add to the residual stream.
     "bloom": _NEOX
     | {

@@ -23,11 +23,12 @@ from microtome.models.attention import check
 from microtome.models.calls import Call
 from microtome.models.mapped import MappedModel
 from microtome.models.noting import LENGTH, TEXTS, Called, Noting, Passed, as_rows
-from microtome.models.taps import Sites, Tap
+from microtome.models.taps import ENDS, Sites, Tap
 from microtome.sites import ATTENTION_SITES, SITES, shape
 
 #: How far apart numbers may lie that are the same, as a share of the largest.
 TOLERANCE = 1e-4
+_NO_ATTENTION = "no attention in its blocks"
 
 
 @torch.no_grad()
@@ -107,7 +108,8 @@ def _merged(model: MappedModel, found: Sequence[tuple[list[int], "_Block"]]) -> 
         if not having:
             reasons = [block.absent[site] for _, block in found if site in block.absent]
             if reasons:
-                absent[site] = reasons[0]
+                # Those without attention have none of many sites.
+                absent[site] = next((why for why in reasons if why != _NO_ATTENTION), reasons[0])
             continue
         layers = sorted(layer for of_kind, _ in having for layer in of_kind)
         tap = having[0][1]._replace(
@@ -153,7 +155,7 @@ def _shape_of(call: Passed) -> tuple[int, int] | None:
 
 
 def _columns(target: Tensor, tensor: Tensor) -> list[int] | None:
-    """Where a tensor has each column of another one, but for one positive factor; None if not.
+    """Where a tensor has each column of another one, but for one positive factor and a bias.
 
     Args:
         target: (row, n).
@@ -163,9 +165,13 @@ def _columns(target: Tensor, tensor: Tensor) -> list[int] | None:
     def directions(columns: Tensor) -> Tensor:
         return columns / columns.norm(dim=0).clamp_min(1e-30)
 
-    found = (directions(target).T @ directions(tensor)).argmax(dim=1)
-    factor = _multiple(target, tensor[:, found])
-    return found.tolist() if factor is not None and factor > 0 else None
+    # Some add a bias of their own after the projection.
+    for of, among in ((target, tensor), (target - target[0], tensor - tensor[0])):
+        found = (directions(of).T @ directions(among)).argmax(dim=1)
+        factor = _multiple(of, among[:, found])
+        if factor is not None and factor > 0:
+            return found.tolist()
+    return None
 
 
 def _summand(target: Tensor, calls: Iterable[Passed]) -> tuple[Passed, float] | None:
@@ -201,7 +207,8 @@ class _Block:
         self._called = by_interface or noted.called
         self._before, self._after = before, after
         self._mlp: Passed | None = None
-        self._mlp_from = 0  # the MLP's modules are called later than this
+        # The MLP's modules are called later than this.
+        self._mlp_from = max((called.time for called in self._called), default=0)
         self.taps: dict[str, Tap] = {}
         self.absent: dict[str, str] = {}
 
@@ -210,12 +217,15 @@ class _Block:
         if len(self._called) == 1:
             self._find_attention(self._called[0])
         else:
-            calls = f"{len(self._called)} calls of attention" if self._called else "no attention"
-            what = f"{calls} in its blocks"
+            calls = f"{len(self._called)} calls of attention in its blocks"
+            what = calls if self._called else _NO_ATTENTION
             self._lacks(what, "ln1_out", "q", "k", "v", *ATTENTION_SITES, "z")
+        if len({called.path for called in self._called}) > 1:
+            self._lacks(what, *(site for site in SITES if site not in ENDS))
+            return
         self._find_residual()
-        self._find_mlp()
-        self._find_router()
+        router = self._find_router()
+        self._find_mlp(router)
 
     def enter(self, taps: Mapping[str, Tap]) -> None:
         """Enter taps that were written by hand, in the place of those found.
@@ -235,6 +245,12 @@ class _Block:
                 )
             self.taps[site] = tap
             self.absent.pop(site, None)
+
+    def _scale(self, factor: float) -> float:
+        """What a config says a factor is, which is measured but for rounding."""
+        given = [value for value in self._config.to_dict().values() if isinstance(value, float)]
+        close = [value for value in given if abs(value - factor) < TOLERANCE * abs(factor)]
+        return min(close, key=lambda value: abs(value - factor), default=float(f"{factor:.6g}"))
 
     def _lacks(self, reason: str, *sites: str) -> None:
         self.absent |= dict.fromkeys(sites, reason)
@@ -351,7 +367,8 @@ class _Block:
             if call.returned is not None and call.returned.shape == self._before.shape
         ]
         added.sort(key=lambda call: (call.depth, call.start))
-        if not (self._in_sequence(added) or self._in_parallel(added)):
+        ways = (self._in_sequence, self._in_parallel, self._alone, self._after_all_else)
+        if not any(way(added) for way in ways):
             what = "no outputs add up to its residual stream"
             self._lacks(what, "attn_out", "resid_mid", "mlp_out")
 
@@ -364,52 +381,94 @@ class _Block:
             attention = _summand(middle.given - self._before, earlier)
             if attention is None:
                 continue
-            self.taps["attn_out"] = attention[0].tap(scale=attention[1])
+            self.taps["attn_out"] = attention[0].tap(scale=self._scale(attention[1]))
             self.taps["resid_mid"] = middle.tap("input")
             self._mlp_from = attention[0].end
-            later = [call for call in added if call.start >= middle.start]
-            mlp = _summand(self._after - middle.given, later)
-            if mlp is None and middle.returned is not None:
-                # Post-norm: a norm's output is the stream that the MLP adds to, and the last
-                # module is another norm.
-                sums = [
-                    _summand(call.given - middle.returned, later)
-                    for call in later
-                    if _same(call.returned, self._after)
-                    and call.given is not None
-                    and call.given.shape == self._before.shape
-                ]
-                mlp = next((found for found in sums if found), None)
-            if mlp is None:
-                self._lacks("what is added after attention is no module's output", "mlp_out")
-            else:
-                self._mlp = mlp[0]
-                self.taps["mlp_out"] = mlp[0].tap(scale=mlp[1])
+            self._find_mlp_out(middle, [call for call in added if call.start >= middle.start])
             return True
         return False
 
+    def _find_mlp_out(self, middle: Passed, later: list[Passed]) -> None:
+        """Find what is added to what a module is given, or to what it returns if it is a norm."""
+        reading = [
+            call
+            for call in self._passed
+            if call.start > middle.start
+            and call.given is not None
+            and call.given.shape == self._before.shape
+        ]
+        sums = [(self._after, middle.given), *((c.given, middle.given) for c in reading)]
+        # Post-norm: the last module is another norm.
+        last = [c.given for c in reading if _same(c.returned, self._after)]
+        sums += [(total, middle.returned) for total in last if middle.returned is not None]
+        for total, stream in sums:
+            mlp = _summand(total - stream, later)
+            if mlp is not None:
+                self._mlp = mlp[0]
+                self.taps["mlp_out"] = mlp[0].tap(scale=self._scale(mlp[1]))
+                return
+        self._lacks("what is added after attention is no module's output", "mlp_out")
+
     def _in_parallel(self, added: list[Passed]) -> bool:
-        """Find two outputs that together are what the block adds."""
+        """Find two outputs that together are what the block adds, one of them attention's."""
         total = self._after - self._before
-        for number, one in enumerate(added):
-            for other in added[:number]:
-                first, second = sorted((one, other), key=lambda call: call.start)
-                factor = _multiple(total, first.returned + second.returned)
-                if factor is None or second.end < first.end:  # one is a part of the other
-                    continue
-                # Attention's is the one that attention was called in.
-                if any(second.start < called.time < second.end for called in self._called):
-                    first, second = second, first
-                self._mlp = second
-                self.taps["attn_out"] = first.tap(scale=factor)
-                self.taps["mlp_out"] = second.tap(scale=factor)
-                self._lacks("attention and MLP run in parallel", "resid_mid")
+        for attention in filter(self._attends, added):
+            for mlp in added:
+                if mlp.start < attention.end and attention.start < mlp.end:
+                    continue  # one is a part of the other
+                factor = _multiple(total, attention.returned + mlp.returned)
+                if factor is not None:
+                    self._mlp = mlp
+                    self.taps["attn_out"] = attention.tap(scale=self._scale(factor))
+                    self.taps["mlp_out"] = mlp.tap(scale=self._scale(factor))
+                    self._lacks("attention and MLP run in parallel", "resid_mid")
+                    return True
+        return False
+
+    def _alone(self, added: list[Passed]) -> bool:
+        """Find the one output that a block of attention or of an MLP alone adds."""
+        found = _summand(self._after - self._before, added)
+        if found is None:
+            return False
+        call, factor = found
+        tap, what = call.tap(scale=self._scale(factor)), "one module is all that its blocks add"
+        if self._attends(call):
+            self.taps["attn_out"] = tap
+            self._lacks(what, "resid_mid", "mlp_out")
+            return True
+        self._mlp_from = call.start - 1
+        inside = self._linear(self._mlp_from, call.end + 1)
+        if self._find_router() or (inside and self._find_pre(inside[:-1], inside[-1].given)):
+            self._mlp = call
+            self.taps["mlp_out"] = tap
+            self._lacks(what, "attn_out", "resid_mid")
+        else:
+            self._lacks(what, "attn_out", "resid_mid", "mlp_out")
+        return True
+
+    def _after_all_else(self, added: list[Passed]) -> bool:
+        """Find what the MLP adds where what is added before it is no module's output."""
+        for middle in reversed(self._passed):
+            is_norm = middle.weight is None and not list(middle.module.children())
+            if not is_norm or _shape_of(middle) != 2 * self._before.shape[1:]:
+                continue
+            mlp = _summand(self._after - middle.given, (c for c in added if c.start > middle.end))
+            if mlp is not None:
+                self._mlp = mlp[0]
+                self._mlp_from = middle.start - 1
+                self.taps["resid_mid"] = middle.tap("input")
+                self.taps["mlp_out"] = mlp[0].tap(scale=self._scale(mlp[1]))
+                self._lacks("what is added before the MLP is no module's output", "attn_out")
                 return True
         return False
 
+    def _attends(self, call: Passed) -> bool:
+        """Whether attention is called inside a module."""
+        return any(call.start < called.time < call.end for called in self._called)
+
     # The MLP.
 
-    def _find_mlp(self) -> None:
+    def _find_mlp(self, router: Passed | None) -> None:
         mlp, width = self._mlp, self._sizes["d_mlp"]
         if mlp is None:
             last = [c for c in self._linear(0) if _shape_of(c) == (width, self._before.shape[1])]
@@ -419,9 +478,13 @@ class _Block:
                 for call in self._linear(self._mlp_from, mlp.end + 1)
                 if _same(call.returned, mlp.returned) or _same(call.returned, mlp.given)
             ]
-        reading = mlp
+        reading = router or self._inner(mlp)
         if not last:
-            what = "its MLP ends in no projection, as that of experts" if mlp else "no MLP is found"
+            what = (
+                "its MLP ends in no projection, as that of experts"
+                if reading
+                else "no MLP is found"
+            )
             self._lacks(what, "pre", "pre_linear", "post")
         elif last[-1].given.shape[1] != width:
             found = last[-1].given.shape[1]
@@ -429,12 +492,19 @@ class _Block:
             self._lacks(what, "pre", "pre_linear", "post")
         else:
             first = self._find_pre(self._linear(self._mlp_from, last[-1].start), last[-1].given)
-            reading = first or mlp
+            reading = first or reading
             if reading:
                 self.taps["post"] = last[-1].tap("input")
             else:
                 self._lacks("no MLP is found", "post")
         self._find_ln2_out(reading)
+
+    def _inner(self, mlp: Passed | None) -> Passed | None:
+        """The MLP itself where what is added is what a norm makes of its output."""
+        if mlp is None or mlp.weight is not None or list(mlp.module.children()):
+            return mlp
+        made = [c for c in self._passed if c.end < mlp.start and _same(c.returned, mlp.given)]
+        return min(made, key=lambda call: call.depth, default=mlp)
 
     def _find_ln2_out(self, reading: Passed | None) -> None:
         """Find what the MLP reads: its first projection, or the whole of it if it has none."""
@@ -485,14 +555,17 @@ class _Block:
         for name in sorted(named | {"gelu", "relu", "silu"}):
             yield ACT2FN[name](values.clone())  # some work in place
 
-    def _find_router(self) -> None:
+    def _find_router(self) -> Passed | None:
         n_experts = self._sizes.get("n_experts")
         for call in reversed(self._linear(self._mlp_from)):
             if _shape_of(call) != (self._sizes["d_model"], n_experts):
                 continue
+            if call.weight.shape[0] != n_experts:
+                continue
             bias = call.returned - call.given @ call.weight.T  # the same for every token, or none
             if (bias - bias[0]).abs().max() <= TOLERANCE * call.returned.abs().max():
                 self.taps["router"] = call.tap()
-                return
+                return call
         what = f"no module returns logits over {n_experts} experts" if n_experts else "no experts"
         self._lacks(what, "router")
+        return None

@@ -10,6 +10,7 @@ _GEMMA3N = {
     # What joins the residual stream is mixed with other streams, so that nothing adds up.
     "attn_out": Tap("post_attention_layernorm"),
     "resid_mid": Tap("pre_feedforward_layernorm", "input"),
+    "ln2_out": Tap("mlp", "input"),
     "mlp_out": Tap("post_feedforward_layernorm"),
     # The first layers keep only the largest values of `pre` before the nonlinearity.
     "pre": Tap("mlp.gate_proj"),

@@ -78,6 +78,8 @@ def sizes(config: "PretrainedConfig") -> dict[str, int]:
     kv_heads = 1 if single else find("num_key_value_heads", "num_kv_heads") or heads
     d_head = find("qk_head_dim", "head_dim") or hidden // (heads or hidden)
     before = (text.pad_token_id or 0) + 1 if text.model_type in POSITIONS_AFTER_PADDING else 0
+    # RecurrentGemma's config counts both projections of its gated MLP.
+    d_mlp = find(*_MLP_WIDTHS) // (2 if text.model_type == "recurrent_gemma" else 1)
     found = {
         # LongCat-Flash counts the two halves of each block as hidden layers.
         "n_layers": find("num_layers") or first("num_hidden_layers"),
@@ -85,7 +87,7 @@ def sizes(config: "PretrainedConfig") -> dict[str, int]:
         "n_heads": heads,
         "n_kv_heads": kv_heads if heads else 0,
         "d_head": d_head if heads else 0,
-        "d_mlp": find(*_MLP_WIDTHS) or 4 * hidden,
+        "d_mlp": d_mlp or 4 * hidden,
         "d_vocab": first("vocab_size"),
         "n_context": find("max_position_embeddings", "seq_length", "max_seq_len") - before,
         "n_experts": find(*_EXPERTS) or getattr(find("ffn_config"), "moe_num_experts", 0),

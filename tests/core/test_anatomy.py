@@ -12,8 +12,6 @@ from microtome.interventions.declared import declared
 from microtome.interventions.run import intervene
 from microtome.models import anatomy
 from microtome.models.anatomy import find_sites
-from microtome.models.fetch import fetch
-from microtome.models.sources import Folder
 from microtome.models.taps import Sites, Tap, check_sites, plain_taps
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
@@ -28,8 +26,7 @@ def gpt2(tmp_path):
 
 def of_zoo(name, folder):
     """A checkpoint folder of a tiny model, and its model."""
-    fetch(Folder(zoo.save(name, folder / "origin")), folder / "checkpoint")
-    return folder / "checkpoint", zoo.build(name)
+    return zoo.fetched(name, folder), zoo.build(name)
 
 
 def enter(monkeypatch, site, tap):
