@@ -148,6 +148,15 @@ def test_what_it_costs(tmp_path, out):
     assert models["qwen3_moe"].block == numbers > experts + scales
 
 
+def test_an_untrained_twin_is_not_float8(tmp_path, out):
+    in_float8(tmp_path / "mine", "qwen3_moe")
+    fetch(sources.Folder(tmp_path / "mine"), out)
+    twin = out.with_name("untrained")
+    fetch(sources.Untrained("mine", 0), twin, reference=out)
+    assert "quantization_config" not in json.loads((twin / "config.json").read_text())
+    assert_swept_as_loaded(twin, AutoModelForCausalLM.from_pretrained(twin))
+
+
 def lose_scales(tensors: dict) -> dict:
     return {name: t for name, t in tensors.items() if "1.mlp.up_proj.weight_scale_inv" not in name}
 
