@@ -10,9 +10,8 @@ import pytest
 import torch
 from conftest import describe
 from hooked import assert_swept_as_loaded, taps_at
-from origins import contents, refused
+from origins import contents, edit, refused, rewrite, save
 from safetensors.torch import load_file
-from test_layouts import edit, rewrite, save
 from transformers import AutoModelForCausalLM, FineGrainedFP8Config
 from transformers.integrations.finegrained_fp8 import _dequantize_fp8_weight
 

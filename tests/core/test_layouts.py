@@ -4,7 +4,6 @@ Hidden states, final norm and logits are equal bit for bit, and the weights are 
 GGUF is in test_gguf.py, float8 in test_float8.py, what sees or hears in test_text_parts.py.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hooked import assert_swept_as_loaded
-from origins import COMMIT, LATER, contents, refused, shard, tiny
+from origins import COMMIT, LATER, SIZES, contents, edit, refused, rewrite, save, shard, tiny
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
@@ -26,47 +25,6 @@ from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import token_table
 
 pytestmark = pytest.mark.usefixtures("dialled")
-
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "intermediate_size": 40,
-    "max_position_embeddings": 32,
-    "moe_intermediate_size": 16,
-    "num_experts": 4,
-    "num_local_experts": 4,
-    "num_experts_per_tok": 2,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-
-
-def save(folder: Path, model_type: str, dtype: torch.dtype = torch.float32, **changes) -> None:
-    """Save a random model as save_pretrained does."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **(SIZES | changes))
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    model.to(dtype).save_pretrained(folder)
-
-
-def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict]) -> None:
-    """Store other tensors in a folder's model.safetensors."""
-    file = folder / "model.safetensors"
-    save_file(change(load_file(file)), file, {"format": "pt"})
-
-
-def edit(folder: Path, **values: object) -> None:
-    """Change keys of a folder's config.json."""
-    file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
 def renamed(model_type: str, *pairs: tuple[str, str], **changes) -> Callable[[Path], None]:
