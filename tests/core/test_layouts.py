@@ -302,6 +302,11 @@ def test_a_tokenizer(kind, tmp_path, out):
     assert table["token_id"].values.tolist() == [i for text in ids for i in text]
     assert table["position"].values.tolist() == [p for text in ids for p in range(len(text))]
     assert table["text"].values.tolist() == [WORDS[i] for text in ids for i in text]
+    if begins:
+        added = [position == 0 for text in ids for position in range(len(text))]
+        assert table["special"].values.tolist() == added
+    else:
+        assert "special" not in table
     # Nothing is padded: texts of unlike length are swept like any others.
     assert_swept_as_loaded(out, AutoModelForCausalLM.from_pretrained(tmp_path / "mine"))
 
