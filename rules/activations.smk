@@ -20,7 +20,6 @@ for (model, stimuli), wanted in SWEEPS.items():
             input:
                 manifest=f"results/models/{model}/manifest.json",
                 checkpoint=ancient(f"results/models/{model}/checkpoint"),
-                sites=ancient(f"results/models/{model}/sites.json"),
                 tokens=f"results/tokens/{model}/{stimuli}.h5",
                 resid_in=resid_files(model, stimuli, part.start),
             output:

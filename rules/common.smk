@@ -47,9 +47,9 @@ wildcard_constraints:
     model="|".join(map(re.escape, config["models"])),
 
 
-def code(script):
-    """The digest of a script and of all it depends on, as a param."""
-    return script_digest(ROOT / "scripts" / script, ROOT)
+def code(script, plumbing=()):
+    """The digest of a script and of all it depends on but some plumbing, as a param."""
+    return script_digest(ROOT / "scripts" / script, ROOT, plumbing)
 
 
 def product_code(product):

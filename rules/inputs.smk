@@ -52,7 +52,6 @@ def dataset_inputs(product):
         if product.reads_checkpoint:
             found["manifest"] = f"results/models/{wildcards.model}/manifest.json"
             found["checkpoint"] = ancient(f"results/models/{wildcards.model}/checkpoint")
-            found["sites"] = ancient(f"results/models/{wildcards.model}/sites.json")
         if product.sites and not product.streamed:
             layers = studies.layers(product, wildcards.model)
             found["layers"] = activation_files(wildcards.model, product.stimuli, layers, False)

@@ -1,4 +1,7 @@
-# Checkpoints, and where their sites lie. Only the first rule uses the network.
+# Checkpoints, and where their sites lie. This is the only rule that uses the network.
+#
+# Sites are kept apart from the manifest, which is an input of all that is made from a model: where a
+# job's own sites lie is its param, so that another way of finding sites makes nothing else stale.
 
 
 rule fetch_model:
@@ -7,30 +10,15 @@ rule fetch_model:
     output:
         manifest="results/models/{model}/manifest.json",
         checkpoint=directory("results/models/{model}/checkpoint"),
+        sites="results/models/{model}/sites.json",
     log:
         "results/logs/fetch_model/{model}.log",
     localrule: True
     params:
-        code=code("fetch_model.py"),
+        # What passes through a model's modules does not depend on what runs them.
+        code=code("fetch_model.py", plumbing=["microtome/models/mapped.py"]),
         model=lambda wildcards: dict(sorted(config["models"][wildcards.model].items())),
         package=package_version,
         files=folder_files,
     script:
         "../scripts/fetch_model.py"
-
-
-# Apart from the manifest: a new way of finding sites fetches no model again, and makes no sweep
-# stale. The taps of the sites that a job reads are its param.
-rule find_sites:
-    input:
-        manifest="results/models/{model}/manifest.json",
-        checkpoint=ancient("results/models/{model}/checkpoint"),
-    output:
-        "results/models/{model}/sites.json",
-    log:
-        "results/logs/find_sites/{model}.log",
-    localrule: True
-    params:
-        code=code("find_sites.py"),
-    script:
-        "../scripts/find_sites.py"

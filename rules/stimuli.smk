@@ -7,7 +7,6 @@ rule token_table:
     input:
         manifest="results/models/{model}/manifest.json",
         checkpoint=ancient("results/models/{model}/checkpoint"),
-        sites=ancient("results/models/{model}/sites.json"),
         stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
     output:
         "results/tokens/{model}/{stimuli}.h5",

@@ -1,9 +1,10 @@
-"""Make a model's checkpoint folder and manifest from its source, and check what it promises."""
+"""Make a model's checkpoint folder from its source, describe it, and check what it promises."""
 
 import json
 from pathlib import Path
 
 from microtome.errors import MicrotomeError
+from microtome.models.anatomy import find_sites
 from microtome.models.fetch import fetch, manifest
 from microtome.models.sources import parse_source
 from microtome.store.checksums import record
@@ -16,6 +17,7 @@ def main(
     reference: Path | None,
     checkpoint: Path,
     manifest_file: Path,
+    sites_file: Path,
 ) -> None:
     """Fetch one model; see `microtome.models.fetch`.
 
@@ -25,6 +27,7 @@ def main(
         reference: the checkpoint folder an untrained model copies its architecture from.
         checkpoint: the folder to make.
         manifest_file: the manifest to write.
+        sites_file: where to write where its sites lie.
     """
     source = parse_source(model["source"], allow_unpinned=model.get("allow_unpinned", False))
     revision = fetch(source, checkpoint, reference=reference)
@@ -36,6 +39,7 @@ def main(
         )
     # So that the end of the job need not read the weights again.
     record(checkpoint, {file: entry["sha256"] for file, entry in found["weights"].items()})
+    find_sites(checkpoint).write(sites_file)
     manifest_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -48,4 +52,5 @@ if __name__ == "__main__":
             Path(reference).with_name("checkpoint") if reference else None,
             Path(snakemake.output.checkpoint),
             Path(snakemake.output.manifest),
+            Path(snakemake.output.sites),
         )

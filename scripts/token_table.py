@@ -17,5 +17,10 @@ if __name__ == "__main__":
         table = token_table(stimuli, checkpoint, snakemake.params.tokens)
         # A resource and no param: what is asked changes nothing in the table and makes none stale.
         asked = json.loads(snakemake.resources.get("judged", "[]"))
-        judge(asked, table.coords, checkpoint, Sites.read(Path(snakemake.input.sites)))
+        judge(
+            asked,
+            table.coords,
+            checkpoint,
+            Sites.read(Path(snakemake.input.manifest).with_name("sites.json")),
+        )
         write_dataset(table.assign_attrs(model=snakemake.wildcards.model), snakemake.output[0])

@@ -25,8 +25,7 @@ WEIGHTS = {"statistics/mlp_distributions/tiny/weight_counts"} | WEIGHTS_TABLE
 FIGURES = COSINE_FIGURE | RSA_FIGURE | TSNE_FIGURE | GELU_FIGURE
 SWEPT = WORD_SWEEP | TEXT_SWEEP | COSINES | TSNE
 TOKENS = {"tokens/tiny/words", "tokens/tiny/texts"}
-SITES = {"models/tiny/sites"}
-ALL = {"models/tiny"} | SITES | TOKENS | SWEPT | WEIGHTS | GELU
+ALL = {"models/tiny"} | TOKENS | SWEPT | WEIGHTS | GELU
 
 
 def touch_everything(clone: Clone) -> None:
@@ -321,11 +320,11 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
     "device": (in_config("sweep", "device", to="auto"), SWEPT),
     "how sites are found": (
         in_code("microtome/models/anatomy.py", "TOLERANCE = 1e-4", "TOLERANCE = 2e-4"),
-        SITES,
+        ALL - GELU,
     ),
     "a site of another architecture": (
         in_code(ARCHITECTURES, 'Tap("mlp.up_proj")', 'Tap("mlp.gate_proj")'),
-        SITES,
+        ALL - GELU,
     ),
     "a model of another architecture in its place": (swap_architecture, ALL - GELU),
     "what jobs ask a cluster for": (

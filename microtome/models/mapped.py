@@ -224,11 +224,12 @@ class MappedModel:
 
     def _around_blocks(self) -> Iterator[nn.Module]:
         """The modules that hold the blocks and not the head, outwards."""
-        path, head = self._blocks_path, self._model.get_output_embeddings()
+        path = self._blocks_path
         while path:
             path = path.rpartition(".")[0]
             module = self._model.get_submodule(path)
-            if head in module.modules() or (not path and self.head != "none"):
+            head = getattr(module, "get_output_embeddings", lambda: None)()
+            if head is not None or (not path and self.head != "none"):
                 return
             yield module
 

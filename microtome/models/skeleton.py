@@ -103,9 +103,11 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
     from accelerate import init_empty_weights
     from transformers.initialization import no_init_weights
 
+    from microtome.models.unallocated import Unallocated
+
     try:
         # Random initial values would not be kept; drawing them took seven eighths of the time.
-        with no_init_weights(), init_empty_weights(include_buffers=False):
+        with no_init_weights(), init_empty_weights(include_buffers=False), Unallocated():
             model = auto_class(config).from_config(
                 config, dtype=dtype or torch.float32, trust_remote_code=False
             )

@@ -238,6 +238,7 @@ class Studies:
         self.config, self.bases = config, bases
         self._studies: dict[str, Study] = {}
         self._products: dict[tuple[str, str, str], Product] = {}
+        self._made: dict[tuple[str | int, ...], Product] = {}
         self._asked: list[tuple[str, Product]] | None = None
 
     def study(self, name: str) -> Study:
@@ -357,7 +358,10 @@ class Studies:
 
     def of_model(self, product: Product, model: str) -> Product:
         """A product as it is made of a model: layers by their numbers."""
-        return product.at_depth(self.config["models"][model]["n_layers"])
+        key = (*product.path, self.config["models"][model]["n_layers"])
+        if key not in self._made:
+            self._made[key] = product.at_depth(key[-1])
+        return self._made[key]
 
     def reading_head(self, model: str) -> str | None:
         """The first of a model's studies that reads what its head predicts, or None."""

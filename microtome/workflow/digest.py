@@ -71,12 +71,13 @@ def code_digest(roots: Sequence[tuple[Path, str]], root: Path) -> str:
     return _digest(code, targets, [f"{module.label}:{name}" for module, name in named])
 
 
-def script_digest(script: Path, root: Path) -> str:
+def script_digest(script: Path, root: Path, plumbing: Sequence[str] = ()) -> str:
     """Digest a script, which counts whole, with all that it depends on.
 
     Args:
         script: a Python file.
         root: the folder that holds the local packages (the repository).
+        plumbing: files of the repository that are plumbing to this script, beside `PLUMBING`.
 
     Returns:
         Sixteen hex digits.
@@ -84,7 +85,7 @@ def script_digest(script: Path, root: Path) -> str:
     Raises:
         MicrotomeError: a file that is not Python.
     """
-    code = _code(root.absolute())
+    code = _code(root.absolute(), tuple(plumbing))
     module = code.module(script.absolute())
     return _digest(code, [module, *module.statements], [module.label])
 
@@ -150,14 +151,14 @@ def _digest(code: Code, targets: Iterable[Target], names: list[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_plumbing(place: str) -> bool:
-    return place.startswith(PLUMBING) and place not in NOT_PLUMBING
-
-
 @cache
-def _code(root: Path) -> Code:
-    """The repository's code, read once per process."""
-    return Code(root, _is_plumbing)
+def _code(root: Path, more: tuple[str, ...] = ()) -> Code:
+    """The repository's code, read once per process and plumbing beside `PLUMBING`."""
+
+    def is_plumbing(place: str) -> bool:
+        return place.startswith(PLUMBING + more) and place not in NOT_PLUMBING
+
+    return Code(root, is_plumbing)
 
 
 @cache

@@ -2,29 +2,17 @@
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from microtome.options import (
-    AllSites,
-    Count,
-    Edges,
-    KeyedSites,
-    Positive,
-    ResidualSite,
-    Targets,
-)
+from microtome.options import AllSites, Count, Edges, KeyedSites, Positive
 from microtome.statistics.attention import running_entropies, running_patterns
 from microtome.statistics.distributions import running_histograms
-from microtome.statistics.lens import Lens, lens_predictions
 from microtome.statistics.moments import running_moments
 from microtome.store.layers import Section
 from microtome.texts.rows import row_columns
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 def moments(stream: Iterator[Section], *, sites: AllSites) -> xr.Dataset:
@@ -53,20 +41,6 @@ def patterns(
 ) -> xr.Dataset:
     """Mean patterns or scores of all heads at the first positions, for every layer."""
     return running_patterns(stream, _positions(tokens), n_positions)
-
-
-def predictions(
-    stream: Iterator[Section],
-    lens: Lens,
-    tokens: xr.Dataset,
-    tokenizer: "PreTrainedTokenizerBase",
-    *,
-    site: ResidualSite = "resid_post",
-    targets: Targets = (),
-    top: Count = 1,
-) -> xr.Dataset:
-    """What final norm and head predict from each token's hidden state, for every layer."""
-    return lens_predictions(stream, lens, tokens, tokenizer, site=site, targets=targets, top=top)
 
 
 def _positions(tokens: xr.Dataset) -> np.ndarray:

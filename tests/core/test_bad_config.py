@@ -264,12 +264,14 @@ CASES |= {
         },
     ),
     "a_lens_on_a_model_without_head": Case(
-        "models: {mine: {source: mine, n_layers: 2}}\n"
-        "studies: {corpus: {models: [mine], stimuli: penguins, statistics: {predictions: {}}}}",
-        ("mine.yaml: studies.corpus.models: mine has no head, and so no logits or predictions",),
+        "models: {mine: {source: mine, n_layers: 2}}\nstudies: {looking: {models: [mine]}}",
+        ("mine.yaml: studies.looking.models: mine has no head, and so no logits or predictions",),
         {
             "mine/config.json": b'{"architectures": ["BertModel"], "num_hidden_layers": 2}',
             "mine/model.safetensors": b"",
+            "studies/looking/study.yaml": b"{source: x, stimuli: penguins, statistics: {a: {}}}",
+            "studies/looking/statistics.py": b"from microtome.options import ResidualSite\n\n\n"
+            b"def a(stream, lens, *, site: ResidualSite = 'resid_post'):\n    pass\n",
         },
     ),
     "a_fetched_model_without_head": Case(

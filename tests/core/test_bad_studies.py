@@ -294,9 +294,9 @@ CONFIGS = {
         "wants `all` or a list of layers, as in [4, 20%]; has 6",
     ),
     "layer_that_was_not_computed": (
-        study("{statistics: {cosine_similarities: {layers: [5, 7]}}}"),
+        study("{statistics: {cosine_similarities: {layers: [4, 5]}}}"),
         "similarity_distributions.layer: 'cosine_similarities' has no layer 6 of smollm2-135m; "
-        "it has 5, 7",
+        "it has 4, 5",
     ),
     "another_layer_than_that_of_the_tests": (
         study("{statistics: {text_tuning: {layer: 7}}}", "grammar_tuning"),

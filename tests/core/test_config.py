@@ -329,8 +329,9 @@ def test_an_intervention_reads_statistics_and_is_read_by_others(tmp_path):
     }
     # No activations are stored for it, but those that the statistic reads.
     assert studies.sweeps() == {("small", "words"): Sweep(["q", "resid_post"], [0, 2], [])}
+    # Its predictions want a head.
     assert [wish["key"] for wish in studies.judged("small", "more")] == [
-        "studies.other.interventions.silence"
+        *("studies.other.models", "studies.other.interventions.silence")
     ]
 
 

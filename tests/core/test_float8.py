@@ -2,6 +2,7 @@
 
 import json
 import math
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from microtome.models.mapped import MappedModel
 from microtome.models.stored import StoredMLP
 from microtome.sweeps import cost
 
+PLAN = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "plan.py"))
 #: Divides none of the widths but 24 and 40 of test_layouts, as 128 does those of releases.
 BLOCK = 8
 #: Families whose matrices are float8, and what else they are made with.
@@ -134,6 +136,9 @@ def test_what_it_costs(tmp_path, out):
         fetch(sources.Folder(origin), out)
         models[family] = cost.model(json.loads(describe(out).read_text()))
         assert 1 < models[family].stored < 1.2 and models[family].outside == 2
+        planned = PLAN["of_config"](sources.Folder(origin))
+        assert 1 < planned.stored < 1.2 and planned.outside == 2
+        assert 0 < models[family].block - planned.block < 0.05 * planned.block  # scales
     assert models["qwen3"].joined == 0
     experts = 4 * 3 * 16 * 24
     scales = experts // BLOCK**2

@@ -175,7 +175,7 @@ def test_after_running_what_is_stale_nothing_more_is(clone, tmp_path, edit):
 def test_a_target_makes_the_interventions_alone(clone, tmp_path):
     fresh = Clone(tmp_path, clone.config["models"]["tiny"]["source"])
     add_study(fresh)
-    assert fresh.planned("tokens") == {"models/tiny", "models/tiny/sites", "tokens/tiny/texts"}
+    assert fresh.planned("tokens") == {"models/tiny", "tokens/tiny/texts"}
     assert fresh.planned("interventions") == ALL - GROWTH
     assert fresh.planned("statistics") == ALL - TABLE
 

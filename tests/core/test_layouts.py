@@ -221,6 +221,14 @@ def test_several_weights_stored_in_one(tmp_path):
         assert torch.equal(origin.make(model, stored.__getitem__), expected[name])
 
 
+def test_weights_beyond_all_memory():
+    """A skeleton takes none, even where the experts of a block are half a terabyte."""
+    sizes = {"hidden_size": 2**14, "moe_intermediate_size": 2**16, "num_experts": 64}
+    config = AutoConfig.for_model("qwen3_moe", **(SIZES | sizes | {"num_hidden_layers": 1}))
+    experts = skeleton(config).get_submodule("model.layers.0.mlp.experts")
+    assert experts.gate_up_proj.is_meta and experts.gate_up_proj.nbytes == 2**39
+
+
 # ---- Adapters of PEFT
 
 

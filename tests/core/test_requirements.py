@@ -128,7 +128,7 @@ WORKFLOW = """
 rule all:
     input: "tiny.h5"
 rule:
-    input: stimuli="texts.yaml", checkpoint=CHECKPOINT, sites="sites.json",
+    input: stimuli="texts.yaml", checkpoint=CHECKPOINT, manifest="manifest.json",
     output: "{model}.h5"
     log: "{model}.log"
     params: tokens="all"
@@ -144,6 +144,7 @@ def test_the_job_that_makes_the_table_judges_it(gpt2, tmp_path, first_token):
     workflow = WORKFLOW.replace("CHECKPOINT", repr(str(gpt2))).replace("JUDGED", repr(judged))
     (tmp_path / "Snakefile").write_text(workflow.replace("SCRIPT", repr(str(script))))
     sites(gpt2).write(tmp_path / "sites.json")
+    (tmp_path / "manifest.json").touch()
     (tmp_path / "texts.yaml").write_text("source: x\ntexts: [One two]\n")
     done = shared().run(tmp_path, ["--cores", "1"])
     assert (tmp_path / "tiny.h5").exists() == (done.returncode == 0) == (first_token == 1)

@@ -14,7 +14,6 @@ from edits import (
     HISTOGRAMS,
     RSA,
     RSA_FIGURE,
-    SITES,
     TEXT_SWEEP,
     TSNE,
     add_sites,
@@ -65,7 +64,7 @@ def test_a_site_that_lies_elsewhere_makes_its_readers_stale(clone, tmp_path, sit
     edited = clone.copy(tmp_path / "edited")
     before, entry = ENTERED
     edited.replace("microtome/models/architectures.py", before, before + entry.format(site, path))
-    assert edited.run() == SITES
+    assert edited.run("results/models/tiny/sites.json") == {"models/tiny"}
     assert edited.planned() == stale
 
 

@@ -1,6 +1,7 @@
 """The text part of models that also see or hear, against the whole model on text alone."""
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from microtome.sweeps import cost
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
 
+PLAN = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "plan.py"))
 TEXT = {
     "vocab_size": 101,
     "hidden_size": 32,
@@ -121,7 +123,7 @@ def save(folder: Path, model_type: str, dtype: torch.dtype = torch.float32, **co
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    model.to(dtype).save_pretrained(folder)
+    (model if dtype == torch.float32 else model.to(dtype)).save_pretrained(folder)
 
 
 @pytest.mark.parametrize("model_type", MODELS)
@@ -141,6 +143,8 @@ def test_is_swept_as_the_whole_model_on_text_alone(model_type, tmp_path, out):
         other in name for name in load_file(origin / "model.safetensors") for other in others
     )
     assert not any(other in name for name in found["tensors"] for other in others)
+    planned = PLAN["of_config"](sources.Folder(origin))
+    assert planned.block == cost.model(found).block
     text = {name: t for name, t in whole.get_decoder().named_parameters() if "layers.0." in name}
     assert cost.model(found).block == sum(parameter.numel() for parameter in text.values())
 
