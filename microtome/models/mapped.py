@@ -326,7 +326,8 @@ def _blocks_path(model: nn.Module, n_layers: int) -> str:
     found = exact or [p for p in _outermost(lists) if lists[p] and n_layers % lists[p] == 0]
     if len(found) != 1:
         raise MicrotomeError(
-            f"{type(model).__name__}: {len(found)} lists of {n_layers} blocks, expected one"
+            f"{type(model).__name__}: {len(found)} lists of {n_layers} blocks, expected one; "
+            "take another model"
         )
     return found[0]
 

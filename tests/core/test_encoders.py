@@ -577,6 +577,22 @@ def test_hidden_states_of_a_model_without_head_are_changed(bert):
 
 # Refusals
 
+
+def test_what_changes_between_blocks_is_refused(tmp_path):
+    checkpoint = tiny(tmp_path, "deberta-v2", "masked", conv_kernel_size=3)
+    with pytest.raises(
+        MicrotomeError, match=r"^deberta-v2: the model changes the hidden state betw"
+    ):
+        swept(checkpoint, ["ln_final"])
+
+
+def test_an_encoder_with_a_decoder_is_refused(tmp_path):
+    sizes = {"vocab_size": 101, "d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 3}
+    model = AutoModel.from_config(AutoConfig.for_model("t5", **sizes, num_heads=4))
+    with pytest.raises(MicrotomeError, match="'t5' is neither a causal language model nor an enc"):
+        made(model, tmp_path)
+
+
 NO_SITES = Sites({}, {})
 NO_HEAD = "has no head, and so no logits or predictions; take a model that has one, or leave out"
 
