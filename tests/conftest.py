@@ -32,7 +32,7 @@ SIZES = {
 }
 GROUPED = SIZES | {"num_key_value_heads": 2, "intermediate_size": 40}
 
-#: A tiny configuration per architecture of microtome.models.architectures, and both NeoX forms.
+#: Tiny configurations that most tests take; tests/zoo.py has one of every architecture.
 CONFIGS = {
     "gpt2": ("gpt2", SIZES),
     "gpt_neo": (

@@ -13,6 +13,7 @@ import torch
 import zoo
 from hooked import columns
 from torch import Tensor
+from transformers.activations import ACT2FN
 
 from microtome.errors import MicrotomeError
 from microtome.models.anatomy import find_sites
@@ -43,6 +44,24 @@ UNLIKE_EAGER = {
     "falcon alibi": "transformers adds other biases in eager attention",
     "minimax": "linear attention returns something too",
 }
+
+#: Families that do something to values before attention takes them, or to what it reads out: norms,
+#: gates, factors, biases, convolutions.
+CHANGED_VALUES = (
+    *("afmoe", "axk2", "bailing_hybrid", "beam", "bitnet", "deberta", "dots3_note_text"),
+    *("gemma3n_text", "gemma4_text", "gemma4_unified_text", "inkling2_text", "inkling_text"),
+    *("laguna", "lfm3", "mimo_v2_flash", "muse_glimmer_text", "muse_spark_text", "neomme"),
+    *("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"),
+)
+#: Families whose scores have a bias beside products of queries and keys: ALiBi and others.
+BIASED_SCORES = (
+    *("bloom", "bloom with post-norms", "doge", "falcon alibi", "inkling2_text", "inkling_text"),
+    *("mpnet", "mpt"),
+)
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "silu")
+#: Families whose MLPs have an activation function of their own, a norm after it, or keep the
+#: largest values only.
+OWN_ACTIVATION = ("apertus", "bitnet", "gemma3n_text")
 
 
 @dataclass
@@ -160,8 +179,10 @@ def test_hidden_states_are_those_of_the_plain_forward(examined, name):
     for (layer, site), values in found.passed.items():
         if site == "lens" and name == "gemma3n_text":  # its head reads all streams
             continue
+        assert np.isfinite(values).all()
         swept = found.swept[layer, site]
         np.testing.assert_array_equal(swept, values, err_msg=f"layer {layer}: {site}")
+    assert {(0, "resid_pre"), (1, "resid_post"), (None, "ln_final")} <= found.passed.keys()
 
 
 @pytest.mark.parametrize("name", by_hand.PLACES)
@@ -171,6 +192,7 @@ def test_sites_are_those_read_by_hand(examined, name):
     inside = {(layer, site) for layer, site in inside if found.sites.taps[site].side != "attention"}
     assert inside == found.by_hand.keys()
     for (layer, site), values in found.by_hand.items():
+        assert np.isfinite(values).all()
         swept = found.swept[layer, site].reshape(values.shape)
         if found.sites.taps[site].scale == 1:
             np.testing.assert_array_equal(swept, values, err_msg=f"layer {layer}: {site}")
@@ -209,6 +231,43 @@ def test_patterns_are_those_of_eager_attention(examined, name):
         expected = expected.transpose(1, 2).flatten(0, 1).numpy()
         pattern = found.swept[layer, "pattern"][: len(expected)]
         np.testing.assert_allclose(np.nan_to_num(pattern), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_heads_fit_together(examined, name):
+    """Scores are products of queries and keys, and z is the values that a pattern takes."""
+    found = examined(name)
+    for layer in sorted({layer for layer, site in found.swept if site == "pattern"}):
+        at = {site: values for (of, site), values in found.swept.items() if of == layer}
+        scores, pattern = (at[site][:14].reshape(2, 7, -1, 7) for site in ("scores", "pattern"))
+        n_heads = pattern.shape[2]
+
+        def of_heads(site, at=at, n_heads=n_heads):
+            """(text, position, head, width), with a key or value for each query."""
+            values = at[site][:14].reshape(2, 7, *at[site].shape[1:])
+            return values.repeat(n_heads // values.shape[2], axis=2)
+
+        if {"v", "z"} <= at.keys() and name not in CHANGED_VALUES:
+            taken = np.einsum("tphk,tkhw->tphw", np.nan_to_num(pattern), of_heads("v"))
+            close(taken, of_heads("z"))
+        if {"q_rot", "k_rot"} <= at.keys() and name not in BIASED_SCORES:
+            products = np.einsum("tphw,tkhw->tphk", of_heads("q_rot"), of_heads("k_rot"))
+            reached = ~np.isnan(scores)
+            products, scores = products[reached], scores[reached]
+            close(products * (products @ scores / (products @ products)), scores)
+
+
+@pytest.mark.parametrize("name", sorted({*SWEPT} - {*OWN_ACTIVATION}))
+def test_mlps_fit_together(examined, name):
+    """`post` is an activation function of `pre`, times `pre_linear` where there is that."""
+    swept = examined(name).swept
+    for layer in sorted({layer for layer, site in swept if site == "pre"}):
+        pre = torch.from_numpy(swept[layer, "pre"])
+        factors = swept.get((layer, "pre_linear"), 1.0)
+        made = (ACT2FN[function](pre).numpy() * factors for function in ACTIVATIONS)
+        post = swept[layer, "post"]
+        errors = [np.abs(values - post).max() / np.abs(post).max() for values in made]
+        assert min(errors) < 1e-5
 
 
 def test_the_page_of_architectures_is_up_to_date(examined):
