@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -48,6 +49,50 @@ def tiny(folder: Path, model_type: str, dtype: torch.dtype = torch.float32) -> P
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(folder)
     return model
+
+
+#: Sizes that most types take, with experts for those that have any.
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 40,
+    "max_position_embeddings": 32,
+    "moe_intermediate_size": 16,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def save(folder: Path, model_type: str, dtype: torch.dtype = torch.float32, **changes) -> None:
+    """Save a random model of some type as save_pretrained does, without tokenizer."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **(SIZES | changes))
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    model.to(dtype).save_pretrained(folder)
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict]) -> None:
+    """Store other tensors in a folder's model.safetensors."""
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, {"format": "pt"})
+
+
+def edit(folder: Path, **values: object) -> str:
+    """Change keys of a folder's config.json; return its name."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    return file.name
 
 
 def logits(model: PreTrainedModel | Path) -> torch.Tensor:

@@ -315,11 +315,8 @@ def _has(config: PretrainedConfig, name: str) -> bool:
 def build(name: str, **changes: object) -> PreTrainedModel:
     """A model of the zoo with random weights of unit-like scale, so that no site is near zero."""
     config = tiny_config(name, **changes)
-    masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
-        config, "is_decoder", False
-    )
     torch.manual_seed(0)
-    model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_config(config).eval()
+    model = _class(config).from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:  # others are tables of sines
@@ -331,6 +328,13 @@ def build(name: str, **changes: object) -> PreTrainedModel:
     return model
 
 
+def _class(config: PretrainedConfig) -> type[AutoModelForCausalLM | AutoModelForMaskedLM]:
+    """What a config is made a model of: a masked LM, unless there is none or it is a decoder."""
+    masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    decodes = getattr(config, "is_decoder", False)
+    return AutoModelForMaskedLM if masked and not decodes else AutoModelForCausalLM
+
+
 def fetched(name: str, folder: Path, **changes: object) -> Path:
     """A checkpoint folder of a model of the zoo, as `fetch` makes it."""
     build(name, **changes).save_pretrained(folder / "origin")
@@ -338,9 +342,9 @@ def fetched(name: str, folder: Path, **changes: object) -> Path:
     return folder / "checkpoint"
 
 
-def load(name: str, checkpoint: Path) -> PreTrainedModel:
+def load(name: str, checkpoint: Path, **options: str) -> PreTrainedModel:
     """The model of a checkpoint folder as transformers loads it."""
-    return type(build(name)).from_pretrained(checkpoint, dtype=torch.float32).eval()
+    return _class(tiny_config(name)).from_pretrained(checkpoint, **options).eval()
 
 
 def encoded(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:

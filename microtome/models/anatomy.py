@@ -29,6 +29,7 @@ from microtome.sites import ATTENTION_SITES, SITES, shape
 #: How far apart numbers may lie that are the same, as a share of the largest.
 TOLERANCE = 1e-4
 _NO_ATTENTION = "no attention in its blocks"
+_ONE_PART = "one module is all that its blocks add"
 
 
 @torch.no_grad()
@@ -108,8 +109,9 @@ def _merged(model: MappedModel, found: Sequence[tuple[list[int], "_Block"]]) -> 
         if not having:
             reasons = [block.absent[site] for _, block in found if site in block.absent]
             if reasons:
-                # Those without attention have none of many sites.
-                absent[site] = next((why for why in reasons if why != _NO_ATTENTION), reasons[0])
+                # Blocks of one part lack many sites that others may lack for another reason.
+                reasons.sort(key=lambda why: why in (_NO_ATTENTION, _ONE_PART))
+                absent[site] = reasons[0]
             continue
         layers = sorted(layer for of_kind, _ in having for layer in of_kind)
         tap = having[0][1]._replace(
@@ -162,16 +164,24 @@ def _columns(target: Tensor, tensor: Tensor) -> list[int] | None:
         tensor: (row, width).
     """
 
-    def directions(columns: Tensor) -> Tensor:
-        return columns / columns.norm(dim=0).clamp_min(1e-30)
-
     # Some add a bias of their own after the projection.
     for of, among in ((target, tensor), (target - target[0], tensor - tensor[0])):
-        found = (directions(of).T @ directions(among)).argmax(dim=1)
+        found = _cosines(of, among).argmax(dim=1)
         factor = _multiple(of, among[:, found])
         if factor is not None and factor > 0:
             return found.tolist()
     return None
+
+
+def _any_column(target: Tensor, tensor: Tensor) -> bool:
+    """Whether a tensor has a column of another one, but for a positive factor."""
+    return bool((_cosines(target, tensor) > 1 - TOLERANCE**2).any())
+
+
+def _cosines(one: Tensor, other: Tensor) -> Tensor:
+    """The cosines between all columns of two tensors."""
+    one, other = (x.double() / x.double().norm(dim=0).clamp_min(1e-30) for x in (one, other))
+    return one.T @ other
 
 
 def _summand(target: Tensor, calls: Iterable[Passed]) -> tuple[Passed, float] | None:
@@ -324,6 +334,7 @@ class _Block:
             end: when it is called.
         """
         before = [call for call in self._passed if call.end < end and call.returned is not None]
+        first = target.flatten(1)
         for call in sorted(before, key=lambda call: -call.end):
             columns = _columns(target.flatten(1), call.returned[rows])
             if columns is None:
@@ -333,7 +344,11 @@ class _Block:
                 return
             if call.given is not None and call.given.shape == call.returned.shape:
                 target = call.given[rows][:, columns].unflatten(1, target.shape[1:])
-        self._lacks("no projection gives what attention is called with", site)
+        parts = [c for c in before if c.weight is not None and _any_column(first, c.returned[rows])]
+        what = "no projection gives what attention is called with"
+        if len(parts) > 1:
+            what = f"put together of parts of {' and '.join(call.path for call in parts)}"
+        self._lacks(what, site)
 
     def _enter_heads(self, site: str, call: Passed, columns: Tensor) -> None:
         """Enter a site whose heads lie in some columns, (head, d_head), if a tap can say so."""
@@ -377,7 +392,7 @@ class _Block:
         for middle in self._passed:
             if middle.given is None or middle.given.shape != self._before.shape:
                 continue
-            earlier = (call for call in added if call.end < middle.start)
+            earlier = (c for c in added if c.end < middle.start and not self._has_mlp_before(c.end))
             attention = _summand(middle.given - self._before, earlier)
             if attention is None:
                 continue
@@ -431,19 +446,19 @@ class _Block:
         if found is None:
             return False
         call, factor = found
-        tap, what = call.tap(scale=self._scale(factor)), "one module is all that its blocks add"
+        tap = call.tap(scale=self._scale(factor))
         if self._attends(call):
             self.taps["attn_out"] = tap
-            self._lacks(what, "resid_mid", "mlp_out")
+            self._lacks(_ONE_PART, "resid_mid", "mlp_out")
             return True
         self._mlp_from = call.start - 1
         inside = self._linear(self._mlp_from, call.end + 1)
         if self._find_router() or (inside and self._find_pre(inside[:-1], inside[-1].given)):
             self._mlp = call
             self.taps["mlp_out"] = tap
-            self._lacks(what, "attn_out", "resid_mid")
+            self._lacks(_ONE_PART, "attn_out", "resid_mid")
         else:
-            self._lacks(what, "attn_out", "resid_mid", "mlp_out")
+            self._lacks(_ONE_PART, "attn_out", "resid_mid", "mlp_out")
         return True
 
     def _after_all_else(self, added: list[Passed]) -> bool:
@@ -462,6 +477,15 @@ class _Block:
                 return True
         return False
 
+    def _has_mlp_before(self, time: int) -> bool:
+        """Whether something between attention and a moment is as wide as an MLP."""
+        return bool(self._called) and any(
+            call.given.shape == self._before.shape
+            and call.returned is not None
+            and call.returned.shape[1] % self._sizes["d_mlp"] == 0
+            for call in self._linear(self._called[-1].time, time)
+        )
+
     def _attends(self, call: Passed) -> bool:
         """Whether attention is called inside a module."""
         return any(call.start < called.time < call.end for called in self._called)
@@ -470,6 +494,9 @@ class _Block:
 
     def _find_mlp(self, router: Passed | None) -> None:
         mlp, width = self._mlp, self._sizes["d_mlp"]
+        if mlp is None and self.absent.get("mlp_out") == _ONE_PART:
+            self._lacks(_ONE_PART, "ln2_out", "pre", "pre_linear", "post")
+            return
         if mlp is None:
             last = [c for c in self._linear(0) if _shape_of(c) == (width, self._before.shape[1])]
         else:

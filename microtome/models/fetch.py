@@ -24,7 +24,7 @@ from microtome.models.checkpoint import (
     tensor_index,
     weight_files,
 )
-from microtome.models.float8 import FLOAT8, block_of, check_scales, scale_of
+from microtome.models.float8 import FLOAT8, block_of, check_scales, is_float8, scale_of
 from microtome.models.origins import missing, resolve
 from microtome.models.packages import shipped
 from microtome.models.skeleton import (
@@ -235,6 +235,8 @@ def _initialise(reference: Path, seed: int, folder: Path) -> None:
     import torch
 
     config = read_config(reference)
+    if is_float8(config.to_dict()):
+        del config.quantization_config  # fresh weights are not
     with torch.random.fork_rng():  # a notebook's own numbers stay as they are
         torch.manual_seed(seed)
         model = auto_class(config).from_config(config, dtype=torch.float32, trust_remote_code=False)

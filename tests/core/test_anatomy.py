@@ -93,7 +93,8 @@ def test_blocks_that_differ_have_sites_of_their_own(tmp_path):
     found = find_sites(checkpoint)
     assert (found.taps["pre"].layers, found.taps["router"].layers) == ((0,), (1,))
     assert found.taps["q"].layers is None
-    assert found.absent == {"k": "no projection gives what attention is called with"}
+    parts = "self_attn.kv_a_proj_with_mqa and self_attn.kv_b_proj"
+    assert found.absent == {"k": f"put together of parts of {parts}"}
     check_sites(["pre", "q"], found.taps, "deepseek_v3", [0])
     batches = batched(columns([IDS]), 1)
     with pytest.raises(MicrotomeError, match=r"site 'pre': layer 1 .* name layers among 0"):

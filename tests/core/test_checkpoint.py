@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from origins import CONFIGS, Trap, contents, logits, refused, shard, tiny
+from origins import CONFIGS, Trap, contents, edit, logits, refused, shard, tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -147,12 +147,6 @@ def test_what_a_broken_run_left_is_cleared(tmp_path, out):
 
 
 # ---- Refusals
-
-
-def edit(folder: Path, **values: object) -> str:
-    file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
-    return "config.json"
 
 
 def overwrite(folder: Path, name: str, content: bytes) -> str:

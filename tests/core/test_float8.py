@@ -10,9 +10,8 @@ import pytest
 import torch
 from conftest import describe
 from hooked import assert_swept_as_loaded, taps_at
-from origins import contents, refused
+from origins import contents, edit, refused, rewrite, save
 from safetensors.torch import load_file
-from test_layouts import edit, rewrite, save
 from transformers import AutoModelForCausalLM, FineGrainedFP8Config
 from transformers.integrations.finegrained_fp8 import _dequantize_fp8_weight
 
@@ -146,6 +145,15 @@ def test_what_it_costs(tmp_path, out):
     stored = load_file(tmp_path / "qwen3_moe" / "model.safetensors")
     numbers = sum(math.prod(t.shape) for name, t in stored.items() if ".layers.0." in name)
     assert models["qwen3_moe"].block == numbers > experts + scales
+
+
+def test_an_untrained_twin_is_not_float8(tmp_path, out):
+    in_float8(tmp_path / "mine", "qwen3_moe")
+    fetch(sources.Folder(tmp_path / "mine"), out)
+    twin = out.with_name("untrained")
+    fetch(sources.Untrained("mine", 0), twin, reference=out)
+    assert "quantization_config" not in json.loads((twin / "config.json").read_text())
+    assert_swept_as_loaded(twin, AutoModelForCausalLM.from_pretrained(twin))
 
 
 def lose_scales(tensors: dict) -> dict:

@@ -4,7 +4,6 @@ Hidden states, final norm and logits are equal bit for bit, and the weights are 
 GGUF is in test_gguf.py, float8 in test_float8.py, what sees or hears in test_text_parts.py.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hooked import assert_swept_as_loaded
-from origins import COMMIT, LATER, contents, refused, shard, tiny
+from origins import COMMIT, LATER, SIZES, contents, edit, refused, rewrite, save, shard, tiny
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
@@ -26,47 +25,6 @@ from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import token_table
 
 pytestmark = pytest.mark.usefixtures("dialled")
-
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "intermediate_size": 40,
-    "max_position_embeddings": 32,
-    "moe_intermediate_size": 16,
-    "num_experts": 4,
-    "num_local_experts": 4,
-    "num_experts_per_tok": 2,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-
-
-def save(folder: Path, model_type: str, dtype: torch.dtype = torch.float32, **changes) -> None:
-    """Save a random model as save_pretrained does."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **(SIZES | changes))
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    model.to(dtype).save_pretrained(folder)
-
-
-def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict]) -> None:
-    """Store other tensors in a folder's model.safetensors."""
-    file = folder / "model.safetensors"
-    save_file(change(load_file(file)), file, {"format": "pt"})
-
-
-def edit(folder: Path, **values: object) -> None:
-    """Change keys of a folder's config.json."""
-    file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
 def renamed(model_type: str, *pairs: tuple[str, str], **changes) -> Callable[[Path], None]:
@@ -223,8 +181,9 @@ def test_several_weights_stored_in_one(tmp_path):
 
 def test_weights_beyond_all_memory():
     """A skeleton takes none, even where the experts of a block are half a terabyte."""
-    sizes = {"hidden_size": 2**14, "moe_intermediate_size": 2**16, "num_experts": 64}
-    config = AutoConfig.for_model("qwen3_moe", **(SIZES | sizes | {"num_hidden_layers": 1}))
+    sizes = {"hidden_size": 2**14, "moe_intermediate_size": 2**16, "num_hidden_layers": 1}
+    experts = {"num_experts": 64, "num_local_experts": 64}
+    config = AutoConfig.for_model("qwen3_moe", **(SIZES | sizes | experts))
     experts = skeleton(config).get_submodule("model.layers.0.mlp.experts")
     assert experts.gate_up_proj.is_meta and experts.gate_up_proj.nbytes == 2**39
 
@@ -343,6 +302,11 @@ def test_a_tokenizer(kind, tmp_path, out):
     assert table["token_id"].values.tolist() == [i for text in ids for i in text]
     assert table["position"].values.tolist() == [p for text in ids for p in range(len(text))]
     assert table["text"].values.tolist() == [WORDS[i] for text in ids for i in text]
+    if begins:
+        added = [position == 0 for text in ids for position in range(len(text))]
+        assert table["special"].values.tolist() == added
+    else:
+        assert "special" not in table
     # Nothing is padded: texts of unlike length are swept like any others.
     assert_swept_as_loaded(out, AutoModelForCausalLM.from_pretrained(tmp_path / "mine"))
 

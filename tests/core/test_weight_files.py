@@ -1,26 +1,18 @@
 """Which weights of a folder are read, and which cannot be: quantised ones, links to nowhere."""
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from origins import COMMIT, contents, logits, refused, shard, tiny
+from origins import COMMIT, contents, edit, logits, refused, shard, tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import microtome.models.sources as sources
 from microtome.models.checkpoint import config_json, read_config, source_files
 from microtome.models.fetch import fetch
-
-
-def edit(folder: Path, **values: object) -> None:
-    """Change keys of a folder's config.json."""
-    file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
-
 
 # ---- Quantised weights
 

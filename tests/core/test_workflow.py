@@ -32,16 +32,17 @@ def model(tmp_path_factory, gpt2_tokenizer):
 
 
 def write_config(folder, model, **changes):
-    """Write mine.yaml: one study on the tiny model, at layer 2, and coarse figures."""
+    """Write mine.yaml: one study on the tiny model, at layer 2 (67% of 3), and coarse figures."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     config["style"]["dpi"] = 50
     config["studies"] = {
         STUDY: {
             "models": ["tiny"],
             "statistics": {
-                name: {"layer": 2} for name in ("qkv_points", "similarity_distributions")
+                "qkv_points": {"layer": 2},
+                "similarity_distributions": {"layer": "67%"},
             },
-            "figures": {name: {"layer": 2} for name in ("cosine_matrices", "rsa_scatter")},
+            "figures": {"cosine_matrices": {"layer": 2}, "rsa_scatter": {"layer": "67%"}},
         }
     }
     config["models"] = {"tiny": {"source": str(model), "n_layers": 4} | changes}
@@ -73,6 +74,14 @@ def test_every_figure_is_made(run):
 def test_nothing_is_stale_afterwards(run):
     again = snakemake(run, "--configfile", "mine.yaml", "--dry-run")
     assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_the_number_of_a_layer_is_the_same_as_its_share_of_the_depth(run, model):
+    config = Path(write_config(run, model)).read_text(encoding="utf-8")
+    assert config.count("67%") == 2
+    (run / "numbers.yaml").write_text(config.replace("67%", "2"), encoding="utf-8")
+    again = snakemake(run, "--configfile", "numbers.yaml", "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
 
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from pathlib import Path
 
 import by_hand
+import models_page
 import numpy as np
 import pytest
 import torch
@@ -35,6 +36,13 @@ POST_NORM = (
     *("roc_bert", "roformer", "tapas", "trocr", "xlm-roberta", "yoso"),
 )
 
+#: Whose eager attention is no measure of what is swept.
+UNLIKE_EAGER = {
+    "big_bird": "returns no pattern",
+    "falcon alibi": "transformers adds other biases in eager attention",
+    "minimax": "linear attention returns something too",
+}
+
 
 @dataclass
 class Examined:
@@ -45,14 +53,14 @@ class Examined:
         swept: values by layer and site, (token, …).
         passed: the same of the plain forward, (token, width), at blocks' ends and after the last.
         by_hand: the same at the places that `by_hand` names.
-        config: transformers' config.
+        checkpoint: its folder.
     """
 
     sites: Sites
     swept: dict[tuple[int | None, str], np.ndarray]
     passed: dict[tuple[int | None, str], np.ndarray]
     by_hand: dict[tuple[int, str], np.ndarray]
-    config: Any
+    checkpoint: Path
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +72,7 @@ def examined(tmp_path_factory):
         model = zoo.load(name, checkpoint)
         passed, noted = forward(name, model)
         n_layers = max(layer for layer, site in passed if site == "lens") + 1
-        return Examined(sites, read(checkpoint, sites, n_layers), passed, noted, model.config)
+        return Examined(sites, read(checkpoint, sites, n_layers), passed, noted, checkpoint)
 
     return examine
 
@@ -180,6 +188,32 @@ def test_the_residual_stream_adds_up(examined, name):
             close(at["resid_pre"] + at["attn_out"], at["resid_mid"])
         if {"attn_out", "mlp_out"} <= at.keys() and name not in POST_NORM:
             close(at["resid_pre"] + at["attn_out"] + at["mlp_out"], at["resid_post"])
+
+
+@pytest.mark.parametrize("name", sorted({*SWEPT} - UNLIKE_EAGER.keys()))
+def test_patterns_are_those_of_eager_attention(examined, name):
+    found = examined(name)
+    layers = sorted(layer for layer, site in found.swept if site == "pattern")
+    if not layers:
+        assert "pattern" in found.sites.absent
+        return
+    model = zoo.load(name, found.checkpoint, attn_implementation="eager")
+    texts = torch.from_numpy(np.stack(SEQUENCES[:2]))
+    with torch.no_grad():
+        attentions = model(texts, use_cache=False, output_attentions=True).attentions
+    # Blocks without attention return none.
+    weights = [of_layer for of_layer in attentions if of_layer is not None]
+    for layer, expected in zip(layers, weights, strict=True):
+        expected = expected.transpose(1, 2).flatten(0, 1).numpy()
+        pattern = found.swept[layer, "pattern"][: len(expected)]
+        np.testing.assert_allclose(np.nan_to_num(pattern), expected, rtol=0, atol=1e-5)
+
+
+def test_the_page_of_architectures_is_up_to_date(examined):
+    """Made by `PYTHONPATH=. python tests/models_page.py > docs/models.md`."""
+    page = Path(__file__).parents[2] / "docs" / "models.md"
+    made = models_page.page({name: examined(name).sites for name in SWEPT})
+    assert page.read_text(encoding="utf-8").splitlines() == made.splitlines()
 
 
 def close(one, other):
