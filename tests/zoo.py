@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     PretrainedConfig,
@@ -213,6 +214,12 @@ OWN = {
     "zamba2": {"adapter_rank": 5},
     "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 20},
 }
+#: Models of text that have no head of their own.
+PLAIN = (
+    *("clip_text_model", "granite_docling_text", "markuplm", "mistral4", "mistral_large4_text"),
+    *("molmo2_text", "muse_glimmer_text", "muse_spark_text", "openai_privacy_filter"),
+    *("qwen3_vl_moe_text", "qwen3_vl_text", "splinter", "tipsv2_text_model", "visual_bert"),
+)
 #: Structures that a family's flags make, by name: the family and its flags.
 VARIANTS = {
     "bert as a decoder": ("bert", {"is_decoder": True}),
@@ -245,6 +252,7 @@ REFUSED = {
     "hrm_text": r"lists of 4 blocks, expected one",
     "hy_v4": r"its blocks are given or return more than a hidden state",
     "longformer": r"its blocks are handed \(2, 512, 24\), not one hidden state per token",
+    "mistral_large4_text": r"its blocks are given or return more than a hidden state",
     "qwen4_exp_text": r"its blocks are handed \(2, 7, 96\), not one hidden state per token",
     "reformer": r"its blocks are given or return more than a hidden state",
     "squeezebert": r"its blocks are given or return more than a hidden state",
@@ -273,7 +281,7 @@ def names() -> tuple[str, ...]:
     """The names of all models here: types of transformers, and variants of some."""
     types = [*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_MASKED_LM_MAPPING_NAMES]
     out = left_out()
-    return tuple(name for name in dict.fromkeys([*types, *VARIANTS]) if name not in out)
+    return tuple(name for name in dict.fromkeys([*types, *PLAIN, *VARIANTS]) if name not in out)
 
 
 def tiny_config(name: str, **changes: object) -> PretrainedConfig:
@@ -328,8 +336,10 @@ def build(name: str, **changes: object) -> PreTrainedModel:
     return model
 
 
-def _class(config: PretrainedConfig) -> type[AutoModelForCausalLM | AutoModelForMaskedLM]:
+def _class(config: PretrainedConfig) -> type[AutoModel | AutoModelForCausalLM]:
     """What a config is made a model of: a masked LM, unless there is none or it is a decoder."""
+    if config.model_type in PLAIN:
+        return AutoModel
     masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     decodes = getattr(config, "is_decoder", False)
     return AutoModelForMaskedLM if masked and not decodes else AutoModelForCausalLM
@@ -350,6 +360,6 @@ def load(name: str, checkpoint: Path, **options: str) -> PreTrainedModel:
 def encoded(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     """What the head reads, (batch, position, d_model)."""
     base = model.base_model
-    if base is model:  # a head that does not say which its base model is
-        base = model.model
+    if base is model and model.config.model_type not in PLAIN:
+        base = model.model  # a head that does not say which its base model is
     return base(ids, use_cache=False).last_hidden_state

@@ -116,7 +116,7 @@ def skeleton(config: "PretrainedConfig", dtype: "torch.dtype | None" = None) -> 
             f"{config.name_or_path}/config.json: transformers can build no model of it "
             f"({in_short(error)}); correct it"
         ) from error
-    if sees_or_hears(config):
+    if sees_or_hears(config) and model.get_decoder() is not model:
         _keep_text_part(model)
     return without_pooler(model).eval()
 

@@ -1,5 +1,6 @@
 """Every causal LM and encoder of transformers: what is swept is what its plain forward computes."""
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,9 +32,9 @@ SWEPT = [name for name in zoo.names() if name not in zoo.REFUSED]
 POST_NORM = (
     *("albert", "bert", "bert as a decoder", "bert-generation", "big_bird", "camembert"),
     *("convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra", "ernie"),
-    *("fnet", "gte", "ibert", "jina_embeddings_v3", "layoutlm", "luke", "mpnet", "mra"),
+    *("fnet", "gte", "ibert", "jina_embeddings_v3", "layoutlm", "luke", "markuplm", "mpnet", "mra"),
     *("nomic_bert", "nystromformer", "openai-gpt", "opt post-norm", "rembert", "roberta"),
-    *("roc_bert", "roformer", "tapas", "trocr", "xlm-roberta", "yoso"),
+    *("roc_bert", "roformer", "splinter", "tapas", "trocr", "visual_bert", "xlm-roberta", "yoso"),
 )
 
 #: Whose eager attention is no measure of what is swept.
@@ -71,19 +72,20 @@ def examined(tmp_path_factory):
         sites = find_sites(checkpoint)
         model = zoo.load(name, checkpoint)
         passed, noted = forward(name, model)
-        n_layers = max(layer for layer, site in passed if site == "lens") + 1
-        return Examined(sites, read(checkpoint, sites, n_layers), passed, noted, checkpoint)
+        n_layers = max(layer for layer, _ in passed if layer is not None) + 1
+        swept = read(checkpoint, sites, n_layers, name not in zoo.PLAIN)
+        return Examined(sites, swept, passed, noted, checkpoint)
 
     return examine
 
 
-def read(checkpoint, sites, n_layers):
+def read(checkpoint, sites, n_layers, has_head):
     """Sweep all sites of all layers, and the lens of the last one."""
     found = {}
     try:
         lens = Lens(checkpoint, columns(SEQUENCES), batch_size=8, dtype="float32", device="cpu")
     except MicrotomeError as error:
-        assert "its head reads several streams" in str(error)
+        assert re.search("its head reads several streams|model has no head", str(error))
         lens = None
     for layer in [*range(n_layers), None]:
         here = [
@@ -94,7 +96,7 @@ def read(checkpoint, sites, n_layers):
         ]
         for section in sweep(
             *(checkpoint, batched(columns(SEQUENCES), 8), here),
-            *((), ["ln_final", "logits"]) if layer is None else ([layer], ()),
+            *((), ["ln_final", "logits"][: 1 + has_head]) if layer is None else ([layer], ()),
             taps=sites.taps,
         ):
             values = dict(section.values)
@@ -143,11 +145,11 @@ def forward(name, model):
         start, stop, layer = stop, stop + sum(map(len, texts)), 0
         ids = torch.from_numpy(np.stack(texts))
         with torch.no_grad():
-            logits = model(ids, use_cache=False).logits
-            keep(passed, (None, "logits"), logits.flatten(0, 1))
-            layer -= 1
-            keep(passed, (layer, "lens"), logits.log_softmax(dim=-1).flatten(0, 1))
-            layer = 0
+            if name not in zoo.PLAIN:
+                logits = model(ids, use_cache=False).logits
+                keep(passed, (None, "logits"), logits.flatten(0, 1))
+                keep(passed, (layer - 1, "lens"), logits.log_softmax(dim=-1).flatten(0, 1))
+                layer = 0
             keep(passed, (None, "ln_final"), zoo.encoded(model, ids).flatten(0, 1))
     return passed, noted
 
