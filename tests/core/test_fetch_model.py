@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from origins import COMMIT, refused, tiny
+from origins import COMMIT, refused, save, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from microtome.models.anatomy import find_sites
 from microtome.models.fetch import manifest
+from microtome.models.taps import Sites
 
 #: Sockets are watched: nothing but a loopback stand-in for the hub is reached.
 pytestmark = pytest.mark.usefixtures("dialled")
@@ -19,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("dialled")
 @pytest.fixture(scope="module")
 def main() -> Callable[..., None]:
     script = Path(__file__).parents[2] / "scripts" / "fetch_model.py"
-    return runpy.run_path(str(script))["main"]
+    run = runpy.run_path(str(script))["main"]
+    return lambda *given: run(*given, given[-1].with_name("sites.json"))
 
 
 def test_script(main, tmp_path, out):
@@ -28,6 +31,7 @@ def test_script(main, tmp_path, out):
     model = {"source": str(tmp_path / "mine"), "n_layers": 2}
     main("mine", model, None, out, file)
     written = file.read_bytes()
+    assert Sites.read(file.with_name("sites.json")) == find_sites(out)
     expected = manifest(out, name="mine", source=model["source"], revision=model["source"])
     assert json.loads(written) == expected
 
@@ -68,5 +72,13 @@ def test_script_without_attention_heads(main, tmp_path, out):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "mine")
     file = out.with_name("manifest.json")
     model = {"source": str(tmp_path / "mine"), "n_layers": 2}
-    refused(lambda: main("mine", model, None, out, file), out, "num_attention_heads")
+    main("mine", model, None, out, file)
+    assert {"q", "k", "v", "z"} <= Sites.read(file.with_name("sites.json")).absent.keys()
+
+
+def test_script_model_that_cannot_be_swept(main, tmp_path, out):
+    save(tmp_path / "mine", "hrm_text")
+    file = out.with_name("manifest.json")
+    model = {"source": str(tmp_path / "mine"), "n_layers": 24}
+    refused(lambda: main("mine", model, None, out, file), "lists of 24 blocks, expected one")
     assert not file.exists()

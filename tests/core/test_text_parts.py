@@ -11,7 +11,7 @@ from conftest import describe
 from hooked import assert_swept_as_loaded, columns, taps_at
 from origins import refused
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForMultimodalLM
+from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM
 
 import microtome.models.sources as sources
 from microtome.models.fetch import fetch
@@ -159,6 +159,20 @@ def test_bfloat16_and_an_untrained_twin(tmp_path, out):
     fresh = AutoModelForMultimodalLM.from_pretrained(twin, dtype=torch.float32)
     assert_swept_as_loaded(twin, fresh)
     assert not torch.equal(fresh.lm_head.weight, whole.lm_head.weight)
+
+
+@pytest.mark.parametrize("model_type", ["gemma3", "qwen2_vl"])
+def test_without_head(model_type, tmp_path, out):
+    save(tmp_path / "whole", model_type)
+    whole = AutoModelForMultimodalLM.from_pretrained(tmp_path / "whole", dtype=torch.float32)
+    whole.model.save_pretrained(tmp_path / "mine")
+    fetch(sources.Folder(tmp_path / "mine"), out)
+    texts = batched(columns([np.arange(3, 9)]), 8)
+    *_, last = sweep(out, texts, [], [], ["ln_final"], taps={})
+    base = AutoModel.from_pretrained(tmp_path / "mine", dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = base(input_ids=torch.arange(3, 9)[None], use_cache=False).last_hidden_state
+    np.testing.assert_array_equal(last.values["ln_final"], expected[0])
 
 
 def test_its_mlps_are_not_those_that_see(tmp_path, out):
