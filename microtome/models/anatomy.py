@@ -166,7 +166,7 @@ def _columns(target: Tensor, tensor: Tensor) -> list[int] | None:
 
     # Some add a bias of their own after the projection.
     for of, among in ((target, tensor), (target - target[0], tensor - tensor[0])):
-        found = _cosines(of, among).argmax(dim=1)
+        found = torch.cat([cosines.argmax(dim=1) for cosines in _cosines(of, among)])
         factor = _multiple(of, among[:, found])
         if factor is not None and factor > 0:
             return found.tolist()
@@ -175,13 +175,13 @@ def _columns(target: Tensor, tensor: Tensor) -> list[int] | None:
 
 def _any_column(target: Tensor, tensor: Tensor) -> bool:
     """Whether a tensor has a column of another one, but for a positive factor."""
-    return bool((_cosines(target, tensor) > 1 - TOLERANCE**2).any())
+    return any((cosines > 1 - 1e-6).any() for cosines in _cosines(target, tensor))
 
 
-def _cosines(one: Tensor, other: Tensor) -> Tensor:
-    """The cosines between all columns of two tensors."""
-    one, other = (x.double() / x.double().norm(dim=0).clamp_min(1e-30) for x in (one, other))
-    return one.T @ other
+def _cosines(one: Tensor, other: Tensor) -> Iterator[Tensor]:
+    """The cosines between columns of two tensors, for a thousand columns of the first at a time."""
+    one, other = (columns / columns.norm(dim=0).clamp_min(1e-30) for columns in (one, other))
+    return (some.T @ other for some in one.split(1000, dim=1))
 
 
 def _summand(target: Tensor, calls: Iterable[Passed]) -> tuple[Passed, float] | None:
