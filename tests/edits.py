@@ -319,7 +319,7 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
     "threads": (in_config("sweep", "threads", to=2), SWEPT),
     "device": (in_config("sweep", "device", to="auto"), SWEPT),
     "how sites are found": (
-        in_code("microtome/models/anatomy.py", "TOLERANCE = 1e-4", "TOLERANCE = 2e-4"),
+        in_code("microtome/models/matching.py", "TOLERANCE = 1e-4", "TOLERANCE = 2e-4"),
         ALL - GELU,
     ),
     "a site of another architecture": (
