@@ -202,7 +202,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
     huggingface_hub.close_session()
 
 
-#: Files that run whole workflows go first, so that no process is left alone with one at the end.
+#: Files that take long go first, so that no process is left alone with one at the end.
 LONG = (
     "test_never_broken",
     "test_staleness",
@@ -215,6 +215,7 @@ LONG = (
     "test_hidden_states",
     "test_grammar_tuning",
     "test_api",
+    "test_zoo",
 )
 
 
