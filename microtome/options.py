@@ -49,6 +49,8 @@ SEVERAL_SITES = Need("SEVERAL_SITES", "two or more sites")
 POSITIONS = Need("POSITIONS", "tokens, not their mean")
 LAST_TOKEN = Need("LAST_TOKEN", "the last token of each text")
 CATEGORIES = Need("CATEGORIES", "a set with `words:` in two or more categories")
+#: Of the model, not of its texts.
+NEXT_TOKEN = Need("NEXT_TOKEN", "a model that predicts the next token")
 
 #: JSON schema has no bound on numbers; beyond this one, squares and widths overflow.
 _LARGEST = 1e30

@@ -57,16 +57,21 @@ def head_of(config: "PretrainedConfig") -> Head:
     return "masked"
 
 
-def require_head(model: str, head: Head) -> None:
-    """Refuse to ask a model without head what it predicts.
+def require_head(model: str, head: Head, *, next_token: bool = False) -> None:
+    """Refuse to ask a model what its head does not predict.
 
     Args:
         model: what messages call it.
         head: what its head predicts.
+        next_token: whether the next token is asked for.
 
     Raises:
-        MicrotomeError: it has none.
+        MicrotomeError: it has no head, or one that predicts masked tokens.
     """
+    if next_token and head == "masked":
+        raise MicrotomeError(
+            f"{model} predicts masked tokens, and the next one is asked for; take a causal model"
+        )
     if head == "none":
         raise MicrotomeError(
             f"{model} has no head, and so no logits or predictions; take a model that has one, or "

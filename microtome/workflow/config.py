@@ -14,7 +14,7 @@ from typing import Any
 
 from microtome.interventions.declaration import Intervention
 from microtome.interventions.declared import declared
-from microtome.options import layer_number
+from microtome.options import NEXT_TOKEN, layer_number
 from microtome.sites import FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
 from microtome.workflow.functions import REQUIRED, Function, read_function
@@ -147,6 +147,11 @@ class Product:
         if self.intervention:
             return bool(self.intervention.read.predictions or self.intervention.read.loss)
         return "logits" in self.final_sites or "lens" in self.inputs
+
+    @property
+    def reads_next_token(self) -> bool:
+        """Whether it takes what it reads for predictions of the next token."""
+        return any(NEXT_TOKEN in needs for needs in self.function.inputs.values())
 
     @property
     def reads_texts(self) -> bool:
@@ -363,15 +368,23 @@ class Studies:
             self._made[key] = product.at_depth(key[-1])
         return self._made[key]
 
-    def reading_head(self, model: str) -> str | None:
-        """The first of a model's studies that reads what its head predicts, or None."""
+    def reading_head(self, model: str, *, next_token: bool = False) -> str | None:
+        """The first of a model's studies that reads what its head predicts, or None.
+
+        Args:
+            model: the model.
+            next_token: whether those are meant that take it for the next token.
+        """
         return next(
             (
                 product.study
                 for kind in KINDS
                 for product in self.products(kind)
                 if model in self.config["studies"][product.study]["models"]
-                and any(member.reads_head for member in product.family())
+                and any(
+                    member.reads_next_token if next_token else member.reads_head
+                    for member in product.family()
+                )
             ),
             None,
         )
@@ -401,8 +414,13 @@ class Studies:
         Returns:
             Wishes as `microtome.workflow.requirements.judge` takes them.
         """
-        reading = self.reading_head(model)
-        found = [{"key": f"studies.{reading}.models", "head": model}] if reading else []
+        heads = {"head": self.reading_head(model)}
+        heads["next_token"] = self.reading_head(model, next_token=True)
+        found: list[dict[str, Any]] = [
+            {"key": f"studies.{study}.models", wish: model}
+            for wish, study in heads.items()
+            if study
+        ]
         for asking, product in self.asked():
             sets = {member.stimuli for member in product.family()}
             if asking != model or stimuli not in sets:

@@ -140,12 +140,13 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
                 "config",
             )
     for name, head in heads.items():
-        reading = studies.reading_head(name)
-        try:
-            if reading:
-                require_head(name, head)
-        except MicrotomeError as error:
-            yield ("studies", reading, "models"), str(error)
+        for next_token in (False, True):
+            reading = studies.reading_head(name, next_token=next_token)
+            try:
+                if reading:
+                    require_head(name, head, next_token=next_token)
+            except MicrotomeError as error:
+                yield ("studies", reading, "models"), str(error)
     for name, product in studies.asked():
         known = sites.get(name)
         if known is None:

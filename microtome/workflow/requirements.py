@@ -38,7 +38,8 @@ def judge(
             from its end;
             `target`, `targets`: a text that must be one token of the model, or several;
             `sites`: sites of blocks that the model must have;
-            `head`: a name of the model, which must have a head;
+            `head`, `next_token`: a name of the model, which must have a head, or one that
+            predicts the next token;
             `intervention`: a declaration that both must serve.
         columns: the token table's columns by name, (token,) each.
         checkpoint: the checkpoint folder.
@@ -61,8 +62,9 @@ def judge(
                     _judge_targets([value] if kind == "target" else value, checkpoint)
                 case "sites":
                     _judge_sites(value, checkpoint, found)
-                case "head":
-                    require_head(value, head_of(read_config(checkpoint)))
+                case "head" | "next_token":
+                    head = head_of(read_config(checkpoint))
+                    require_head(value, head, next_token=kind == "next_token")
                 case "intervention":
                     _judge_intervention(value, columns, checkpoint, found)
                 case _:

@@ -7,7 +7,7 @@ import xarray as xr
 from scipy import stats
 
 from microtome.errors import MicrotomeError
-from microtome.options import ONE_TEXT, Alpha, Edges, FirstPosition, Head, Limits
+from microtome.options import NEXT_TOKEN, ONE_TEXT, Alpha, Edges, FirstPosition, Head, Limits
 from microtome.statistics.distributions import freedman_diaconis
 from microtome.statistics.positions import require_one_text
 from microtome.statistics.similarity import similarity_profile
@@ -84,7 +84,7 @@ def similarity_change(similarities: xr.Dataset) -> xr.Dataset:
     )
 
 
-def next_tokens(one_head_silenced: Annotated[xr.Dataset, ONE_TEXT]) -> xr.Dataset:
+def next_tokens(one_head_silenced: Annotated[xr.Dataset, ONE_TEXT, NEXT_TOKEN]) -> xr.Dataset:
     """The most likely tokens after the text, clean and with a head silenced.
 
     Returns:
@@ -105,7 +105,7 @@ def next_tokens(one_head_silenced: Annotated[xr.Dataset, ONE_TEXT]) -> xr.Datase
     return xr.Dataset(both, {"run": ["clean", "silenced"], "rank": ranks}, _silenced(outcome))
 
 
-def each_head(each_head_silenced: Annotated[xr.Dataset, ONE_TEXT]) -> xr.Dataset:
+def each_head(each_head_silenced: Annotated[xr.Dataset, ONE_TEXT, NEXT_TOKEN]) -> xr.Dataset:
     """What silencing each head does to the prediction of the next token.
 
     Returns:

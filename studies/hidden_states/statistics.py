@@ -7,6 +7,7 @@ import xarray as xr
 from microtome.options import (
     ALL_TOKENS,
     LAST_TOKEN,
+    NEXT_TOKEN,
     ONE_TEXT,
     Count,
     FirstPosition,
@@ -60,7 +61,7 @@ def similarity_profile(
 
 
 def next_tokens(
-    logits: Annotated[xr.DataArray, ONE_TEXT, LAST_TOKEN],
+    logits: Annotated[xr.DataArray, ONE_TEXT, LAST_TOKEN, NEXT_TOKEN],
     tokenizer: "PreTrainedTokenizerBase",
     *,
     n: Count,
@@ -69,6 +70,6 @@ def next_tokens(
     return prediction.next_tokens(logits.to_dataset(name="logits"), tokenizer, n)
 
 
-def scaling(scaled_blocks: Annotated[xr.Dataset, ONE_TEXT]) -> xr.Dataset:
+def scaling(scaled_blocks: Annotated[xr.Dataset, ONE_TEXT, NEXT_TOKEN]) -> xr.Dataset:
     """What scaling each block's output does to the prediction of a target token."""
     return prediction.target_log_probability(scaled_blocks)

@@ -282,16 +282,23 @@ CASES |= {
     ),
     "the_loss_of_a_masked_lm": Case(
         "models: {mine: {source: 'pypi://package/folder', n_layers: 11}}\n"
-        "studies: {head_silencing: {models: [mine], interventions: "
-        "{one_head_silenced: {site: q, read: {loss: true}}}}}",
+        "studies: {looking: {models: [mine]}}",
         (
-            "studies.head_silencing.interventions.one_head_silenced.read.loss: mine: is that of ",
+            "interventions.a.read.loss: mine: is that of ",
             "the next token, and mine predicts masked ones; read targets at them",
         ),
         {
             "results/models/mine/manifest.json": HEADLESS.replace(b"none", b"masked"),
             "results/models/mine/sites.json": SITES,
+            "studies/looking/study.yaml": b"{source: x, stimuli: penguins, interventions: "
+            b"{a: {site: q, change: zero, read: {loss: true}}}}",
         },
+    ),
+    "the_next_token_of_a_masked_lm": Case(
+        "models: {mine: {source: 'pypi://package/folder', n_layers: 11}}\n"
+        "studies: {hidden_states: {models: [mine]}}",
+        ("mine.yaml: studies.hidden_states.models: mine predicts masked tokens, and the next one",),
+        {"results/models/mine/manifest.json": HEADLESS.replace(b"none", b"masked")},
     ),
     "a_twin_without_head": Case(
         "models: {mine: {source: mine, n_layers: 5},\n"
