@@ -203,7 +203,7 @@ CONFIGS = {
     ),
     "a_site_after_the_blocks": (
         study("{statistics: {norms: {site: ln_final}}}", NORMS),
-        "norms.site: no site 'ln_final' of a block; known: resid_pre, q, k",
+        "norms.site: no site 'ln_final' of a block; known: resid_pre, ln1_out, q",
     ),
     "logits_of_a_stream": (
         "studies: {corpus: {models: [smollm2-135m], stimuli: penguins, "
