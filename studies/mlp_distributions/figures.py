@@ -106,16 +106,21 @@ def linear_separation(linear_separation: xr.Dataset) -> Figure:
     return figure
 
 
-def weight_product(weight_product: xr.Dataset, *, limits: Limits) -> Figure:
+def weight_product(weight_product: xr.Dataset, *, limits: Limits, relative: bool = False) -> Figure:
     """Draw `weight_product` as an image; source: project 42, part 1.
 
     Args:
         weight_product: the statistic.
         limits: the squares at the ends of the colour scale.
+        relative: whether these are multiples of the mean square, since models' weights differ in
+            size.
     """
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     squared = weight_product["squared"].values
+    if relative:
+        mean = float(squared.mean())
+        limits = (limits[0] * mean, limits[1] * mean)
     image = axes.imshow(squared, vmin=limits[0], vmax=limits[1], cmap="viridis")
     extend = colour_bar_ends(squared, limits)
     figure.colorbar(image, ax=axes, extend=extend, label="Squared product")

@@ -255,12 +255,16 @@ def test_the_figures_show_the_statistics(case):
     assert image.get_clim() == (0, 3)
     assert tuple(image.get_extent()) == (-0.8, 0.8, -0.5, len(case.mlps) - 0.5)
 
-    limits = figures["weight_product"]["limits"]
     figure = product("mlp_distributions", "figures", "weight_product")(
-        made["weight_product"], limits=limits
+        made["weight_product"], limits=(0.0, 1.5)
     )
     assert figure.axes[0].get_title() == f"|{names[0]} · W2|², layer {case.layer}"
-    assert figure.axes[0].images[0].get_clim() == tuple(limits)
+    assert figure.axes[0].images[0].get_clim() == (0, 1.5)
+    figure = product("mlp_distributions", "figures", "weight_product")(
+        made["weight_product"], **figures["weight_product"]
+    )
+    largest = 2.5 * np.mean(made["weight_product"]["squared"].values)
+    np.testing.assert_allclose(figure.axes[0].images[0].get_clim(), (0, largest))
     np.testing.assert_array_equal(
         figure.axes[0].images[0].get_array(), made["weight_product"]["squared"]
     )
