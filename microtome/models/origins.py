@@ -11,12 +11,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from microtome.models.checkpoint import TensorIndex
 
 if TYPE_CHECKING:
+    from torch import Size, Tensor
     from transformers import PreTrainedModel
     from transformers.core_model_loading import WeightConverter
 
@@ -39,7 +37,7 @@ class Origin:
     converter: "WeightConverter | None" = None
     first: str = ""
 
-    def make(self, model: "PreTrainedModel", read: Callable[[str], Tensor]) -> Tensor:
+    def make(self, model: "PreTrainedModel", read: "Callable[[str], Tensor]") -> "Tensor":
         """The tensor.
 
         Args:
@@ -113,10 +111,12 @@ def missing(model: "PreTrainedModel", origins: Mapping[str, Origin]) -> list[str
     return sorted(name for name, tensor in tensors if tensor.is_meta and name not in origins)
 
 
-def _shapes(origin: Origin, model: "PreTrainedModel", index: TensorIndex) -> dict[str, torch.Size]:
+def _shapes(origin: Origin, model: "PreTrainedModel", index: TensorIndex) -> "dict[str, Size]":
     """The shapes of what a converter makes; none where its pieces do not fit together."""
 
-    def outline(key: str) -> Tensor:
+    import torch
+
+    def outline(key: str) -> "Tensor":
         return torch.empty(index[key][1]["shape"], device="meta")
 
     try:
@@ -126,8 +126,8 @@ def _shapes(origin: Origin, model: "PreTrainedModel", index: TensorIndex) -> dic
 
 
 def _converted(
-    origin: Origin, model: "PreTrainedModel", read: Callable[[str], Tensor]
-) -> dict[str, Tensor]:
+    origin: Origin, model: "PreTrainedModel", read: "Callable[[str], Tensor]"
+) -> "dict[str, Tensor]":
     """All that a converter makes of an origin's tensors, by their names in the model."""
     converter = deepcopy(origin.converter)
     for key, pattern in zip(origin.keys, origin.patterns, strict=True):

@@ -58,6 +58,15 @@ def test_the_library_does_without_snakemake(file):
     assert not {name for name in imported(file) if name.startswith("snakemake")}
 
 
+@pytest.mark.parametrize(
+    "module", ["api", "models.fetch", "sweeps.cost", "workflow.faults", "workflow.inputs"]
+)
+def test_torch_is_imported_when_a_model_is_at_work(module):
+    code = f"import sys; import microtome.{module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 @pytest.mark.parametrize("kind", ["statistics", "figures", "tables"])
 def test_a_study_is_imported_without_torch(kind):
     names = [f"studies.{f.parent.name}.{kind}" for f in (ROOT / "studies").glob(f"*/{kind}.py")]

