@@ -18,6 +18,7 @@ import xarray as xr
 
 from microtome.errors import MicrotomeError, in_short, nearest
 from microtome.interventions.declared import declared
+from microtome.interventions.fit import fit_sites
 from microtome.models.cache import cached
 from microtome.models.checkpoint import read_config, sizes
 from microtome.models.skeleton import Head, head_of, require_head
@@ -398,6 +399,8 @@ def intervene(
             f"change.use: only a study knows {intervention.change.function!r} by name; give the "
             "function itself"
         )
+    found, n_layers = model.found, model.sizes["n_layers"]
+    fit_sites(intervention, found.taps, model.architecture, n_layers, found.absent)
     computing = _computing(batch_size, dtype, device)
     table = token_table(_stimuli(texts), model.checkpoint)
     from microtome.interventions import run

@@ -37,6 +37,7 @@ def fit_model(
     taps: Mapping[str, Tap],
     architecture: str | None,
     head: Head,
+    absent: Mapping[str, str] = {},
 ) -> None:
     """Refuse an intervention that a model cannot serve.
 
@@ -46,6 +47,7 @@ def fit_model(
         taps: where the sites lie in its blocks.
         architecture: the name of its architecture, for messages.
         head: what its head predicts.
+        absent: why the model lacks other sites, by their names.
 
     Raises:
         DeclarationError: a site or a layer that the model lacks; predictions of a model without
@@ -54,7 +56,7 @@ def fit_model(
     """
     fit_head(intervention, f"the {architecture!r} model", head)
     fit_layers(intervention, sizes["n_layers"])
-    fit_sites(intervention, taps, architecture, sizes["n_layers"])
+    fit_sites(intervention, taps, architecture, sizes["n_layers"], absent)
     site = intervention.site
     *of_heads, width = dimensions(site, sizes)
     layers = intervention.layers or range(sizes["n_layers"])
@@ -108,9 +110,20 @@ def fit_head(intervention: Intervention, model: str, head: Head) -> None:
 
 
 def fit_sites(
-    intervention: Intervention, taps: Mapping[str, Tap], architecture: str | None, n_layers: int
+    intervention: Intervention,
+    taps: Mapping[str, Tap],
+    architecture: str | None,
+    n_layers: int,
+    absent: Mapping[str, str] = {},
 ) -> None:
     """Refuse an intervention that changes or reads a site that a model lacks.
+
+    Args:
+        intervention: the intervention.
+        taps: where the sites lie in the model's blocks.
+        architecture: the name of its architecture, for messages.
+        n_layers: how many layers it has.
+        absent: why it lacks other sites, by their names.
 
     Raises:
         DeclarationError: there is such a site.
@@ -119,7 +132,7 @@ def fit_sites(
     wanted |= {("read", site): (site, of.layers) for site, of in intervention.read.sites.items()}
     for keys, (site, layers) in wanted.items():
         try:
-            check_sites([site], taps, architecture, layers or range(n_layers))
+            check_sites([site], taps, architecture, layers or range(n_layers), absent)
         except MicrotomeError as error:
             raise DeclarationError(keys, str(error)) from None
 

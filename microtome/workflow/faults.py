@@ -158,7 +158,8 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
         try:
             if product.intervention:
                 fit_head(product.intervention, name, heads[name])
-                fit_sites(product.intervention, known.taps, kind, models[name]["n_layers"])
+                n_layers = models[name]["n_layers"]
+                fit_sites(product.intervention, known.taps, kind, n_layers, known.absent)
             else:
                 layers = studies.layers(product, name)
                 check_sites(product.sites, known.taps, kind, layers, known.absent)

@@ -133,7 +133,9 @@ def _judge_intervention(
     config = read_config(checkpoint)
     dimensions = sizes(config)
     intervention = declared(declaration).at_depth(dimensions["n_layers"])
-    fit_model(intervention, dimensions, found.taps, config.model_type, head_of(config))
+    fit_model(
+        intervention, dimensions, found.taps, config.model_type, head_of(config), found.absent
+    )
     fit_texts(intervention, columns)
     fit_targets(intervention, load_tokenizer(checkpoint))
 

@@ -185,7 +185,7 @@ def test_a_target_makes_the_interventions_alone(clone, tmp_path):
     [
         (
             {"site": "pre_linear", "each": ["layer"]},
-            "each.site: tiny: site 'pre_linear': a 'gpt2' model has none",
+            "each.site: tiny: site 'pre_linear': a 'gpt2' model has none (its MLP is not gated)",
         ),
         ({"read": {"pre_linear": "all"}}, "each.read.pre_linear: tiny: site 'pre_linear': a"),
         ({"layers": [3]}, "each.layers: tiny: no layer 3; there are 0 to 2"),

@@ -96,7 +96,10 @@ def test_what_does_not_fit_is_named_by_its_key(gpt2, asked, stimuli, tokens, mes
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"site": "pre_linear"}, "site: site 'pre_linear': a 'gpt2' model has none; "),
+        (
+            {"site": "pre_linear"},
+            "site: site 'pre_linear': a 'gpt2' model has none (its MLP is not gated)",
+        ),
         ({"heads": [4]}, "heads: no head 4; there are 0 to 3"),
         ({"tokens": [2]}, "tokens: text 1 has 2 tokens and no position 2"),
         (
