@@ -64,6 +64,7 @@ def intervene(
     """
     model = MappedModel(checkpoint, dtype, found_device(device))
     fit_model(intervention, model.sizes, taps, model.config.model_type, model.head)
+    model.require_one_stream("an intervention")
     fit_texts(intervention, columns)
     target_ids = fit_targets(intervention, tokenizer)
     texts = texts_of(columns)

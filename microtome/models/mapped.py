@@ -195,6 +195,22 @@ class MappedModel:
         active = getattr(self.config.get_text_config(), "altup_active_idx", None)
         return hidden if active is None else hidden[active]
 
+    def require_one_stream(self, what: str) -> None:
+        """Refuse a model whose blocks hand on several streams.
+
+        Args:
+            what: for whom one is wanted, for the message.
+
+        Raises:
+            MicrotomeError: it has several.
+        """
+        hidden, _ = self.record(torch.tensor([[1]]), 1)
+        if hidden is not self.stream(hidden):
+            raise MicrotomeError(
+                f"{self.config.model_type}: its blocks hand on several streams, of which the sites "
+                f"are one; {what} wants another model"
+            )
+
     def finish(self, ids: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """Run what comes after the blocks.
 

@@ -53,12 +53,7 @@ class Lens:
         """
         self._model = model = MappedModel(checkpoint, dtype, found_device(device))
         require_head(f"the {model.config.model_type!r} model", model.head)
-        hidden, _ = model.record(torch.tensor([[1]]), 1)
-        if hidden is not model.stream(hidden):
-            raise MicrotomeError(
-                f"{model.config.model_type}: its head reads several streams, of which the sites "
-                "are one; a lens wants another model"
-            )
+        model.require_one_stream("a lens")
         model.hold_head()
         self.d_vocab = self._model.sizes["d_vocab"]
         ids = np.asarray(columns["token_id"])

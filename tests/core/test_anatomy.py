@@ -106,6 +106,13 @@ def test_blocks_that_differ_have_sites_of_their_own(tmp_path):
     np.testing.assert_array_equal(section.values["pre"], seen[0][0].detach())
 
 
+def test_interventions_on_several_streams_are_refused(tmp_path):
+    checkpoint, _ = of_zoo("gemma3n_text", tmp_path)
+    entry = declared({"site": "z", "change": "zero", "read": {"resid_post": "all"}})
+    with pytest.raises(MicrotomeError, match=r"gemma3n_text: its blocks hand on several streams"):
+        intervene(checkpoint, columns([IDS]), entry, taps=find_sites(checkpoint).taps)
+
+
 def at_output(find, columns):
     """Halve some columns of what a module of the last block returns."""
 

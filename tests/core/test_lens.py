@@ -268,7 +268,9 @@ def test_a_model_without_head_and_one_of_several_streams_are_refused(models, tmp
     sizes |= {"layer_types": ["sliding_attention", "full_attention"] * 2}
     config = AutoConfig.for_model("gemma3n_text", **sizes | {"intermediate_size": [40] * 4})
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "gemma3n")
-    with pytest.raises(MicrotomeError, match="gemma3n_text: its head reads several streams, of"):
+    with pytest.raises(
+        MicrotomeError, match="gemma3n_text: its blocks hand on several streams, of"
+    ):
         Lens(tmp_path / "gemma3n", columns(SEQUENCES), **given)
 
 
