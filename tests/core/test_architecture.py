@@ -20,6 +20,7 @@ FLOORS = (
     "figures",
     "workflow",
     "api",
+    "cli",
 )
 MODULES = sorted((ROOT / "microtome").rglob("*.py"))
 
