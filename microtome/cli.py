@@ -69,7 +69,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(given: argparse.Namespace) -> None:
-    from microtome.workflow.show import show
+    from microtome.show import show
 
     print(show(given.what))
 

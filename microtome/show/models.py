@@ -5,6 +5,7 @@ opened as `microtome.model` opens it, which takes torch to find its sites; nothi
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from microtome.errors import MicrotomeError
 from microtome.models.cache import is_there
 from microtome.models.sources import parse_source
 from microtome.models.taps import ENDS, Sites
+from microtome.show.lines import count, size
 from microtome.sites import DIMENSIONS, FINAL_SITES
 from microtome.store.checksums import RESULTS
 from microtome.workflow.places import ROOT
@@ -32,7 +34,7 @@ def is_model(path: Path) -> bool:
     return (path / "manifest.json").is_file() or (path / "config.json").is_file()
 
 
-def show_model(what: str) -> str:
+def model_lines(what: str) -> list[str]:
     """Tell a model's architecture, sizes and sites.
 
     Args:
@@ -54,7 +56,7 @@ def show_model(what: str) -> str:
     found = model(uri, allow_unpinned=True)
     about = {"architecture": found.architecture, "head": found.head}
     lines = _about(about, found.sizes, found.found)
-    return "\n".join([f"{what}: a model", *lines, f"  {found.checkpoint}"])
+    return [f"{what}: a model", *lines, f"  {found.checkpoint}"]
 
 
 def _configured() -> dict[str, str]:
@@ -71,31 +73,20 @@ def _configured() -> dict[str, str]:
     return found
 
 
-def _fetched(folder: Path) -> str:
+def _fetched(folder: Path) -> list[str]:
     """A model that a workflow has fetched."""
-    from microtome.workflow.show import count, size
-
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     sizes = {name: number for name, number in manifest.items() if isinstance(number, int)}
     n_bytes = sum(file["bytes"] for file in manifest["weights"].values())
     weights = [tensor["shape"] for tensor in manifest["tensors"].values()]
-    n_parameters = sum(_product(shape) for shape in weights)
+    n_parameters = sum(map(math.prod, weights))
     dtypes = ", ".join(sorted({tensor["dtype"] for tensor in manifest["tensors"].values()}))
-    return "\n".join(
-        [
-            f"{folder}: a model of {n_parameters / 1e6:,.1f} million parameters",
-            f"  from  {manifest['source']} ({manifest['revision']})",
-            *_about(manifest, sizes, Sites.read(folder / "sites.json")),
-            f"  {size(n_bytes)} in {count(len(manifest['weights']), 'file')} of {dtypes}",
-        ]
-    )
-
-
-def _product(shape: list[int]) -> int:
-    total = 1
-    for length in shape:
-        total *= length
-    return total
+    return [
+        f"{folder}: a model of {n_parameters / 1e6:,.1f} million parameters",
+        f"  from {manifest['source']} ({manifest['revision']})",
+        *_about(manifest, sizes, Sites.read(folder / "sites.json")),
+        f"  {size(n_bytes)} in {count(len(manifest['weights']), 'file')} of {dtypes}",
+    ]
 
 
 def _about(about: Mapping[str, Any], sizes: Mapping[str, int], found: Sites) -> list[str]:
