@@ -45,11 +45,11 @@ endef
 
 # For another config: make plan CONFIG=config.book.yaml
 plan: .venv/installed
-	@$(BIN)/snakemake plan --quiet all $(if $(CONFIG),--configfile $(CONFIG))
+	@$(BIN)/microtome plan $(if $(CONFIG),--configfile $(CONFIG))
 
 # Compare every product with the checksum that was recorded when it was made.
 verify: .venv/installed
-	$(BIN)/python -m microtome.workflow.verify
+	@$(BIN)/microtome verify
 
 # Two processes, which take whole files, since the tests in a file share models and runs.
 # tests/conftest.py puts long files first.

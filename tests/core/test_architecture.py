@@ -20,6 +20,8 @@ FLOORS = (
     "figures",
     "workflow",
     "api",
+    "show",
+    "cli",
 )
 MODULES = sorted((ROOT / "microtome").rglob("*.py"))
 
