@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Environment variable: the shell command of a server that runs already.
+ROUTE = "MICROTOME_FORKS"
 #: The most bytes of a message that are read; the system's own limit is lower.
 MESSAGE = 1 << 20
 
@@ -58,7 +60,7 @@ class Job(NamedTuple):
 
 #: Makes a bash function of Python's path, which calls the client for scripts that Snakemake wrote.
 #: Bash in POSIX mode has no functions of such names.
-ROUTE = """\
+_FUNCTION = """\
 test -o posix && return
 {python}() {{
     case "$1" in
@@ -96,7 +98,7 @@ def start_server() -> "tuple[Popen[bytes], str] | None":
         )
     client = shlex.join([sys.executable, "-I", "-S", __file__, str(folder / "socket")])
     route = folder / "route.bash"
-    route.write_text(ROUTE.format(python=sys.executable, client=client), encoding="utf-8")
+    route.write_text(_FUNCTION.format(python=sys.executable, client=client), encoding="utf-8")
     quoted = shlex.quote(str(route))
     return server, f'test -z "$BASH_VERSION" || test ! -r {quoted} || . {quoted}; '
 
