@@ -1,8 +1,8 @@
 """A run of the whole workflow, as `microtome run` makes it: Snakemake, called stage by stage.
 
-Within one call, Snakemake plans everything downstream of a job. With a call for each stage, a product
-that is made again with the same bytes makes nothing downstream stale. All calls are forks of this
-process, which imports Snakemake once, and their jobs are forks of one server.
+Within one call, Snakemake plans everything downstream of a job. With a call for each stage, a
+product that is made again with the same bytes makes nothing downstream stale. All calls are forks
+of this process, which imports Snakemake once, and their jobs are forks of one server.
 """
 
 import os
@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from microtome.workflow import forks
 from microtome.workflow.places import snakefile
