@@ -19,8 +19,10 @@ from microtome.workflow.places import snakefile
 STAGES = ("tokens", "activations", "statistics")
 #: Jobs of these stages, in a plan.
 _UPSTREAM = re.compile(r"rule (fetch_model|token_table|activations_|intervention_|statistic_)")
-#: Why a product that is there already is planned again in a call that remakes something upstream.
-_CARRIED = "reason: Input files updated by another job"
+#: A product that is there already, in the plan only because something upstream of it is.
+_CARRIED = re.compile(
+    r"rule (?!all:)\S+:$(\n    .*)*\n    reason: Input files updated by another job", re.MULTILINE
+)
 
 
 def run(options: Sequence[str], *, verbose: bool = False) -> int:
@@ -50,7 +52,7 @@ def run(options: Sequence[str], *, verbose: bool = False) -> int:
     if "Nothing to be done" in plan:
         return 0
     # In a first run there is nothing downstream yet that a call for each stage would spare.
-    in_stages = _UPSTREAM.search(plan) and _CARRIED in plan
+    in_stages = _UPSTREAM.search(plan) and _CARRIED.search(plan)
     for target in (*STAGES, "all") if in_stages else ("all",):
         failed = _call([target, *options])
         if failed:
