@@ -22,7 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: what stands on the command line behind `microtome`.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `microtome show … | head` ends without a word
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given, more = parser.parse_known_args(arguments)
+    if given.command is _run:
+        given.options = more
+    elif more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
     try:
         given.command(given)
     except MicrotomeError as error:
@@ -36,6 +41,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="microtome", description="Thin sections through language models."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="make everything that is stale, from models to the page",
+        usage="microtome run [-v] [OPTIONS OF SNAKEMAKE]",
+        description="Make everything that is stale, from models to the page.",
+        epilog="All other options are Snakemake's: see snakemake --help.",
+    )
+    run.add_argument("-v", "--verbose", action="store_true", help="show all that Snakemake says")
+    run.set_defaults(command=_run)
 
     show = commands.add_parser("show", help="what is in a product, a folder or a model")
     show.add_argument("what", metavar="FILE|FOLDER|MODEL")
@@ -66,6 +81,12 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--configfile", nargs="+", default=[], metavar="FILE", help="laid over config.yaml"
     )
+
+
+def _run(given: argparse.Namespace) -> None:
+    from microtome.workflow.run import run
+
+    sys.exit(run(given.options, verbose=given.verbose))
 
 
 def _show(given: argparse.Namespace) -> None:
