@@ -1,0 +1,56 @@
+# The page: a file for each study, and the start page. Pictures are linked where they lie.
+
+
+rule page:
+    input:
+        all_pages(),
+    localrule: True
+
+
+rule page_style:
+    input:
+        TEMPLATES / "style.css",
+        TEMPLATES / "page.js",
+    output:
+        PAGE_STYLE,
+    log:
+        "results/logs/page/style.log",
+    localrule: True
+    script:
+        "../scripts/page_style.py"
+
+
+for study in studies_shown(studies):
+
+    rule:
+        name:
+            rule_name("page", study)
+        input:
+            **page_inputs(study),
+        output:
+            f"{PAGES}/{study}.html",
+        log:
+            f"results/logs/page/studies/{study}.log",
+        localrule: True
+        params:
+            study=study,
+            command=PAGE_COMMAND,
+            about=digest(study_page(studies, study, PAGE_COMMAND)),
+            code=page_code(study),
+        script:
+            "../scripts/page.py"
+
+
+rule start_page:
+    input:
+        **start_page_inputs(),
+    output:
+        f"{PAGES}/index.html",
+    log:
+        "results/logs/page/index.log",
+    localrule: True
+    params:
+        about=digest(start_page(studies)),
+        code=[code("start_page.py"), templates("index.html")],
+    script:
+        "../scripts/start_page.py"
