@@ -14,6 +14,7 @@ from microtome.workflow.pages import (
     digest,
     file_digest,
     start_page,
+    studies_profiled,
     studies_shown,
     study_page,
 )

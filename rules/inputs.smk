@@ -174,7 +174,7 @@ def page_inputs(name):
         "manifests": files("results/models/{model}/manifest.json", page.models, ""),
         "stimuli": list(page.stimuli.values()),
         "readme": [readme] if readme.is_file() else [],
-        "style": ancient(PAGE_STYLE),
+        "style": PAGE_STYLE,
     }
 
 
@@ -187,5 +187,19 @@ def start_page_inputs():
         "profiles": [f"{entry.profile}.png" for entry in page.entries if entry.profile],
         "manifests": [f"results/models/{model}/manifest.json" for model in page.models],
         "readmes": [readme for readme in readmes if readme.is_file()],
-        "style": ancient(PAGE_STYLE),
+        "style": PAGE_STYLE,
     }
+
+
+def profile_inputs(name):
+    """The statistic whose profiles the start page shows of a study, of each model."""
+    study = studies.study(name)
+    read = studies.product(*studies.dataset(study, study.page["profile"]["statistic"]))
+    return [f"{of(read.stem, model)}.h5" for model in study.models]
+
+
+def profile_params(name):
+    """What is shown of it."""
+    said = studies.study(name).page["profile"]
+    found = {"key": f"studies/{name}/study.yaml: page.profile", "at": said.get("at", {})}
+    return found | {key: said[key] for key in ("variable", "label")}

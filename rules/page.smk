@@ -41,6 +41,28 @@ for study in studies_shown(studies):
             "../scripts/page.py"
 
 
+for study in studies_profiled(studies):
+
+    rule:
+        name:
+            rule_name("profile", study)
+        input:
+            profile_inputs(study),
+        output:
+            svg=f"{PAGES}/profiles/{study}.svg",
+            png=f"{PAGES}/profiles/{study}.png",
+        log:
+            f"results/logs/page/profiles/{study}.log",
+        localrule: True
+        params:
+            **profile_params(study),
+            n_layers={m: config["models"][m]["n_layers"] for m in studies.study(study).models},
+            style=dict(sorted(config["style"].items())),
+            code=code("profile.py"),
+        script:
+            "../scripts/profile.py"
+
+
 rule start_page:
     input:
         **start_page_inputs(),

@@ -7,7 +7,6 @@ from microtome.page.render import render_study
 from microtome.store.datasets import read_dataset
 from microtome.store.files import replacing
 from microtome.workflow.config import Studies
-from microtome.workflow.inputs import arguments
 from microtome.workflow.jobs import job
 from microtome.workflow.load import ROOT, load
 from microtome.workflow.pages import studies_shown, study_page
@@ -21,8 +20,7 @@ if __name__ == "__main__":
             say = load(picture.caption) if picture.caption else None
             for model in picture.models if say else []:
                 read = [read_dataset(of(file, model)) for file in picture.reads.values()]
-                options = {name: picture.options[model][name] for name in picture.said}
-                said[picture.name, model] = say(*read, **arguments(options))
+                said[picture.name, model] = say(*read, **picture.arguments(model))
         readme = studies.study(page.study).folder / "README.md"
         with replacing(snakemake.output[0]) as unfinished:
             text = render_study(page, readme, said, studies_shown(studies))

@@ -75,6 +75,11 @@ class Picture:
         """The models that it is drawn of; None alone if it depends on none."""
         return list(self.options)
 
+    def arguments(self, model: str | None) -> dict[str, Any]:
+        """The options that the caption's function is given: a list of the config is a tuple."""
+        given = {name: self.options[model][name] for name in self.said}
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+
 
 @dataclass(frozen=True)
 class Table:

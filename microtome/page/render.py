@@ -23,8 +23,8 @@ from microtome.page.parts import Entry, Options, StartPage, StudyPage, of
 from microtome.page.readme import ERRATA, FIGURES, METHOD, TABLES, read_readme
 
 TEMPLATES = Path(__file__).with_name("templates")
-#: What a picture's width is divided by, in CSS pixels to an inch, so that its letters can be read.
-LEAST_DPI, FULL_DPI = 56, 96
+#: CSS pixels to an inch of a picture, at which its letters can just be read.
+LEAST_DPI = 54
 
 
 def render_study(
@@ -65,13 +65,14 @@ def render_start(page: StartPage, readmes: Mapping[str, Path]) -> str:
     """
     found = {name: read_readme(file) for name, file in readmes.items()}
 
-    def question(entry: Entry) -> Markup:
-        return Markup(markdown.inline(found[entry.study].question, lambda target: None))
+    def inline(text: str) -> Markup:
+        return Markup(markdown.inline(text, lambda target: None))
 
     return _environment().get_template("index.html").render(
         page=page,
         title=lambda entry: found[entry.study].title or _title(entry.study),
-        question=question,
+        question=lambda entry: inline(found[entry.study].question),
+        inline=inline,
         manifests=_manifests(page.models),
     )
 
@@ -111,7 +112,6 @@ def _environment() -> Environment:
         "size": lambda png: picture_size(Path(png)),
         "read_table": lambda csv: read_table(Path(csv)),
         "LEAST_DPI": LEAST_DPI,
-        "FULL_DPI": FULL_DPI,
     }
     environment.filters |= {
         "here": lambda path: f"../{path.removeprefix('results/')}",

@@ -29,6 +29,11 @@ def studies_shown(studies: Studies) -> list[str]:
     return [name for name, study in studies.config["studies"].items() if study["models"]]
 
 
+def studies_profiled(studies: Studies) -> list[str]:
+    """Those among them of which the start page shows profiles across models."""
+    return [name for name in studies_shown(studies) if "profile" in studies.study(name).page]
+
+
 def study_page(studies: Studies, name: str, command: str) -> StudyPage:
     """What a study's page is made of.
 
