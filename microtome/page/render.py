@@ -40,19 +40,23 @@ def render_study(
     """
     found = read_readme(readme)
     link = partial(_link, shown)
-    return _environment().get_template("study.html").render(
-        page=page,
-        title=found.title or _title(page.study),
-        readme=found,
-        captions=found.sections(FIGURES),
-        tabled=found.sections(TABLES),
-        method=found.chapters.get(METHOD),
-        errata=found.chapters.get(ERRATA),
-        said=said,
-        texts={name: read_texts(Path(file)) for name, file in page.stimuli.items()},
-        manifests=_manifests(page.models),
-        html=lambda text: Markup(markdown.html(text, link)),
-        inline=lambda text: Markup(markdown.inline(text, link)),
+    return (
+        _environment()
+        .get_template("study.html")
+        .render(
+            page=page,
+            title=found.title or _title(page.study),
+            readme=found,
+            captions=found.sections(FIGURES),
+            tabled=found.sections(TABLES),
+            method=found.chapters.get(METHOD),
+            errata=found.chapters.get(ERRATA),
+            said=said,
+            texts={name: read_texts(Path(file)) for name, file in page.stimuli.items()},
+            manifests=_manifests(page.models),
+            html=lambda text: Markup(markdown.html(text, link)),
+            inline=lambda text: Markup(markdown.inline(text, link)),
+        )
     )
 
 
@@ -68,12 +72,16 @@ def render_start(page: StartPage, readmes: Mapping[str, Path]) -> str:
     def inline(text: str) -> Markup:
         return Markup(markdown.inline(text, lambda target: None))
 
-    return _environment().get_template("index.html").render(
-        page=page,
-        title=lambda entry: found[entry.study].title or _title(entry.study),
-        question=lambda entry: inline(found[entry.study].question),
-        inline=inline,
-        manifests=_manifests(page.models),
+    return (
+        _environment()
+        .get_template("index.html")
+        .render(
+            page=page,
+            title=lambda entry: found[entry.study].title or _title(entry.study),
+            question=lambda entry: inline(found[entry.study].question),
+            inline=inline,
+            manifests=_manifests(page.models),
+        )
     )
 
 
