@@ -1,4 +1,4 @@
-"""What pages read of products: the size of a picture, a table's rows, the texts of a stimulus set."""
+"""What pages read: the size of a picture, the rows of a table, the texts of a stimulus set."""
 
 import csv
 import json

@@ -23,7 +23,7 @@ class Readme:
     chapters: dict[str, str] = field(default_factory=dict)
 
     def sections(self, chapter: str) -> dict[str, str]:
-        """What stands below each heading of the third level in a chapter, without quotes of code."""
+        """What stands below each heading of the third level in a chapter, by its plain text."""
         found = _split(self.chapters.get(chapter, ""), "###")[1]
         return {name.strip("`"): text for name, text in found.items()}
 

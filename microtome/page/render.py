@@ -19,7 +19,7 @@ from microtome.page.files import (
     read_table,
     read_texts,
 )
-from microtome.page.parts import Entry, Options, StartPage, StudyPage, of
+from microtome.page.parts import Options, StartPage, StudyPage, of
 from microtome.page.readme import ERRATA, FIGURES, METHOD, TABLES, read_readme
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -5,7 +5,7 @@ import xarray as xr
 
 from microtome.figures.labels import stage_labels
 from microtome.options import Layer
-from microtome.page.numbers import listed, number, peak, share, significant, spread
+from microtome.page.numbers import listed, number, share, significant, spread
 
 
 def gelu(gelu: xr.Dataset) -> str:
