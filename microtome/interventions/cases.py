@@ -7,7 +7,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from microtome.errors import MicrotomeError
 from microtome.interventions.declaration import Intervention, Tokens
@@ -60,7 +59,7 @@ class Text:
         return np.arange(found[0], length) if tokens.onwards else found
 
 
-def texts_of(columns: Mapping[str, ArrayLike]) -> list[Text]:
+def texts_of(columns: Mapping[str, np.ndarray]) -> list[Text]:
     """The texts of a token table.
 
     Args:

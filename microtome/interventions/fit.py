@@ -23,7 +23,6 @@ from microtome.sites import dimensions, shape
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import ArrayLike
     from transformers import PreTrainedTokenizerBase
 
     from microtome.interventions.cases import Text
@@ -171,7 +170,7 @@ def fit_set(intervention: Intervention, n_texts: int, *, words: bool) -> None:
             )
 
 
-def fit_texts(intervention: Intervention, columns: "Mapping[str, ArrayLike]") -> None:
+def fit_texts(intervention: Intervention, columns: "Mapping[str, np.ndarray]") -> None:
     """Refuse an intervention that texts cannot serve.
 
     Args:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from microtome.interventions.cases import Branch, Cases
@@ -54,7 +53,7 @@ class Rows:
         """The dimensions of the clean run's rows, and their sizes."""
         return ({"pair": len(self._texts)} if self._paired else {}) | {self._name: self.size}
 
-    def coordinates(self, columns: Mapping[str, ArrayLike], prefix: str) -> dict[str, Any]:
+    def coordinates(self, columns: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
         """The columns of the token table at the rows, as coordinates.
 
         Args:
@@ -84,7 +83,7 @@ class Outcome:
         self,
         cases: Cases,
         sizes: Mapping[str, int],
-        columns: Mapping[str, ArrayLike],
+        columns: Mapping[str, np.ndarray],
         tokenizer: "PreTrainedTokenizerBase | None",
         target_ids: Sequence[int] = (),
     ) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from microtome.interventions.cases import Cases, texts_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def intervene(
     checkpoint: Path,
-    columns: Mapping[str, ArrayLike],
+    columns: Mapping[str, np.ndarray],
     intervention: Intervention,
     *,
     taps: Mapping[str, Tap],
