@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from microtome.errors import MicrotomeError
-from microtome.interventions.declaration import Intervention, Tokens
+from microtome.interventions.declaration import Intervention, Tokens, layers_in
 from microtome.sites import SITES
 from microtome.texts.rows import sequences
 
@@ -157,12 +157,12 @@ class Cases:
         )
         dimensions = SITES[intervention.site]
         n_heads = sizes[dimensions[0]] if len(dimensions) == 2 else 0
-        layers, heads = intervention.layers, intervention.heads
-        self.layers = range(sizes["n_layers"]) if layers is None else layers
-        change, neurons = intervention.change, intervention.neurons
+        self.layers = layers_in(intervention.layers, sizes["n_layers"])
+        change = intervention.change
+        heads, neurons = intervention.heads, intervention.neurons
         values: dict[str, Sequence[Any]] = {
             "layer": self.layers,
-            "head": range(n_heads) if heads is None else heads,
+            "head": heads if isinstance(heads, tuple) else range(n_heads),
             "position": range(len(self.chosen(self.runs[0][0]))),
             "neurons": list(neurons) if isinstance(neurons, dict | tuple) else [],
             "amount": change.amounts,
@@ -216,7 +216,7 @@ class Cases:
         """The neurons that are changed, (n,); None for all."""
         neurons = self.intervention.neurons
         if isinstance(neurons, dict):
-            return self._numbers(neurons[case.neurons], case.layer)
+            return self._numbers(neurons[str(case.neurons)], case.layer)
         if case.neurons is not None:
             return np.array([case.neurons])
         return self._numbers(neurons, case.layer)

@@ -3,7 +3,7 @@
 `microtome.interventions.declared` reads it from a config or from keyword arguments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,6 +62,13 @@ class Reference:
 
 #: Numbers of layers, or shares of the depth, as in `20%`; None for all.
 Layers = tuple[int | str, ...] | None
+
+
+def layers_in(layers: Layers, n_layers: int) -> Sequence[int]:
+    """The numbers of layers in a model of so many."""
+    return range(n_layers) if layers is None else [layer_number(n, n_layers) for n in layers]
+
+
 #: Numbers, a statistic's variable (also an xarray.DataArray itself), or None for all.
 Chosen = tuple[int, ...] | Reference | Any | None
 
@@ -202,9 +209,7 @@ class Intervention:
         """The same in a model of so many layers: numbers in the places of shares of the depth."""
 
         def numbers(layers: Layers) -> Layers:
-            if layers is None:
-                return None
-            return tuple(sorted({layer_number(layer, n_layers) for layer in layers}))
+            return None if layers is None else tuple(sorted(set(layers_in(layers, n_layers))))
 
         sites = {
             site: replace(of, layers=numbers(of.layers)) for site, of in self.read.sites.items()

@@ -13,9 +13,11 @@ from microtome.errors import MicrotomeError
 from microtome.interventions.declaration import (
     DeclarationError,
     Intervention,
+    Layers,
     Reference,
     Tokens,
     Vector,
+    layers_in,
 )
 from microtome.models.skeleton import Head, require_head
 from microtome.models.taps import Tap, check_sites
@@ -58,7 +60,7 @@ def fit_model(
     fit_sites(intervention, taps, architecture, sizes["n_layers"], absent)
     site = intervention.site
     *of_heads, width = dimensions(site, sizes)
-    layers = intervention.layers or range(sizes["n_layers"])
+    layers = layers_in(intervention.layers, sizes["n_layers"])
     for dimension in of_heads:
         _fit_chosen(("heads",), intervention.heads, (dimension,), sizes[dimension], layers)
     groups = intervention.neurons
@@ -127,11 +129,11 @@ def fit_sites(
     Raises:
         DeclarationError: there is such a site.
     """
-    wanted = {("site",): (intervention.site, intervention.layers)}
+    wanted: dict[Keys, tuple[str, Layers]] = {("site",): (intervention.site, intervention.layers)}
     wanted |= {("read", site): (site, of.layers) for site, of in intervention.read.sites.items()}
     for keys, (site, layers) in wanted.items():
         try:
-            check_sites([site], taps, architecture, layers or range(n_layers), absent)
+            check_sites([site], taps, architecture, layers_in(layers, n_layers), absent)
         except MicrotomeError as error:
             raise DeclarationError(keys, str(error)) from None
 
@@ -142,10 +144,10 @@ def fit_layers(intervention: Intervention, n_layers: int) -> None:
     Raises:
         DeclarationError: there is such a layer.
     """
-    wanted = {("layers",): intervention.layers}
+    wanted: dict[Keys, Layers] = {("layers",): intervention.layers}
     wanted |= {("read", site, "layers"): of.layers for site, of in intervention.read.sites.items()}
     for keys, layers in wanted.items():
-        _in_range(keys, "layer", layers or (), n_layers)
+        _in_range(keys, "layer", layers_in(layers, n_layers), n_layers)
 
 
 def fit_set(intervention: Intervention, n_texts: int, *, words: bool) -> None:
@@ -223,8 +225,9 @@ def fit_targets(
     from microtome.texts.tokens import target_id  # numpy, as above
 
     targets = intervention.read.targets
-    if targets == "clean":
+    if targets == "clean" or not targets:
         return []
+    assert tokenizer is not None  # it is given where targets are
     try:
         return [target_id(tokenizer, text) for text in targets]
     except MicrotomeError as error:
