@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from microtome.errors import MicrotomeError
-from microtome.interventions.declaration import Intervention, Tokens, layers_in
+from microtome.interventions.declaration import Intervention, Tokens
+from microtome.options import layer_numbers
 from microtome.sites import SITES
 from microtome.texts.rows import sequences
 
@@ -157,7 +158,7 @@ class Cases:
         )
         dimensions = SITES[intervention.site]
         n_heads = sizes[dimensions[0]] if len(dimensions) == 2 else 0
-        self.layers = layers_in(intervention.layers, sizes["n_layers"])
+        self.layers = layer_numbers(intervention.layers, sizes["n_layers"])
         change = intervention.change
         heads, neurons = intervention.heads, intervention.neurons
         values: dict[str, Sequence[Any]] = {

@@ -3,12 +3,12 @@
 `microtome.interventions.declared` reads it from a config or from keyword arguments.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from microtome.errors import MicrotomeError
-from microtome.options import layer_number
+from microtome.options import layer_numbers
 
 #: What cases may differ in.
 VARYING = ("layer", "head", "position", "neurons", "amount", "seed", "pair")
@@ -62,12 +62,6 @@ class Reference:
 
 #: Numbers of layers, or shares of the depth, as in `20%`; None for all.
 Layers = tuple[int | str, ...] | None
-
-
-def layers_in(layers: Layers, n_layers: int) -> Sequence[int]:
-    """The numbers of layers in a model of so many."""
-    return range(n_layers) if layers is None else [layer_number(n, n_layers) for n in layers]
-
 
 #: Numbers, a statistic's variable (also an xarray.DataArray itself), or None for all.
 Chosen = tuple[int, ...] | Reference | Any | None
@@ -209,7 +203,7 @@ class Intervention:
         """The same in a model of so many layers: numbers in the places of shares of the depth."""
 
         def numbers(layers: Layers) -> Layers:
-            return None if layers is None else tuple(sorted(set(layers_in(layers, n_layers))))
+            return None if layers is None else tuple(sorted(set(layer_numbers(layers, n_layers))))
 
         sites = {
             site: replace(of, layers=numbers(of.layers)) for site, of in self.read.sites.items()

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from microtome.interventions.declaration import Intervention, Tokens, layers_in
+from microtome.interventions.declaration import Intervention, Tokens
+from microtome.options import layer_numbers
 from microtome.sites import SITES, shape
 
 
@@ -30,7 +31,7 @@ def extent(
         numbers that are held of each text in the clean run, at most.
     """
     change, each = intervention.change, intervention.each
-    layers = layers_in(intervention.layers, sizes["n_layers"])
+    layers = layer_numbers(intervention.layers, sizes["n_layers"])
     texts = [lengths[receiver] for receiver, _ in change.pairs] or lengths
     cases = {"amount": len(change.amounts), "seed": len(change.seeds)}
     heads, neurons = intervention.heads, intervention.neurons
@@ -57,7 +58,7 @@ def extent(
         + read.loss
         + sum(
             _count(of.tokens, longest)
-            * len(layers_in(of.layers, sizes["n_layers"]))
+            * len(layer_numbers(of.layers, sizes["n_layers"]))
             * sum(prod(shape(site, sizes)) if k == "values" else 1 for k in of.kept)
             for site, of in read.sites.items()
         ),

@@ -17,10 +17,10 @@ from microtome.interventions.declaration import (
     Reference,
     Tokens,
     Vector,
-    layers_in,
 )
 from microtome.models.skeleton import Head, require_head
 from microtome.models.taps import Tap, check_sites
+from microtome.options import layer_numbers
 from microtome.sites import dimensions, shape
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def fit_model(
     fit_sites(intervention, taps, architecture, sizes["n_layers"], absent)
     site = intervention.site
     *of_heads, width = dimensions(site, sizes)
-    layers = layers_in(intervention.layers, sizes["n_layers"])
+    layers = layer_numbers(intervention.layers, sizes["n_layers"])
     for dimension in of_heads:
         _fit_chosen(("heads",), intervention.heads, (dimension,), sizes[dimension], layers)
     groups = intervention.neurons
@@ -133,7 +133,7 @@ def fit_sites(
     wanted |= {("read", site): (site, of.layers) for site, of in intervention.read.sites.items()}
     for keys, (site, layers) in wanted.items():
         try:
-            check_sites([site], taps, architecture, layers_in(layers, n_layers), absent)
+            check_sites([site], taps, architecture, layer_numbers(layers, n_layers), absent)
         except MicrotomeError as error:
             raise DeclarationError(keys, str(error)) from None
 
@@ -147,7 +147,7 @@ def fit_layers(intervention: Intervention, n_layers: int) -> None:
     wanted: dict[Keys, Layers] = {("layers",): intervention.layers}
     wanted |= {("read", site, "layers"): of.layers for site, of in intervention.read.sites.items()}
     for keys, layers in wanted.items():
-        _in_range(keys, "layer", layers_in(layers, n_layers), n_layers)
+        _in_range(keys, "layer", layer_numbers(layers, n_layers), n_layers)
 
 
 def fit_set(intervention: Intervention, n_texts: int, *, words: bool) -> None:

@@ -9,7 +9,8 @@ import xarray as xr
 from torch import Tensor
 
 from microtome.interventions.cases import Branch, Cases
-from microtome.interventions.declaration import SiteRead, Tokens, layers_in
+from microtome.interventions.declaration import SiteRead, Tokens
+from microtome.options import layer_numbers
 from microtome.sites import dimensions
 from microtome.texts.tokens import token_text
 
@@ -104,7 +105,7 @@ class Outcome:
         self.predicted = Rows(cases, asked.tokens, "token")
         of_sites = next(iter(asked.sites.values()), SiteRead(Tokens(), (), ()))
         self.read = Rows(cases, of_sites.tokens, "read_token")
-        self.read_layers = list(layers_in(of_sites.layers, sizes["n_layers"]))
+        self.read_layers = list(layer_numbers(of_sites.layers, sizes["n_layers"]))
         self._arrays: dict[str, np.ndarray] = {}
         self._dims: dict[str, tuple[str, ...]] = {}
         self._targets: dict[int, Tensor] = {}  # of each run, (token, target)
