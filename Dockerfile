@@ -1,0 +1,18 @@
+# Microtome in a container, made by the Makefile's own steps:
+#   docker build --tag microtome .
+#   docker run --volume "$PWD/results:/home/microtome/microtome/results" microtome
+FROM python:3.11-slim
+
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends make git \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home microtome
+
+USER microtome
+COPY --chown=microtome . /home/microtome/microtome
+WORKDIR /home/microtome/microtome
+RUN make .venv/installed && mkdir -p results
+
+# `make figures` without arguments; others name another target: book, plan, verify.
+ENTRYPOINT ["make"]
+CMD ["figures"]
