@@ -13,6 +13,6 @@ COPY --chown=microtome . /home/microtome/microtome
 WORKDIR /home/microtome/microtome
 RUN make .venv/installed && mkdir -p results
 
-# `make figures` without arguments; others name another target: book, plan, verify.
-ENTRYPOINT ["make"]
-CMD ["figures"]
+# Another command instead of `run`: plan, verify, show FILE.
+ENTRYPOINT [".venv/bin/microtome"]
+CMD ["run"]
