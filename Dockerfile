@@ -1,18 +1,18 @@
-# Microtome in a container, made by the Makefile's own steps:
+# Microtome in a container, made by the Makefile's own step; see docs/cluster.md.
 #   docker build --tag microtome .
-#   docker run --volume "$PWD/results:/home/microtome/microtome/results" microtome
+#   docker run --rm --volume "$PWD:/data" microtome          # results/ in this folder
 FROM python:3.11-slim
 
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends make git \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home microtome
+    && useradd --create-home --uid 1000 microtome \
+    && install --directory --owner microtome /opt/microtome /data
 
 USER microtome
-COPY --chown=microtome . /home/microtome/microtome
-WORKDIR /home/microtome/microtome
-RUN make .venv/installed && mkdir -p results
+COPY --chown=microtome . /opt/microtome
+RUN make --directory /opt/microtome .venv/installed
 
-# Another command instead of `run`: plan, verify, show FILE.
-ENTRYPOINT [".venv/bin/microtome"]
+WORKDIR /data
+ENTRYPOINT ["/opt/microtome/.venv/bin/microtome"]
 CMD ["run"]

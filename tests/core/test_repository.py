@@ -76,10 +76,10 @@ def test_the_hooks_run_before_a_commit_are_the_lints_of_ci():
 
 def test_the_container_is_made_by_targets_of_the_makefile():
     recipe = text_of("Dockerfile")
-    [target] = re.findall(r"^RUN make (\S+)", recipe, flags=re.M)
+    [target] = re.findall(r"^RUN make --directory \S+ (\S+)$", recipe, flags=re.M)
     assert prerequisites(target)
     assert re.findall(r"^USER (.*)$", recipe, flags=re.M)[-1] != "root"
-    [command] = re.findall(r"^ENTRYPOINT \[\"\.venv/bin/(.*)\"\]$", recipe, flags=re.M)
+    [command] = re.findall(r'^ENTRYPOINT \["/opt/microtome/\.venv/bin/(.*)"\]$', recipe, flags=re.M)
     assert command in tomllib.loads(text_of("pyproject.toml"))["project"]["scripts"]
     assert {"/.git", "/.venv", "/results"} <= set(text_of(".dockerignore").splitlines())
 
