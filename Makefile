@@ -4,12 +4,13 @@
 # make verify        are all products as they were made?
 # make test          the tests; make torture: half an hour more; make cluster-test: on a Slurm
 # make benchmark     docs/benchmarks.md
-# make lint          style
+# make lint          style and types
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures book plan verify test torture cluster-test benchmark lint
+.PHONY: figures book plan verify test torture cluster-test benchmark \
+	lint lint-style lint-types lint-rules
 
 # All that Snakemake says: make figures V=1
 figures: .venv/installed
@@ -53,10 +54,18 @@ results/benchmarks/environments/%/installed: benchmarks/requirements-%.txt
 	$(@D)/bin/pip install --quiet -r $<
 	touch $@
 
-# One lint is ignored: all rules share one environment, that of requirements.lock.
-lint: .venv/tested
+# The hooks of .pre-commit-config.yaml run these three.
+lint: lint-style lint-types lint-rules
+
+lint-style: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint-types: .venv/tested
+	$(BIN)/mypy
+
+# One lint is ignored: all rules share one environment, that of requirements.lock.
+lint-rules: .venv/tested
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep --quiet 'conda environment or container'
 	! $(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep -v 'conda environment or container'

@@ -97,7 +97,10 @@ def _memory() -> str:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except FileNotFoundError:  # Linux alone has it
         return "memory unknown"
-    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    if found is None:
+        return "memory unknown"
+    peak = int(found[1]) / 1024
     shared = float(os.environ.get(SHARED, 0))
     besides = f", besides {shared:.0f} MiB shared with other jobs" if shared else ""
     return f"at most {peak - shared:.0f} MiB resident{besides}"
