@@ -4,16 +4,27 @@ The source directory is the repository, so that links from page to page are the 
 host of repositories.
 """
 
+import sys
+from pathlib import Path
+
 from docutils.nodes import Element, SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 project = "Microtome"
 root_doc = "docs/index"
 include_patterns = ["docs/**.md", "docs/**.ipynb", "studies/*/README.md"]
 exclude_patterns = [".*", "benchmarks", "build", "microtome", "results", "tests"]
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "linked_files",
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
 
 myst_enable_extensions = ["dollarmath"]
 myst_fence_as_directive = ["math"]
@@ -30,6 +41,8 @@ html_theme = "furo"
 html_title = "Microtome"
 html_copy_source = False
 html_extra_path = ["root"]
+html_static_path = ["static"]
+html_css_files = ["style.css"]
 html_show_copyright = False
 html_math_renderer = "mathml"
 
