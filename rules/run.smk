@@ -84,10 +84,12 @@ def start_fork_server():
     Shell commands and scripts of another workflow run as they would without the server.
     """
     global fork_server
-    bash = os.path.basename(shell.get_executable() or "") == "bash"
-    started = forks.start_server() if bash else None
-    if started:
+    if os.path.basename(shell.get_executable() or "") != "bash":
+        return
+    route = os.environ.get(forks.ROUTE)
+    if route is None and (started := forks.start_server()):
         fork_server, route = started
+    if route:
         # If Snakemake drops this attribute, a prefix that another workflow has set is lost.
         prefix = getattr(shell, "_process_prefix", None)
         if prefix is None:

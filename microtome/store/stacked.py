@@ -22,7 +22,8 @@ from xarray.core.indexing import (
 )
 
 from microtome.errors import MicrotomeError
-from microtome.store.datasets import open_layer, readable
+from microtome.store.datasets import open_layer
+from microtome.store.files import readable
 from microtome.store.layers import layer_of
 
 
