@@ -16,6 +16,8 @@ rule page_style:
     log:
         "results/logs/page/style.log",
     localrule: True
+    params:
+        code=code("page_style.py"),
     script:
         "../scripts/page_style.py"
 
