@@ -4,12 +4,14 @@
 # make verify        are all products as they were made?
 # make test          the tests; make torture: half an hour more; make cluster-test: on a Slurm
 # make benchmark     docs/benchmarks.md
-# make lint          style
+# make docs          the documentation: build/docs/index.html
+# make lint          style and types
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures book plan verify test torture cluster-test benchmark lint
+.PHONY: figures book plan verify test torture cluster-test benchmark docs \
+	lint lint-style lint-types lint-rules
 
 # All that Snakemake says: make figures V=1
 figures: .venv/installed
@@ -53,10 +55,24 @@ results/benchmarks/environments/%/installed: benchmarks/requirements-%.txt
 	$(@D)/bin/pip install --quiet -r $<
 	touch $@
 
-# One lint is ignored: all rules share one environment, that of requirements.lock.
-lint: .venv/tested
+# Without a network; a warning, such as a link that leads nowhere, is an error.
+docs: .venv/documented
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going \
+		--conf-dir docs --doctree-dir build/doctrees . build/docs
+	@echo "Documentation: build/docs/index.html"
+
+# The hooks of .pre-commit-config.yaml run these three.
+lint: lint-style lint-types lint-rules
+
+lint-style: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint-types: .venv/tested
+	$(BIN)/mypy
+
+# One lint is ignored: all rules share one environment, that of requirements.lock.
+lint-rules: .venv/tested
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep --quiet 'conda environment or container'
 	! $(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep -v 'conda environment or container'
@@ -77,4 +93,8 @@ lint: .venv/tested
 
 .venv/tested: .venv/installed requirements-test.lock
 	$(BIN)/pip install --quiet --no-deps -r requirements-test.lock
+	touch $@
+
+.venv/documented: .venv/installed requirements-docs.lock
+	$(BIN)/pip install --quiet --no-deps -r requirements-docs.lock
 	touch $@

@@ -14,7 +14,7 @@ from typing import Any
 
 from microtome.interventions.declaration import Intervention
 from microtome.interventions.declared import declared
-from microtome.options import NEXT_TOKEN, layer_number
+from microtome.options import NEXT_TOKEN, layer_number, layer_numbers
 from microtome.sites import FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
 from microtome.workflow.functions import REQUIRED, Function, read_function
@@ -40,6 +40,10 @@ _JUDGED = {
     "Target": "target",
     "Targets": "targets",
 }
+
+
+#: Whose activations are kept of a text: all, last, mean, or positions in it.
+Kept = str | list[int]
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ class Product:
         if self.intervention is None:
             return self.function.file, self.function.name
         used = self.intervention.change.function
-        return (self.function.file.with_name(CHANGES), used) if used else None
+        own = isinstance(used, str) and used
+        return (self.function.file.with_name(CHANGES), own) if own else None
 
     @cached_property
     def inputs(self) -> frozenset[str]:
@@ -183,7 +188,7 @@ class Product:
         """The same of a model of so many layers: numbers in the places of shares of the depth."""
         layers = self.layers
         if layers is not None:
-            layers = tuple(sorted({layer_number(layer, n_layers) for layer in layers}))
+            layers = tuple(sorted(set(layer_numbers(layers, n_layers))))
         shares = {
             name: layer_number(self.option(name), n_layers)
             for name, option in self.function.options.items()
@@ -231,7 +236,7 @@ def read_study(name: str, config: Config, folder: Path) -> Study:
     """
     own = read_yaml(folder / "study.yaml", typed=True)
     over = config["studies"].get(name, {})
-    entries = {}
+    entries: dict[str, dict[str, Config]] = {}
     for kind in KINDS:
         said = [source.get(kind) or {} for source in (own, over)]
         names = dict.fromkeys([*said[0], *said[1]])
@@ -404,7 +409,9 @@ class Studies:
         """What the studies together want of each (model, stimulus set)."""
         asking: dict[tuple[str, str], list[Product]] = {}
         for model, product in self.asked():
-            if (product.sites or product.final_sites) and not product.streamed:
+            if product.stimuli is None or product.streamed:
+                continue
+            if product.sites or product.final_sites:
                 asking.setdefault((model, product.stimuli), []).append(product)
         return {
             (model, stimuli): Sweep(
@@ -449,8 +456,8 @@ class Studies:
 
     def layers(self, product: Product, model: str) -> list[int]:
         """The layers of a model that a product reads, ascending."""
-        layers = self.of_model(product, model).layers
-        return list(range(self.config["models"][model]["n_layers"]) if layers is None else layers)
+        n_layers = self.config["models"][model]["n_layers"]
+        return list(layer_numbers(self.of_model(product, model).layers, n_layers))
 
     def parts(self, model: str, wanted: "Sweep") -> "list[Sweep]":
         """A sweep as the jobs that make it, each of as many blocks as the config gives a job."""
@@ -470,7 +477,7 @@ class Studies:
         """The file of a stimulus set: below the first of the folders that has it."""
         return stimulus_file(self.config, stimuli, self.bases)
 
-    def tokens_kept(self, stimuli: str) -> str | list[int]:
+    def tokens_kept(self, stimuli: str) -> Kept:
         """Whose activations are kept of a set's texts: all, last, mean, or positions in each."""
         entry = self.config.get("stimuli", {}).get(stimuli, {})
         return entry.get("tokens", "all")

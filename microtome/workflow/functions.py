@@ -172,7 +172,7 @@ def _wanted(annotation: ast.expr) -> Wanted | None:
             value=ast.Name(id="Literal") | ast.Attribute(attr="Literal"), slice=chosen
         ):
             nodes = chosen.elts if isinstance(chosen, ast.Tuple) else [chosen]
-            if all(isinstance(node, ast.Constant) for node in nodes):
-                values = [node.value for node in nodes]
+            values = [node.value for node in nodes if isinstance(node, ast.Constant)]
+            if len(values) == len(nodes):
                 return Wanted({"enum": values}, " or ".join(map(str, values)))
     return None

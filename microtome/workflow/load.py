@@ -17,7 +17,9 @@ def load(name: str) -> Callable[..., Any]:
     Args:
         name: the file and the function, with a colon between them.
     """
-    study, kind, function = _NAME.fullmatch(name).groups()
+    named = _NAME.fullmatch(name)
+    assert named is not None  # the rules make these names
+    study, kind, function = named.groups()
     sys.path[:0] = [str(Path.cwd()), str(ROOT)]
     return getattr(importlib.import_module(f"studies.{study}.{kind}"), function)
 

@@ -24,10 +24,10 @@ def similarity_change(similarity_change: xr.Dataset) -> str:
 def one_head(one_head: xr.Dataset) -> str:
     """In how many layers another token becomes most likely."""
     changed, n = int(one_head["changed"].sum()), one_head.sizes["layer"]
-    lowest = peak(one_head["log_probability"], lowest=True)
+    least = peak(one_head["log_probability"], lowest=True)
     return (
         f"Without head {one_head.attrs['head']}, another token is most likely in {changed} of {n} "
-        f"layers; the log-probability is lowest in {lowest}."
+        f"layers; the log-probability is lowest in {least}."
     )
 
 
