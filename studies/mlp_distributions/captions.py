@@ -10,7 +10,7 @@ from microtome.page.numbers import listed, number, share, significant, spread
 
 def gelu(gelu: xr.Dataset) -> str:
     """Where GELU is lowest."""
-    lowest = gelu.isel(sample=int(gelu["gelu"].argmin()))
+    lowest = gelu.isel(sample=int(gelu["gelu"].values.argmin()))
     return f"GELU is lowest at {number(lowest['raw'])}, with {number(lowest['gelu'])}."
 
 
@@ -76,7 +76,7 @@ def _beyond(histograms: xr.Dataset, rows: str) -> str:
     stages = []
     for site, stage in zip(histograms["site"].values, stage_labels(histograms), strict=True):
         beyond = histograms["beyond"].sel(site=site)
-        most = beyond.isel({rows: int(beyond.argmax())})
+        most = beyond.isel({rows: int(beyond.values.argmax())})
         if most >= 0.001:
             stages.append(f"{stage} {share(most.item())} in {rows} {most[rows].item()}")
     limit = f"±{histograms.attrs['limit']:g}"
