@@ -4,12 +4,13 @@
 # make verify        are all products as they were made?
 # make test          the tests; make torture: half an hour more; make cluster-test: on a Slurm
 # make benchmark     docs/benchmarks.md
+# make docs          the documentation: build/docs/index.html
 # make lint          style and types
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures book plan verify test torture cluster-test benchmark \
+.PHONY: figures book plan verify test torture cluster-test benchmark docs \
 	lint lint-style lint-types lint-rules
 
 # All that Snakemake says: make figures V=1
@@ -54,6 +55,12 @@ results/benchmarks/environments/%/installed: benchmarks/requirements-%.txt
 	$(@D)/bin/pip install --quiet -r $<
 	touch $@
 
+# Without a network; a warning, such as a link that leads nowhere, is an error.
+docs: .venv/documented
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going \
+		--conf-dir docs --doctree-dir build/doctrees . build/docs
+	@echo "Documentation: build/docs/index.html"
+
 # The hooks of .pre-commit-config.yaml run these three.
 lint: lint-style lint-types lint-rules
 
@@ -86,4 +93,8 @@ lint-rules: .venv/tested
 
 .venv/tested: .venv/installed requirements-test.lock
 	$(BIN)/pip install --quiet --no-deps -r requirements-test.lock
+	touch $@
+
+.venv/documented: .venv/installed requirements-docs.lock
+	$(BIN)/pip install --quiet --no-deps -r requirements-docs.lock
 	touch $@

@@ -119,6 +119,8 @@ def model(
     into a cache once (`microtome/` in `$XDG_CACHE_HOME` or `~/.cache`): as links, where it need not
     be converted.
 
+    For example::
+
         gpt2 = mt.model("hf://openai-community/gpt2@607a30d783dfa663caf39e06633721c8d4cfcd7e")
         twin = mt.model("untrained://gpt2?seed=0", reference=gpt2)
 
@@ -178,6 +180,8 @@ def sweep(
     They are those of a full forward, and what a workflow stores, bit for bit, if it computes with
     as many threads (`torch.set_num_threads`) and the same batch size. Blocks beyond the deepest
     layer asked for are not run.
+
+    For example::
 
         heads = mt.sweep(model, ["The cat sat on the mat"], sites=["q", "k"], layers=[6])
         heads.q.sel(layer=6, n_heads=0)  # (token, d_head)
@@ -270,6 +274,8 @@ def lens(
     From `resid_post` of the last layer, these are the model's own predictions: on a CPU those of a
     full forward, bit for bit, if it computes with as many threads and the same batch size.
 
+    For example::
+
         seen = mt.lens(model, "The cat sat on the", tokens="last", targets=[" mat"], top=3)
         seen.top_text.sel(layer=20)  # (token, rank)
 
@@ -349,6 +355,8 @@ def intervene(
 ) -> xr.Dataset:
     """Change what passes a site, case by case, and read what comes of it: all cases in one sweep.
 
+    For example::
+
         heads = mt.intervene(model, "The cat sat on the", site="z", each=["layer", "head"],
                              change="zero", read={"logits": "last", "targets": [" mat"]})
         heads.logits - heads.clean_logits  # (layer, head, token, target)
@@ -420,6 +428,8 @@ def intervene(
 
 def open(path: str | os.PathLike[str]) -> xr.Dataset:
     """Open what a workflow has made; values are read when they are used.
+
+    For example::
 
         sections = mt.open("results/activations/smollm2-135m/categories")
         sections["q"].sel(layer=6, token=slice(0, 3))  # reads three rows of one file

@@ -2,7 +2,8 @@
 
 A product is a function (see docs/extending.md). Its keyword-only parameters are its options: the
 annotation of each says what the config may give it. Its positional parameters are its inputs; what
-it needs of the texts or sites that one of them was made from is said by a `Need` in its annotation:
+it needs of the texts or sites that one of them was made from is said by a `Need` in its
+annotation::
 
     def profile(norms: Annotated[xr.Dataset, ALL_TOKENS], *, layer: Layer, alpha: Share = 0.05)
 

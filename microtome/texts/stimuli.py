@@ -1,17 +1,17 @@
 """Stimulus files: texts, or a template that is filled with labelled words, and their source.
 
-They come in two forms. Texts:
+They come in two forms. Texts::
 
-source: where the stimuli are quoted from
-texts: [a text, another text]
+    source: where the stimuli are quoted from
+    texts: [a text, another text]
 
-Or words, each of which takes the place of `{word}`:
+Or words, each of which takes the place of `{word}`::
 
-source: where the stimuli are quoted from
-template: "The next word is {word}"
-words:
-  fruit: [pear, grape]
-  space: [galaxy, asteroid]
+    source: where the stimuli are quoted from
+    template: "The next word is {word}"
+    words:
+      fruit: [pear, grape]
+      space: [galaxy, asteroid]
 
 `{mask}` in a text, a template or a word becomes the mask token of each model's tokenizer.
 """

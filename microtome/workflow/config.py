@@ -80,6 +80,12 @@ class Product:
         """The keys that lead to it in the config."""
         return ("studies", self.study, self.kind, self.name)
 
+    @property
+    def stem(self) -> str:
+        """Where it lies, without an extension; one of no model lies in the study's own folder."""
+        folder = "{model}/" if self.of_model else ""
+        return f"results/{self.kind}/{self.study}/{folder}{self.name}"
+
     def option(self, name: str) -> Any:
         """The value of an option of its function, the default if it is not given, or None."""
         known = self.function.options.get(name)
@@ -209,6 +215,8 @@ class Study:
         models: the models that the config runs it on.
         stimuli: the stimulus set of products that name no other one.
         entries: what is said of each product, by kind and name.
+        source: where the study comes from.
+        page: what the start page shows of it.
     """
 
     name: str
@@ -216,6 +224,8 @@ class Study:
     models: tuple[str, ...]
     stimuli: str | None
     entries: dict[str, dict[str, Config]]
+    source: str
+    page: Config
 
 
 def read_study(name: str, config: Config, folder: Path) -> Study:
@@ -232,7 +242,8 @@ def read_study(name: str, config: Config, folder: Path) -> Study:
         names = dict.fromkeys([*said[0], *said[1]])
         entries[kind] = {n: {**(said[0].get(n) or {}), **(said[1].get(n) or {})} for n in names}
     models = tuple(over.get("models", ()))
-    return Study(name, folder, models, over.get("stimuli", own.get("stimuli")), entries)
+    stimuli = over.get("stimuli", own.get("stimuli"))
+    return Study(name, folder, models, stimuli, entries, own["source"], own.get("page") or {})
 
 
 class Studies:

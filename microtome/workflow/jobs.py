@@ -22,6 +22,8 @@ RUN = "MICROTOME_RUN"
 FAULTS = Path("results/logs/faults.log")
 #: Environment variable: the memory that a fork shares with its parent, in MiB.
 SHARED = "MICROTOME_SHARED_MIB"
+#: Environment variable: set where Snakemake's logger plugin of Microtome tells what logs say.
+LOGGER = "MICROTOME_LOGGER"
 
 
 @contextmanager
@@ -60,8 +62,10 @@ def job(snakemake: Any) -> Iterator[TextIO]:
                         log.truncate()
                     else:
                         traceback.print_exc(file=log)
-                    log.write(f"error: {message or error}\n")
+                    log.write(f"error: {message or f'{type(error).__name__}: {error}'}\n")
                     log.flush()
+                    if LOGGER in os.environ:
+                        sys.exit(1)
                 kind = type(error).__name__
                 message = message or f"{kind}: {in_short(error)} (traceback in {log_file})"
     except OSError as error:  # the log itself cannot be written

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-_NAME = re.compile(r"studies/(\w+)/(changes|statistics|figures|tables)\.py:(\w+)")
+_NAME = re.compile(r"studies/(\w+)/(captions|changes|statistics|figures|tables)\.py:(\w+)")
 
 
 def load(name: str) -> Callable[..., Any]:

@@ -31,6 +31,7 @@ from microtome.workflow.config import (
     is_input,
 )
 from microtome.workflow.functions import REQUIRED, Function, Option, functions
+from microtome.workflow.page_faults import page_faults
 from microtome.workflow.places import Config, known_studies, study_folder
 from microtome.workflow.schema import Fault, schema_faults
 from microtome.workflow.text_faults import TextFaults
@@ -67,6 +68,8 @@ def study_faults(studies: Studies, definitions: Config) -> Iterator[Fault]:
                 for keys, message in _product_faults(studies, study, kind, entry):
                     yield ("studies", name, kind, entry, *keys), message
     yield from _circles(studies, names)
+    for name in studies.config["studies"]:
+        yield from page_faults(studies, studies.study(name))
     texts = TextFaults(studies)
     models: dict[tuple[str, ...], list[str]] = {}
     for model, statistic in studies.asked():
