@@ -4,52 +4,29 @@
 # make verify        are all products as they were made?
 # make test          the tests; make torture: half an hour more; make cluster-test: on a Slurm
 # make benchmark     docs/benchmarks.md
-# make lint          style
+# make docs          the documentation: build/docs/index.html
+# make lint          style and types
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures book plan verify test torture cluster-test benchmark lint
+.PHONY: figures book plan verify test torture cluster-test benchmark docs \
+	lint lint-style lint-types lint-rules
 
+# All that Snakemake says: make figures V=1
 figures: .venv/installed
-	$(call stages,,results/report.html)
+	@$(BIN)/microtome run $(if $(V),-v)
 
 book: .venv/installed
-	$(call stages,--configfile config.book.yaml,results/book.html)
-
-# What only draws. If nothing else has changed since the report, no dry run is needed.
-DRAWING := scripts/figure.py scripts/table.py microtome/figures report \
-	$(foreach file,figures.py tables.py README.md,$(wildcard studies/*/$(file)))
-ALL_ELSE := $(filter-out $(DRAWING), Snakefile rules $(wildcard scripts/* microtome/* studies/*/* *.yaml) \
-	stimuli requirements.lock)
-
-# $(call stages,OPTIONS,REPORT): run the stages that have something to do, then make the report.
-# Within one call, Snakemake plans everything downstream of a job. With a call for each stage, a
-# product that is made again with the same bytes makes nothing downstream stale.
-define stages
-	@newer() { find "$$@" -type f ! -path '*/__pycache__/*' -newer $(2) 2>/dev/null; }; \
-	changed() { test ! -e $(2) || newer "$$@" | grep --quiet .; }; \
-	planned() { echo "$$plan" | grep --quiet --extended-regexp "$$1"; }; \
-	run() { $(BIN)/snakemake "$$@" $(1) || exit; }; \
-	plan="only figures and tables"; \
-	if changed $(ALL_ELSE) || ! changed $(DRAWING); then \
-		plan=$$(run --dry-run 2>&1) || { echo "$$plan"; exit 1; }; \
-	fi; \
-	if planned 'rule (fetch_model|token_table|activations_|intervention_|statistic_)'; then \
-		run tokens; run activations; run statistics; \
-	fi; \
-	planned 'Nothing to be done' || run all --report $(2) --report-after-run; \
-	! changed $(DRAWING) results/figures results/tables || run --report $(2)
-	@echo "Figures: results/figures/   Tables: results/tables/   Report: $(2)"
-endef
+	@$(BIN)/microtome run $(if $(V),-v) --configfile config.book.yaml
 
 # For another config: make plan CONFIG=config.book.yaml
 plan: .venv/installed
-	@$(BIN)/snakemake plan --quiet all $(if $(CONFIG),--configfile $(CONFIG))
+	@$(BIN)/microtome plan $(if $(CONFIG),--configfile $(CONFIG))
 
 # Compare every product with the checksum that was recorded when it was made.
 verify: .venv/installed
-	$(BIN)/python -m microtome.workflow.verify
+	@$(BIN)/microtome verify
 
 # Two processes, which take whole files, since the tests in a file share models and runs.
 # tests/conftest.py puts long files first.
@@ -78,10 +55,24 @@ results/benchmarks/environments/%/installed: benchmarks/requirements-%.txt
 	$(@D)/bin/pip install --quiet -r $<
 	touch $@
 
-# One lint is ignored: all rules share one environment, that of requirements.lock.
-lint: .venv/tested
+# Without a network; a warning, such as a link that leads nowhere, is an error.
+docs: .venv/documented
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going \
+		--conf-dir docs --doctree-dir build/doctrees . build/docs
+	@echo "Documentation: build/docs/index.html"
+
+# The hooks of .pre-commit-config.yaml run these three.
+lint: lint-style lint-types lint-rules
+
+lint-style: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint-types: .venv/tested
+	$(BIN)/mypy
+
+# One lint is ignored: all rules share one environment, that of requirements.lock.
+lint-rules: .venv/tested
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep --quiet 'conda environment or container'
 	! $(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep -v 'conda environment or container'
@@ -102,4 +93,8 @@ lint: .venv/tested
 
 .venv/tested: .venv/installed requirements-test.lock
 	$(BIN)/pip install --quiet --no-deps -r requirements-test.lock
+	touch $@
+
+.venv/documented: .venv/installed requirements-docs.lock
+	$(BIN)/pip install --quiet --no-deps -r requirements-docs.lock
 	touch $@

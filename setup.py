@@ -1,16 +1,27 @@
-"""What pyproject.toml cannot say: the studies are installed below the package, from `studies/`."""
+"""What pyproject.toml cannot say: where the repository is not at hand, the studies are installed."""
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
+from setuptools.command.build_py import build_py
 
-STUDIES = {
-    f"microtome.studies.{file.parent.name}": str(file.parent)
-    for file in Path("studies").glob("*/study.yaml")
-}
+STUDIES = [str(file) for file in Path("studies").glob("*/*.*") if file.suffix != ".pyc"]
 
-setup(
-    packages=[*find_packages(include=["microtome*"]), *STUDIES],
-    package_dir=STUDIES,
-    package_data={name: ["README.md", "study.yaml"] for name in STUDIES},
-)
+
+class BuildWithStudies(build_py):
+    """Builds the package with `studies/` in it, as `microtome.studies` finds it."""
+
+    def run(self) -> None:
+        """Copy the studies too, unless the package is used where it is."""
+        super().run()
+        for file in [] if self.editable_mode else STUDIES:
+            target = Path(self.build_lib, "microtome", file)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.copy_file(file, str(target))
+
+    def get_source_files(self) -> list[str]:
+        """The files that a source distribution needs."""
+        return [*super().get_source_files(), *STUDIES]
+
+
+setup(cmdclass={"build_py": BuildWithStudies})

@@ -36,7 +36,7 @@ from microtome.sites import (
 from microtome.statistics.lens import lens_predictions
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
-from microtome.texts.rows import row_columns
+from microtome.texts.rows import row_columns, token_columns
 from microtome.texts.stimuli import Stimulus, read_stimuli
 from microtome.texts.tokens import load_tokenizer, token_table
 
@@ -133,6 +133,8 @@ def model(
     into a cache once (`microtome/` in `$XDG_CACHE_HOME` or `~/.cache`): as links, where it need not
     be converted.
 
+    For example::
+
         gpt2 = mt.model("hf://openai-community/gpt2@607a30d783dfa663caf39e06633721c8d4cfcd7e")
         twin = mt.model("untrained://gpt2?seed=0", reference=gpt2)
 
@@ -193,6 +195,8 @@ def sweep(
     as many threads (`torch.set_num_threads`) and the same batch size. Blocks beyond the deepest
     layer asked for are not run.
 
+    For example::
+
         heads = mt.sweep(model, ["The cat sat on the mat"], sites=["q", "k"], layers=[6])
         heads.q.sel(layer=6, n_heads=0)  # (token, d_head)
 
@@ -241,12 +245,12 @@ def sweep(
         require_head(model.name, model.head)
     numbers = _layers(layers, model.sizes["n_layers"]) if inside else []
     check_sites(inside, model.taps, model.architecture, numbers, model.found.absent)
-    table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
-    columns = row_columns(table.coords)
+    table = token_columns(token_table(_stimuli(texts), model.checkpoint, _kept(tokens)))
+    columns = row_columns(table)
     arrays: dict[str, np.ndarray] = {}
     for section in sweep_table(
         model.checkpoint,
-        table.coords,
+        table,
         inside,
         numbers,
         [site for site in sites if site in FINAL_SITES],
@@ -255,10 +259,11 @@ def sweep(
         **_computing(batch_size, dtype, device),
     ):
         for site, values in section.values.items():
-            axes = (len(numbers),) if site in SITES else ()
+            axes = () if section.layer is None else (len(numbers),)
             shape = (*axes, len(columns["sequence"]), *values.shape[1:])
             whole = arrays.setdefault(site, np.empty(shape, np.float32))
-            (whole[numbers.index(section.layer)] if axes else whole)[section.rows] = values
+            of_layer = whole if section.layer is None else whole[numbers.index(section.layer)]
+            of_layer[section.rows] = values
     return xr.Dataset(
         {site: (_dimensions(site, model.sizes), arrays[site], _attributes(site)) for site in sites},
         {name: ("token", values) for name, values in columns.items()}
@@ -284,6 +289,8 @@ def lens(
 
     From `resid_post` of the last layer, these are the model's own predictions: on a CPU those of a
     full forward, bit for bit, if it computes with as many threads and the same batch size.
+
+    For example::
 
         seen = mt.lens(model, "The cat sat on the", tokens="last", targets=[" mat"], top=3)
         seen.top_text.sel(layer=20)  # (token, rank)
@@ -327,16 +334,17 @@ def lens(
     numbers = _layers(layers, model.sizes["n_layers"])
     check_sites([site], model.taps, model.architecture, numbers, model.found.absent)
     table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
+    columns = token_columns(table)
     computing = _computing(batch_size, dtype, device)
     sections = sweep_table(
-        *(model.checkpoint, table.coords, [site], numbers),
+        *(model.checkpoint, columns, [site], numbers),
         taps=model.taps,
         log=sys.stderr,
         **computing,
     )
     found = lens_predictions(
         sections,
-        Lens(model.checkpoint, table.coords, **computing),
+        Lens(model.checkpoint, columns, **computing),
         table,
         model.tokenizer,
         site=site,
@@ -363,6 +371,8 @@ def intervene(
     device: str = "cpu",
 ) -> xr.Dataset:
     """Change what passes a site, case by case, and read what comes of it: all cases in one sweep.
+
+    For example::
 
         heads = mt.intervene(model, "The cat sat on the", site="z", each=["layer", "head"],
                              change="zero", read={"logits": "last", "targets": [" mat"]})
@@ -424,7 +434,7 @@ def intervene(
 
     return run.intervene(
         model.checkpoint,
-        table.coords,
+        token_columns(table),
         intervention,
         taps=model.taps,
         tokenizer=model.tokenizer,
@@ -435,6 +445,8 @@ def intervene(
 
 def open(path: str | os.PathLike[str]) -> xr.Dataset:
     """Open what a workflow has made; values are read when they are used.
+
+    For example::
 
         sections = mt.open("results/activations/smollm2-135m/categories")
         sections["q"].sel(layer=6, token=slice(0, 3))  # reads three rows of one file

@@ -15,7 +15,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from microtome.store.files import REFUSALS
 from microtome.workflow import forks
-from microtome.workflow.jobs import RUN
+from microtome.workflow.jobs import LOGGER, RUN
 
 # On a cluster's node, Snakemake inherits the run that it was submitted by.
 os.environ.setdefault(RUN, f"{os.getpid()}-{time.time_ns()}")
@@ -84,10 +84,12 @@ def start_fork_server():
     Shell commands and scripts of another workflow run as they would without the server.
     """
     global fork_server
-    bash = os.path.basename(shell.get_executable() or "") == "bash"
-    started = forks.start_server() if bash else None
-    if started:
+    if os.path.basename(shell.get_executable() or "") != "bash":
+        return
+    route = os.environ.get(forks.ROUTE)
+    if route is None and (started := forks.start_server()):
         fork_server, route = started
+    if route:
         # If Snakemake drops this attribute, a prefix that another workflow has set is lost.
         prefix = getattr(shell, "_process_prefix", None)
         if prefix is None:
@@ -121,6 +123,8 @@ slurm_failures = SlurmFailures()
 
 def report_slurm_failures():
     """Print a line for each job that Slurm ended for good, unless its script reported an error."""
+    if LOGGER in os.environ:
+        return  # the logger plugin tells it
     for rule, state, log_file, slurm_log in slurm_failures.jobs.values():
         if not log_file.exists() or "error: " not in log_file.read_text(encoding="utf-8"):
             print(f"microtome: {rule}: ended by Slurm ({state}); see {slurm_log}", file=sys.stderr)

@@ -179,7 +179,7 @@ class Clone:
     def verify(self) -> list[str]:
         """What `make verify` finds wrong, a line each."""
         done = subprocess.run(
-            [sys.executable, "-m", "microtome.workflow.verify"],
+            [sys.executable, "-m", "microtome.cli", "verify"],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,

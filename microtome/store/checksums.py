@@ -16,7 +16,16 @@ from microtome.store.files import replacing
 #: The folders of products and of their checksums, below the working directory.
 RESULTS, CHECKSUMS = Path("results"), Path("results/checksums")
 #: The folders of `results/` that hold products; the others hold logs, benchmarks and reports.
-KINDS = ("models", "tokens", "activations", "interventions", "statistics", "figures", "tables")
+KINDS = (
+    "models",
+    "tokens",
+    "activations",
+    "interventions",
+    "statistics",
+    "figures",
+    "tables",
+    "page",
+)
 
 
 def record(path: str | Path, known: Mapping[str, str] | None = None) -> None:
@@ -32,7 +41,7 @@ def record(path: str | Path, known: Mapping[str, str] | None = None) -> None:
     """
     path, known = Path(path), known or {}
     for file in files_of(path) if _is_product(path) else []:
-        if path.is_dir() and file.name not in known and _untouched(file):
+        if path.is_dir() and file.name not in known and untouched(file):
             continue
         status = file.stat()
         with replacing(_checksum_file(file)) as unfinished:
@@ -61,7 +70,7 @@ def verify(path: str | Path) -> None:
     """
     path = Path(path)
     for file in files_of(path) if _is_product(path) else []:
-        if not (path.is_dir() and _untouched(file)):
+        if not (path.is_dir() and untouched(file)):
             found = fault(file)
             if found:
                 raise MicrotomeError(f"{found}; delete {path} and run again")
@@ -84,7 +93,8 @@ def fault(file: Path) -> str | None:
     return None if found == recorded else f"{file}: changed or damaged since it was made"
 
 
-def _untouched(file: Path) -> bool:
+def untouched(file: Path) -> bool:
+    """Whether a product has the size and the time of its record."""
     return file.exists() and _recorded_size_and_time(file) == _size_and_time(file)
 
 

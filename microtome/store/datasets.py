@@ -10,8 +10,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from microtome.errors import MicrotomeError
-from microtome.store.files import replacing
+from microtome.store.files import readable, replacing
 
 
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
@@ -56,17 +55,3 @@ def open_layer(path: str | Path) -> Iterator[xr.Dataset]:
     """
     with readable(Path(path)), xr.open_dataset(path, engine="h5netcdf") as section:
         yield section
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Tell in one line what is wrong where a file of the store cannot be read."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise MicrotomeError(f"{path}: missing; make it: snakemake {path}") from None
-    except OSError as error:
-        found = str(error).splitlines()[0]
-        raise MicrotomeError(
-            f"{path}: damaged ({found}); make it again: snakemake --force {path}"
-        ) from None

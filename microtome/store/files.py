@@ -1,4 +1,4 @@
-"""Atomic writing of files, and messages for when the system refuses to write.
+"""Atomic writing of files, and messages for when the system refuses to write or cannot read.
 
 A file is written under a temporary name, flushed to disk and renamed, so that a file with its final
 name is complete.
@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from microtome.errors import MicrotomeError
 
 #: Messages for errors of writing that a user can mend, by error number.
 REFUSALS = {
@@ -39,3 +41,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Tell in one line what is wrong where a file of the store cannot be read."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise MicrotomeError(f"{path}: missing; make it: snakemake {path}") from None
+    except OSError as error:
+        found = str(error).splitlines()[0]
+        raise MicrotomeError(
+            f"{path}: damaged ({found}); make it again: snakemake --force {path}"
+        ) from None

@@ -169,7 +169,7 @@ def shaped(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) 
 
 
 def part(site: str, value: Tensor, tap: Tap | None, sizes: Mapping[str, int]) -> Tensor:
-    """A site's part of the tensor that is there, (…, *the site's dimensions).
+    """A site's part of the tensor that is there, (…, the site's dimensions).
 
     It is a view, but for heads in groups with something else between them (see `put`).
 

@@ -1,23 +1,24 @@
 """Stimulus files: texts, or a template that is filled with labelled words, and their source.
 
-They come in two forms. Texts:
+They come in two forms. Texts::
 
-source: where the stimuli are quoted from
-texts: [a text, another text]
+    source: where the stimuli are quoted from
+    texts: [a text, another text]
 
-Or words, each of which takes the place of `{word}`:
+Or words, each of which takes the place of `{word}`::
 
-source: where the stimuli are quoted from
-template: "The next word is {word}"
-words:
-  fruit: [pear, grape]
-  space: [galaxy, asteroid]
+    source: where the stimuli are quoted from
+    template: "The next word is {word}"
+    words:
+      fruit: [pear, grape]
+      space: [galaxy, asteroid]
 
 `{mask}` in a text, a template or a word becomes the mask token of each model's tokenizer.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from microtome.errors import MicrotomeError, nearest
 from microtome.texts.documents import read_yaml
@@ -79,7 +80,7 @@ def _texts(path: Path, texts: object) -> list[Stimulus]:
     return stimuli
 
 
-def _filled(path: Path, template: object, words: object) -> list[Stimulus]:
+def _filled(path: Path, template: Any, words: object) -> list[Stimulus]:
     _check_text(path, "template", template, f"write a text with {PLACE} in it")
     if template.count(PLACE) != 1:
         raise MicrotomeError(f"{path}: template: wants {PLACE} once, has {template!r}")

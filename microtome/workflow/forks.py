@@ -3,8 +3,9 @@
 Importing xarray and matplotlib takes longer than drawing most figures, importing torch longer
 than a small sweep, and Snakemake starts a Python for every script. In place of that Python, this
 file asks a server to run the script in a fork, and exits with the script's status. The server
-imports a package when a script first needs it. Each fork imports this repository's code itself,
-so that an edit takes effect at once. Without a server, and for scripts of another repository, the
+imports a package when a script first needs it, and what a package imports later, in the middle of a
+job, when that job has ended. Each fork imports this repository's code itself, so that an edit takes
+effect at once. Without a server, and for scripts of another repository, the
 command runs as it is.
 
     python -I -S forks.py SOCKET python SCRIPT     (the client: without packages it starts fast)
@@ -13,6 +14,7 @@ command runs as it is.
 
 import atexit
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -21,6 +23,7 @@ import shlex
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Environment variable: the shell command of a server that runs already.
+ROUTE = "MICROTOME_FORKS"
 #: The most bytes of a message that are read; the system's own limit is lower.
 MESSAGE = 1 << 20
 
@@ -41,9 +46,21 @@ class Request(NamedTuple):
     environment: dict[str, str]
 
 
+class Job(NamedTuple):
+    """A fork at work."""
+
+    process: int
+    #: Becomes readable when the fork ends.
+    ended: int
+    #: To the client.
+    connection: socket.socket
+    #: A file in memory, in which the fork leaves the names of the modules that it imported.
+    imported: int
+
+
 #: Makes a bash function of Python's path, which calls the client for scripts that Snakemake wrote.
 #: Bash in POSIX mode has no functions of such names.
-ROUTE = """\
+_FUNCTION = """\
 test -o posix && return
 {python}() {{
     case "$1" in
@@ -81,7 +98,7 @@ def start_server() -> "tuple[Popen[bytes], str] | None":
         )
     client = shlex.join([sys.executable, "-I", "-S", __file__, str(folder / "socket")])
     route = folder / "route.bash"
-    route.write_text(ROUTE.format(python=sys.executable, client=client), encoding="utf-8")
+    route.write_text(_FUNCTION.format(python=sys.executable, client=client), encoding="utf-8")
     quoted = shlex.quote(str(route))
     return server, f'test -z "$BASH_VERSION" || test ! -r {quoted} || . {quoted}; '
 
@@ -125,13 +142,14 @@ def _is_ours(script: str) -> bool:
     return f"__file__ = {str(ROOT / 'scripts' / '_')!r}"[:-2] in head
 
 
-def serve(listener: socket.socket) -> Request | None:
+def serve(listener: socket.socket) -> tuple[Request, int] | None:
     """Fork for every request until standard input closes, which happens when Snakemake ends.
 
     A fork is ended when its client ends. It outlives the server.
 
     Returns:
-        In a fork, the request; in the server, None at the end.
+        In a fork, the request, and the file for the names of the modules that it imports; in the
+        server, None at the end.
     """
     selector = selectors.DefaultSelector()
     selector.register(0, selectors.EVENT_READ)
@@ -146,22 +164,27 @@ def serve(listener: socket.socket) -> Request | None:
                 if request:
                     return request
             else:
-                ended, job, connection = key.data
-                if key.fileobj is connection:
-                    selector.unregister(connection)
-                    os.kill(job, signal.SIGTERM)
+                job: Job = key.data
+                if key.fileobj is job.connection:
+                    selector.unregister(job.connection)
+                    os.kill(job.process, signal.SIGTERM)
                 else:
-                    _, status = os.waitpid(job, 0)
-                    selector.unregister(ended)
-                    os.close(ended)
+                    _, status = os.waitpid(job.process, 0)
+                    selector.unregister(job.ended)
+                    os.close(job.ended)
                     with suppress(KeyError):
-                        selector.unregister(connection)
-                    with connection, suppress(OSError):
-                        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+                        selector.unregister(job.connection)
+                    with job.connection, suppress(OSError):
+                        job.connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+                    with os.fdopen(job.imported) as imported:
+                        imported.seek(0)
+                        _import_all(imported.read().split())
 
 
-def _accept(listener: socket.socket, selector: selectors.BaseSelector) -> Request | None:
-    """Accept a request and fork; returns the request in the fork, None in the server."""
+def _accept(
+    listener: socket.socket, selector: selectors.BaseSelector
+) -> tuple[Request, int] | None:
+    """Accept a request and fork; returns what `serve` does in the fork, None in the server."""
     connection, _ = listener.accept()
     message, descriptors, _, _ = socket.recv_fds(connection, MESSAGE, 3)
     if not message:  # the client has ended already
@@ -170,19 +193,20 @@ def _accept(listener: socket.socket, selector: selectors.BaseSelector) -> Reques
     request = Request(*json.loads(message))
     _import_for(Path(request.script), Path(request.folder))
     gc.freeze()  # keeps the forks' garbage collectors away from what is imported
-    job = os.fork()
-    if job == 0:
+    imported = os.memfd_create("imported")
+    process = os.fork()
+    if process == 0:
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
         _close_all(selector)
         connection.close()
     for descriptor in descriptors:
         os.close(descriptor)
-    if job == 0:
-        return request
-    ended = os.pidfd_open(job)
-    selector.register(ended, selectors.EVENT_READ, (ended, job, connection))
-    selector.register(connection, selectors.EVENT_READ, (ended, job, connection))
+    if process == 0:
+        return request, imported
+    job = Job(process, os.pidfd_open(process), connection, imported)
+    selector.register(job.ended, selectors.EVENT_READ, job)
+    selector.register(connection, selectors.EVENT_READ, job)
     return None
 
 
@@ -218,6 +242,23 @@ def _import_for(script: Path, folder: Path) -> None:
             __import__(".".join(name[:-1]) or name[0], fromlist=[name[-1]])
 
 
+def _import_all(names: Iterable[str]) -> None:
+    """Import modules, in the order in which a fork imported them."""
+    for name in names:
+        with suppress(Exception, SystemExit):  # one that only a script's own doings make possible
+            importlib.import_module(name)
+
+
+def _note_imports(before: set[str], file: int) -> None:
+    """Leave the names of the modules of packages that were imported since, for the server."""
+    import sysconfig
+
+    installed = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+    for name in [name for name in sys.modules if name not in before]:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(installed):
+            os.write(file, f"{name}\n".encode())
+
+
 def _with_inputs(file: Path, function: str) -> list[tuple[Path, str]]:
     """A study's function and the functions that make its inputs, or that call it."""
     from microtome.workflow.config import CHANGES, INPUTS
@@ -230,11 +271,15 @@ def _with_inputs(file: Path, function: str) -> list[tuple[Path, str]]:
     return [(file, function), *((providers, name) for name in inputs if name in INPUTS)]
 
 
-def run(request: Request) -> None:
+def run(request: Request, imported: int) -> None:
     """Run a script in this process as `python SCRIPT` would.
 
     If it ends well, the process exits without the interpreter's own clean-up, which would take
     0.3 s to free all that is imported.
+
+    Args:
+        request: the script.
+        imported: the file for the names of the modules that it imports.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request.folder)
@@ -246,7 +291,9 @@ def run(request: Request) -> None:
         del sys.modules[name]
     sys.argv = [request.script]
     sys.path[0] = str(Path(request.script).parent)
+    before = set(sys.modules)
     runpy.run_path(request.script, run_name="__main__")
+    _note_imports(before, imported)
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -261,7 +308,7 @@ if __name__ == "__main__":
         place = Path(listening.getsockname())
         request = serve(listening)
         if request:
-            run(request)
+            run(*request)
         else:
             for file in place.parent.iterdir():
                 file.unlink()

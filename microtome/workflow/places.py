@@ -5,7 +5,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from microtome.errors import MicrotomeError
+
 Config = Mapping[str, Any]
+
+#: The folder of this repository.
+ROOT = Path(__file__).parents[2]
+
+
+def snakefile() -> Path:
+    """The workflow's Snakefile.
+
+    Raises:
+        MicrotomeError: only the package has been installed, without its repository.
+    """
+    file = ROOT / "Snakefile"
+    if not file.exists():
+        raise MicrotomeError(
+            f"{file}: missing; the workflow runs from its repository: clone that, and install it "
+            "there with `make .venv/installed`"
+        )
+    return file
 
 
 def study_folder(name: str, bases: Iterable[Path]) -> Path | None:

@@ -1,7 +1,4 @@
-"""Compare every product with the checksum that was recorded when it was made.
-
-python -m microtome.workflow.verify
-"""
+"""Compare every product with the checksum that was recorded when it was made: microtome verify."""
 
 import sys
 
@@ -16,8 +13,12 @@ from microtome.store.checksums import (
 )
 
 
-def main() -> None:
-    """Print the products in `results/` that differ or are missing, and how to make them again."""
+def verify_products() -> None:
+    """Print the products in `results/` that differ or are missing, and how to make them again.
+
+    Raises:
+        SystemExit: there are such products.
+    """
     present = (file for kind in KINDS for file in files_of(RESULTS / kind) if file.exists())
     files = sorted({*present, *recorded_files()})
     faults = {file: found for file in files if (found := fault(file))}
@@ -30,7 +31,3 @@ def main() -> None:
             f"and its record in {CHECKSUMS}/"
         )
     print(f"{len(files)} products, all as they were made")
-
-
-if __name__ == "__main__":
-    main()

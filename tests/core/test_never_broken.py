@@ -179,7 +179,7 @@ def test_a_full_disk(whole, model, tmp_path, size, place):
     done = in_a_small_room(
         clone,
         f"mount -t tmpfs -o size={size} tmpfs results && $PYTHON -m snakemake; echo $? > code; "
-        "$PYTHON -m microtome.workflow.verify > verified; "
+        "$PYTHON -m microtome.cli verify > verified; "
         "find results -name '.*.partial' > partial; "
         "mount -o remount,size=1G results && $PYTHON -m snakemake 1>&2",
     )
