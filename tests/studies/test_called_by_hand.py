@@ -185,7 +185,8 @@ import sys
 import microtome as mt
 loaded = set(sys.modules)
 studies = mt.studies
-print(*sorted({name.partition(".")[0] for name in set(sys.modules) - loaded}))
+foreign = {name.partition(".")[0] for name in set(sys.modules) - loaded}
+print(*(foreign - sys.stdlib_module_names))
 print(mt.studies.category_selectivity.figures.__file__)
 from microtome.studies.category_selectivity import figures
 import microtome.studies.corpus as corpus
