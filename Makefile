@@ -5,12 +5,13 @@
 # make test          the tests; make torture: half an hour more; make cluster-test: on a Slurm
 # make benchmark     docs/benchmarks.md
 # make docs          the documentation: build/docs/index.html
-# make lint          style
+# make lint          style and types
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures book plan verify test torture cluster-test benchmark docs lint
+.PHONY: figures book plan verify test torture cluster-test benchmark docs \
+	lint lint-style lint-types lint-rules
 
 # All that Snakemake says: make figures V=1
 figures: .venv/installed
@@ -60,10 +61,18 @@ docs: .venv/documented
 		--conf-dir docs --doctree-dir build/doctrees . build/docs
 	@echo "Documentation: build/docs/index.html"
 
-# One lint is ignored: all rules share one environment, that of requirements.lock.
-lint: .venv/tested
+# The hooks of .pre-commit-config.yaml run these three.
+lint: lint-style lint-types lint-rules
+
+lint-style: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint-types: .venv/tested
+	$(BIN)/mypy
+
+# One lint is ignored: all rules share one environment, that of requirements.lock.
+lint-rules: .venv/tested
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep --quiet 'conda environment or container'
 	! $(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep -v 'conda environment or container'

@@ -28,6 +28,7 @@ include: "rules/run.smk"
 rule all:
     input:
         all_products(),
+        all_pages(),
     localrule: True
 
 
@@ -75,6 +76,7 @@ include: "rules/interventions.smk"
 include: "rules/statistics.smk"
 include: "rules/figures.smk"
 include: "rules/tables.smk"
+include: "rules/page.smk"
 include: "rules/plan.smk"
 
 

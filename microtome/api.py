@@ -36,7 +36,7 @@ from microtome.sites import (
 from microtome.statistics.lens import lens_predictions
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
-from microtome.texts.rows import row_columns
+from microtome.texts.rows import row_columns, token_columns
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import load_tokenizer, token_table
 
@@ -229,12 +229,12 @@ def sweep(
         require_head(model.name, model.head)
     numbers = _layers(layers, model.sizes["n_layers"]) if inside else []
     check_sites(inside, model.taps, model.architecture, numbers, model.found.absent)
-    table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
-    columns = row_columns(table.coords)
+    table = token_columns(token_table(_stimuli(texts), model.checkpoint, _kept(tokens)))
+    columns = row_columns(table)
     arrays: dict[str, np.ndarray] = {}
     for section in sweep_table(
         model.checkpoint,
-        table.coords,
+        table,
         inside,
         numbers,
         [site for site in sites if site in FINAL_SITES],
@@ -243,10 +243,11 @@ def sweep(
         **_computing(batch_size, dtype, device),
     ):
         for site, values in section.values.items():
-            axes = (len(numbers),) if site in SITES else ()
+            axes = () if section.layer is None else (len(numbers),)
             shape = (*axes, len(columns["sequence"]), *values.shape[1:])
             whole = arrays.setdefault(site, np.empty(shape, np.float32))
-            (whole[numbers.index(section.layer)] if axes else whole)[section.rows] = values
+            of_layer = whole if section.layer is None else whole[numbers.index(section.layer)]
+            of_layer[section.rows] = values
     return xr.Dataset(
         {site: (_dimensions(site, model.sizes), arrays[site], _attributes(site)) for site in sites},
         {name: ("token", values) for name, values in columns.items()}
@@ -316,16 +317,17 @@ def lens(
     numbers = _layers(layers, model.sizes["n_layers"])
     check_sites([site], model.taps, model.architecture, numbers, model.found.absent)
     table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
+    columns = token_columns(table)
     computing = _computing(batch_size, dtype, device)
     sections = sweep_table(
-        *(model.checkpoint, table.coords, [site], numbers),
+        *(model.checkpoint, columns, [site], numbers),
         taps=model.taps,
         log=sys.stderr,
         **computing,
     )
     found = lens_predictions(
         sections,
-        Lens(model.checkpoint, table.coords, **computing),
+        Lens(model.checkpoint, columns, **computing),
         table,
         model.tokenizer,
         site=site,
@@ -415,7 +417,7 @@ def intervene(
 
     return run.intervene(
         model.checkpoint,
-        table.coords,
+        token_columns(table),
         intervention,
         taps=model.taps,
         tokenizer=model.tokenizer,

@@ -5,14 +5,12 @@ Each command imports what it needs when it is called: `microtome show` answers i
 
 import argparse
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
 from microtome.errors import MicrotomeError
-from microtome.workflow.places import snakefile
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="All other options are Snakemake's: see snakemake --help.",
     )
     run.add_argument("-v", "--verbose", action="store_true", help="show all that Snakemake says")
+    _add_place(run)
     run.set_defaults(command=_run)
 
     show = commands.add_parser("show", help="what is in a product, a folder or a model")
@@ -85,8 +84,14 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _run(given: argparse.Namespace) -> None:
     from microtome.workflow.run import run
+    from microtome.workflow.summary import PAGE, summary
 
-    sys.exit(run(given.options, verbose=given.verbose))
+    first = not (given.directory / PAGE).exists()
+    options = ["--directory", str(given.directory), *given.options]
+    if failed := run(options, verbose=given.verbose):
+        sys.exit(failed)
+    with chdir(given.directory):
+        print(summary(first=first))
 
 
 def _show(given: argparse.Namespace) -> None:
@@ -96,11 +101,11 @@ def _show(given: argparse.Namespace) -> None:
 
 
 def _plan(given: argparse.Namespace) -> None:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile())]
-    command += ["--directory", str(given.directory), "plan", "--quiet", "all"]
-    if given.configfile:
-        command += ["--configfile", *given.configfile]
-    sys.exit(subprocess.run(command, check=False).returncode)
+    from microtome.workflow.run import call
+
+    config = ["--configfile", *given.configfile] if given.configfile else []
+    place = ["--directory", str(given.directory)]
+    sys.exit(call(["plan", "--quiet", "all", *place, *config]))
 
 
 def _verify(given: argparse.Namespace) -> None:

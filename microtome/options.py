@@ -11,6 +11,7 @@ The workflow reads these annotations without importing the function, so that a f
 is found before any work starts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -211,3 +212,13 @@ def layer_number(layer: int | str, n_layers: int) -> int:
     if isinstance(layer, int):
         return layer
     return (2 * int(layer.removesuffix("%")) * (n_layers - 1) + 100) // 200
+
+
+def layer_numbers(layers: Sequence[int | str] | None, n_layers: int) -> Sequence[int]:
+    """The numbers of the layers that an option names, as they stand there; None names all.
+
+    Args:
+        layers: as `layer_number` takes them.
+        n_layers: how many layers the model has.
+    """
+    return range(n_layers) if layers is None else [layer_number(n, n_layers) for n in layers]

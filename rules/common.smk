@@ -8,6 +8,16 @@ from microtome.workflow.config import Studies
 from microtome.workflow.digest import code_digest, script_digest
 from microtome.errors import MicrotomeError
 from microtome.workflow.faults import check
+from microtome.workflow.pages import (
+    PAGES,
+    caption,
+    digest,
+    file_digest,
+    start_page,
+    studies_profiled,
+    studies_shown,
+    study_page,
+)
 
 #: The folder of this repository, also where another workflow imports this one.
 ROOT = Path(workflow.current_basedir).parent
@@ -35,6 +45,8 @@ except MicrotomeError as error:
 
 studies = Studies(config, BASES)
 SWEEPS = studies.sweeps()
+#: The style sheet and the script of all pages.
+PAGE_STYLE = [f"{PAGES}/style.css", f"{PAGES}/page.js"]
 # The report's template finds a figure's caption here (report/figure.rst).
 config["captions"] = {
     f"{name}.{figure}": caption
@@ -77,15 +89,13 @@ def product_rule(product):
 
 
 def product_file(product, extension):
-    """Where a product lies; one of no model lies in the study's own folder."""
-    folder = "{model}/" if product.of_model else ""
-    return f"results/{product.kind}/{product.study}/{folder}{product.name}.{extension}"
+    """Where a product lies."""
+    return f"{product.stem}.{extension}"
 
 
 def product_log(product):
     """The log of the job that makes a product."""
-    folder = "{model}/" if product.of_model else ""
-    return f"results/logs/{product.kind}/{product.study}/{folder}{product.name}.log"
+    return f"{product.stem.replace('results/', 'results/logs/', 1)}.log"
 
 
 def function_name(product):
@@ -133,6 +143,12 @@ def all_products():
         for model in config["studies"][product.study]["models"]
         for extension in extensions[kind]
     ]
+
+
+def all_pages():
+    """The page of every study, and what stands beside it."""
+    names = [*studies_shown(studies), "index"]
+    return [f"{PAGES}/{name}.html" for name in names] + PAGE_STYLE
 
 
 def all_datasets(*kinds):

@@ -6,6 +6,7 @@ from snakemake.io import IOFile
 
 from microtome.models.sources import Folder, Package, Untrained, parse_source
 from microtome.models.taps import plain_taps
+from microtome.page.parts import of
 from microtome.store.checksums import size_and_time
 
 #: The sites that the model's stored weights lie at.
@@ -135,3 +136,70 @@ def taps_param(model, sites, name, file):
             return LaterTaps(known)
 
     return taps
+
+
+#: Of the pages.
+TEMPLATES = ROOT / "microtome" / "page" / "templates"
+#: What makes a product again, before the product's name.
+PAGE_COMMAND = " ".join(
+    [".venv/bin/snakemake", *(["--configfile"] if overlays else []), *map(str, overlays), "--force"]
+)
+
+
+def templates(name):
+    """A digest of a page's template, and of those that it uses."""
+    return file_digest(*(TEMPLATES / file for file in ("base.html", "parts.html", name)))
+
+
+def page_code(name):
+    """The digests of what writes a study's page, and says the numbers of its figures."""
+    products = [studies.product(name, "figures", f) for f in studies.study(name).entries["figures"]]
+    said = [found for found in map(caption, products) if found]
+    captions = [(function.file, function.name) for function in said]
+    return [code("page.py"), templates("study.html"), code_digest(captions, ROOT)]
+
+
+def page_inputs(name):
+    """What a study's page is made from."""
+    page = study_page(studies, name, PAGE_COMMAND)
+    readme = studies.study(name).folder / "README.md"
+
+    def files(stem, models, extension):
+        return [f"{of(stem, model)}{extension}" for model in models]
+
+    return {
+        "pictures": [f for p in page.pictures for f in files(p.stem, p.models, ".png")],
+        "said": [f for p in page.pictures for h5 in p.reads.values() for f in files(h5, p.models, "")],
+        "tables": [file for t in page.tables for file in files(t.stem, t.models, ".csv")],
+        "manifests": files("results/models/{model}/manifest.json", page.models, ""),
+        "stimuli": list(page.stimuli.values()),
+        "readme": [readme] if readme.is_file() else [],
+        "style": PAGE_STYLE,
+    }
+
+
+def start_page_inputs():
+    """What the start page is made from."""
+    page = start_page(studies)
+    readmes = (studies.study(entry.study).folder / "README.md" for entry in page.entries)
+    return {
+        "pictures": [f"{of(e.picture, model)}.png" for e in page.entries for model in e.models],
+        "profiles": [f"{entry.profile}.png" for entry in page.entries if entry.profile],
+        "manifests": [f"results/models/{model}/manifest.json" for model in page.models],
+        "readmes": [readme for readme in readmes if readme.is_file()],
+        "style": PAGE_STYLE,
+    }
+
+
+def profile_inputs(name):
+    """The statistic whose profiles the start page shows of a study, of each model."""
+    study = studies.study(name)
+    read = studies.product(*studies.dataset(study, study.page["profile"]["statistic"]))
+    return [f"{of(read.stem, model)}.h5" for model in study.models]
+
+
+def profile_params(name):
+    """What is shown of it."""
+    said = studies.study(name).page["profile"]
+    found = {"key": f"studies/{name}/study.yaml: page.profile", "at": said.get("at", {})}
+    return found | {key: said[key] for key in ("variable", "label")}

@@ -15,7 +15,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from microtome.store.files import REFUSALS
 from microtome.workflow import forks
-from microtome.workflow.jobs import RUN
+from microtome.workflow.jobs import LOGGER, RUN
 
 # On a cluster's node, Snakemake inherits the run that it was submitted by.
 os.environ.setdefault(RUN, f"{os.getpid()}-{time.time_ns()}")
@@ -123,6 +123,8 @@ slurm_failures = SlurmFailures()
 
 def report_slurm_failures():
     """Print a line for each job that Slurm ended for good, unless its script reported an error."""
+    if LOGGER in os.environ:
+        return  # the logger plugin tells it
     for rule, state, log_file, slurm_log in slurm_failures.jobs.values():
         if not log_file.exists() or "error: " not in log_file.read_text(encoding="utf-8"):
             print(f"microtome: {rule}: ended by Slurm ({state}); see {slurm_log}", file=sys.stderr)

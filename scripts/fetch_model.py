@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from microtome.errors import MicrotomeError
 from microtome.models.anatomy import find_sites
@@ -13,7 +14,7 @@ from microtome.workflow.jobs import job
 
 def main(
     name: str,
-    model: dict,
+    model: dict[str, Any],
     reference: Path | None,
     checkpoint: Path,
     manifest_file: Path,

@@ -11,6 +11,7 @@ from microtome.interventions.declaration import DeclarationError, Intervention, 
 from microtome.interventions.run import intervene
 from microtome.models.taps import from_plain
 from microtome.store.datasets import read_dataset, write_dataset
+from microtome.texts.rows import token_columns
 from microtome.texts.tokens import load_tokenizer
 from microtome.workflow.jobs import job
 from microtome.workflow.load import load
@@ -40,7 +41,7 @@ if __name__ == "__main__":
             asked = intervention.read
             found = intervene(
                 Path(inputs.checkpoint),
-                read_dataset(inputs.tokens).coords,
+                token_columns(read_dataset(inputs.tokens)),
                 intervention,
                 taps=from_plain(params.taps),
                 tokenizer=load_tokenizer(Path(inputs.checkpoint))

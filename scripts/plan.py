@@ -17,6 +17,7 @@ from typing import Any
 from microtome.errors import MicrotomeError, in_short
 from microtome.interventions.extent import extent
 from microtome.models.sources import Folder, Hub, Package, Untrained, parse_source
+from microtome.options import layer_numbers
 from microtome.store.checksums import RESULTS
 from microtome.sweeps import cost
 from microtome.texts.stimuli import read_stimuli
@@ -169,7 +170,7 @@ def of_dataset(dataset: Mapping[str, Any], model: cost.Model, settings: Mapping[
         needed = cost.sweep(model, tokens, **sweep, **settings, rows=0, predicted=predicted)
     else:
         intervention = dataset["intervention"]
-        n_layers = len(intervention.layers or range(model.sizes["n_layers"]))
+        n_layers = len(layer_numbers(intervention.layers, model.sizes["n_layers"]))
         found = extent(intervention, model.sizes, tokens)
         own = {key: settings[key] for key in ("batch_size", "threads", "dtype")}
         needed = cost.intervention(model, tokens, **found, **own)
@@ -235,7 +236,8 @@ def available_memory() -> int | None:
         found = Path("/proc/meminfo").read_text(encoding="utf-8")
     except OSError:
         return None
-    return int(re.search(r"MemAvailable:\s+(\d+) kB", found)[1]) * 1024
+    available = re.search(r"MemAvailable:\s+(\d+) kB", found)
+    return int(available[1]) * 1024 if available else None
 
 
 def main(
@@ -250,7 +252,7 @@ def main(
         try:
             shapes[name] = shape(models, name)
         except MicrotomeError as error:
-            unknown[name] = error
+            unknown[name] = str(error)
     entries = [of_sweep(s, shapes[s["model"]], settings) for s in sweeps if s["model"] in shapes]
     entries += [
         of_dataset(dataset, shapes[dataset["model"]], settings)
@@ -259,8 +261,8 @@ def main(
     ]
     entries += of_pairs([dataset for dataset in datasets if "layers" in dataset])
     print(table(entries))
-    for name, error in unknown.items():
-        print(f"{name}: {error}")
+    for name, fault in unknown.items():
+        print(f"{name}: {fault}")
     if not entries:
         return
     costs = [entry.cost for entry in entries]

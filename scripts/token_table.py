@@ -5,6 +5,7 @@ from pathlib import Path
 
 from microtome.models.taps import Sites
 from microtome.store.datasets import write_dataset
+from microtome.texts.rows import token_columns
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
 from microtome.workflow.jobs import job
@@ -19,7 +20,7 @@ if __name__ == "__main__":
         asked = json.loads(snakemake.resources.get("judged", "[]"))
         judge(
             asked,
-            table.coords,
+            token_columns(table),
             checkpoint,
             Sites.read(Path(snakemake.input.manifest).with_name("sites.json")),
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -34,7 +34,7 @@ def looks(n: int) -> list[Look]:
 
 
 def panel_grid(
-    n: int, row: tuple[float, float], *, layout: str, columns: int = 3
+    n: int, row: tuple[float, float], *, layout: Literal["tight", "constrained"], columns: int = 3
 ) -> tuple[Figure, list[Axes]]:
     """Lay out a figure of n panels of equal size, row after row.
 
@@ -75,7 +75,7 @@ def colour_bar_ends(values: np.ndarray, limits: tuple[float, float]) -> str:
 
 
 def laminar_profile(
-    axes: Axes, layers: Sequence[int], series: Mapping[str, np.ndarray], ylabel: str
+    axes: Axes, layers: np.ndarray, series: Mapping[str, np.ndarray], ylabel: str
 ) -> None:
     """Draw series over the layers, each a line with its own colour and marker.
 
@@ -96,7 +96,7 @@ def laminar_profile(
             label=label,
         )
     axes.set(xlabel="Transformer layer", ylabel=ylabel)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params("x", integer=True)
     axes.margins(x=0.02)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 
@@ -180,9 +180,7 @@ def strips(
     axes.margins(x=0.02)
 
 
-def histogram_line(
-    axes: Axes, left_edges: np.ndarray, heights: np.ndarray, **look: str | float | np.ndarray
-) -> None:
+def histogram_line(axes: Axes, left_edges: np.ndarray, heights: np.ndarray, **look: Any) -> None:
     """Draw a histogram as a line over the left edges of its bins.
 
     Args:
@@ -195,7 +193,7 @@ def histogram_line(
     axes.plot(left_edges[bins], heights[bins], **look)
 
 
-def sparse_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
+def sparse_ticks(axis: Axis, labels: Sequence[str] | np.ndarray, most: int) -> None:
     """Label the places 0, 1, … of an axis, or every second, third, … of them, so that all fit.
 
     Args:

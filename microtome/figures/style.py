@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import manimgx_fonts
 import matplotlib as mpl
@@ -14,10 +15,11 @@ import noto_cjk_sans_otc
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
+from matplotlib.typing import RcKeyType
 
 from microtome.store.files import replacing
 
-_COMMON = {
+_COMMON: dict[RcKeyType, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titleweight": "bold",
@@ -26,7 +28,7 @@ _COMMON = {
     "svg.fonttype": "path",
     "text.hinting": "no_hinting",  # hinted text is wider or narrower from resolution to resolution
 }
-_DARK = {
+_DARK: dict[RcKeyType, Any] = {
     "figure.facecolor": "#282a2c",
     "figure.edgecolor": "#282a2c",
     "savefig.facecolor": "#282a2c",
@@ -74,7 +76,7 @@ def style(theme: str, texts: Iterable[str] = ()) -> Iterator[None]:
         theme: light or dark.
         texts: texts in the figure that may be in any script, such as tokens.
     """
-    fonts = {"font.family": fonts_for("".join(texts))}
+    fonts: dict[RcKeyType, Any] = {"font.family": fonts_for("".join(texts))}
     with mpl.rc_context(_COMMON | fonts | (_DARK if theme == "dark" else {})):
         yield
 
@@ -116,7 +118,7 @@ def _more_fonts() -> list[str]:
     for package in _MORE_FONTS:
         for file in sorted(files(package).iterdir(), key=lambda file: file.name):
             if file.name.endswith((".ttf", ".ttc")):
-                fontManager.addfont(file)
+                fontManager.addfont(str(file))
     return [font.name for font in fontManager.ttflist[known:] if font.style == "normal"]
 
 

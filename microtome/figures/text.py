@@ -87,7 +87,9 @@ def text_heatmap(
         cmap: name of a colour map.
         size: font size in points.
     """
-    width, height = (72 / axes.get_figure(root=True).dpi * side for side in axes.bbox.size)
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # where these axes are
+    width, height = (72 / figure.dpi * side for side in axes.bbox.size)
     pieces = typeset(texts, width, size)
     while _height(pieces, size) > height * (1 + 1e-9):
         size *= 0.97

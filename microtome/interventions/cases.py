@@ -7,10 +7,10 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from microtome.errors import MicrotomeError
 from microtome.interventions.declaration import Intervention, Tokens
+from microtome.options import layer_numbers
 from microtome.sites import SITES
 from microtome.texts.rows import sequences
 
@@ -60,7 +60,7 @@ class Text:
         return np.arange(found[0], length) if tokens.onwards else found
 
 
-def texts_of(columns: Mapping[str, ArrayLike]) -> list[Text]:
+def texts_of(columns: Mapping[str, np.ndarray]) -> list[Text]:
     """The texts of a token table.
 
     Args:
@@ -158,12 +158,12 @@ class Cases:
         )
         dimensions = SITES[intervention.site]
         n_heads = sizes[dimensions[0]] if len(dimensions) == 2 else 0
-        layers, heads = intervention.layers, intervention.heads
-        self.layers = range(sizes["n_layers"]) if layers is None else layers
-        change, neurons = intervention.change, intervention.neurons
+        self.layers = layer_numbers(intervention.layers, sizes["n_layers"])
+        change = intervention.change
+        heads, neurons = intervention.heads, intervention.neurons
         values: dict[str, Sequence[Any]] = {
             "layer": self.layers,
-            "head": range(n_heads) if heads is None else heads,
+            "head": heads if isinstance(heads, tuple) else range(n_heads),
             "position": range(len(self.chosen(self.runs[0][0]))),
             "neurons": list(neurons) if isinstance(neurons, dict | tuple) else [],
             "amount": change.amounts,
@@ -217,7 +217,7 @@ class Cases:
         """The neurons that are changed, (n,); None for all."""
         neurons = self.intervention.neurons
         if isinstance(neurons, dict):
-            return self._numbers(neurons[case.neurons], case.layer)
+            return self._numbers(neurons[str(case.neurons)], case.layer)
         if case.neurons is not None:
             return np.array([case.neurons])
         return self._numbers(neurons, case.layer)

@@ -113,8 +113,8 @@ class Changes:
             case "project":
                 return _projected(values, case, change)
             case _:
-                own: Callable[[Tensor, Case], Tensor] = change.function
-                return own(values, case)
+                assert callable(change.function)  # a name has been looked up by now
+                return change.function(values, case)
 
     def _of_text(self, text: Text, case: Case, clean: CleanValues) -> Tensor:
         """What the case would choose of another text, in the clean run."""
@@ -142,6 +142,7 @@ class Changes:
     def _patched(self, branch: Branch, case: Case, clean: CleanValues) -> Tensor:
         """The values of the giving text, token by token."""
         change, giver = self._change, branch.giver
+        assert giver is not None  # a patch has one
         theirs, mine = len(giver.ids), len(branch.text.ids)
         positions = self._cases.chosen(branch.text, case.position)
         if change.position is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from microtome.errors import MicrotomeError
-from microtome.options import layer_number
+from microtome.options import layer_numbers
 
 #: What cases may differ in.
 VARYING = ("layer", "head", "position", "neurons", "amount", "seed", "pair")
@@ -62,6 +62,7 @@ class Reference:
 
 #: Numbers of layers, or shares of the depth, as in `20%`; None for all.
 Layers = tuple[int | str, ...] | None
+
 #: Numbers, a statistic's variable (also an xarray.DataArray itself), or None for all.
 Chosen = tuple[int, ...] | Reference | Any | None
 
@@ -202,9 +203,7 @@ class Intervention:
         """The same in a model of so many layers: numbers in the places of shares of the depth."""
 
         def numbers(layers: Layers) -> Layers:
-            if layers is None:
-                return None
-            return tuple(sorted({layer_number(layer, n_layers) for layer in layers}))
+            return None if layers is None else tuple(sorted(set(layer_numbers(layers, n_layers))))
 
         sites = {
             site: replace(of, layers=numbers(of.layers)) for site, of in self.read.sites.items()

@@ -43,8 +43,8 @@ def change_of(value: Any, each: tuple[str, ...]) -> Change:
         raise DeclarationError(("change",), f"wants one of {known}; {remedy}")
     [kind] = kinds
     refuse_unknown(("change",), value, (kind, *CHANGES[kind]))
-    own, found = value[kind], {}
-    keys = ("change", kind)
+    own, keys = value[kind], ("change", kind)
+    found: dict[str, Any] = {}
     match kind:
         case "zero":
             if own is not None:
@@ -142,8 +142,8 @@ def _amounts(
             not isinstance(number, Real)
             or isinstance(number, bool)
             or not isfinite(number)
-            or (least is not None and number < least)
-            or (most is not None and number > most)
+            or (least is not None and float(number) < least)
+            or (most is not None and float(number) > most)
         ):
             raise DeclarationError(keys, f"wants {wanted}, or a list; has {shown(number)}")
     _fits_each(keys, several, "amount", each)

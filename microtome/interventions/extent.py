@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 
 from microtome.interventions.declaration import Intervention, Tokens
+from microtome.options import layer_numbers
 from microtome.sites import SITES, shape
 
 
@@ -30,13 +31,15 @@ def extent(
         numbers that are held of each text in the clean run, at most.
     """
     change, each = intervention.change, intervention.each
-    layers = intervention.layers or range(sizes["n_layers"])
+    layers = layer_numbers(intervention.layers, sizes["n_layers"])
     texts = [lengths[receiver] for receiver, _ in change.pairs] or lengths
     cases = {"amount": len(change.amounts), "seed": len(change.seeds)}
+    heads, neurons = intervention.heads, intervention.neurons
     if "head" in each:
-        cases["head"] = len(intervention.heads or range(sizes[SITES[intervention.site][0]]))
-    if "neurons" in each:
-        cases["neurons"] = len(intervention.neurons)
+        n_heads = sizes[SITES[intervention.site][0]]
+        cases["head"] = len(heads) if isinstance(heads, tuple) else n_heads
+    if isinstance(neurons, dict | tuple):
+        cases["neurons"] = len(neurons)
     branches: Counter[tuple[int, int]] = Counter()
     for length in texts:
         cases["position"] = _count(intervention.tokens, length)
@@ -55,7 +58,7 @@ def extent(
         + read.loss
         + sum(
             _count(of.tokens, longest)
-            * len(of.layers or range(sizes["n_layers"]))
+            * len(layer_numbers(of.layers, sizes["n_layers"]))
             * sum(prod(shape(site, sizes)) if k == "values" else 1 for k in of.kept)
             for site, of in read.sites.items()
         ),

@@ -13,17 +13,18 @@ from microtome.errors import MicrotomeError
 from microtome.interventions.declaration import (
     DeclarationError,
     Intervention,
+    Layers,
     Reference,
     Tokens,
     Vector,
 )
 from microtome.models.skeleton import Head, require_head
 from microtome.models.taps import Tap, check_sites
+from microtome.options import layer_numbers
 from microtome.sites import dimensions, shape
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import ArrayLike
     from transformers import PreTrainedTokenizerBase
 
     from microtome.interventions.cases import Text
@@ -59,7 +60,7 @@ def fit_model(
     fit_sites(intervention, taps, architecture, sizes["n_layers"], absent)
     site = intervention.site
     *of_heads, width = dimensions(site, sizes)
-    layers = intervention.layers or range(sizes["n_layers"])
+    layers = layer_numbers(intervention.layers, sizes["n_layers"])
     for dimension in of_heads:
         _fit_chosen(("heads",), intervention.heads, (dimension,), sizes[dimension], layers)
     groups = intervention.neurons
@@ -128,11 +129,11 @@ def fit_sites(
     Raises:
         DeclarationError: there is such a site.
     """
-    wanted = {("site",): (intervention.site, intervention.layers)}
+    wanted: dict[Keys, tuple[str, Layers]] = {("site",): (intervention.site, intervention.layers)}
     wanted |= {("read", site): (site, of.layers) for site, of in intervention.read.sites.items()}
     for keys, (site, layers) in wanted.items():
         try:
-            check_sites([site], taps, architecture, layers or range(n_layers), absent)
+            check_sites([site], taps, architecture, layer_numbers(layers, n_layers), absent)
         except MicrotomeError as error:
             raise DeclarationError(keys, str(error)) from None
 
@@ -143,10 +144,10 @@ def fit_layers(intervention: Intervention, n_layers: int) -> None:
     Raises:
         DeclarationError: there is such a layer.
     """
-    wanted = {("layers",): intervention.layers}
+    wanted: dict[Keys, Layers] = {("layers",): intervention.layers}
     wanted |= {("read", site, "layers"): of.layers for site, of in intervention.read.sites.items()}
     for keys, layers in wanted.items():
-        _in_range(keys, "layer", layers or (), n_layers)
+        _in_range(keys, "layer", layer_numbers(layers, n_layers), n_layers)
 
 
 def fit_set(intervention: Intervention, n_texts: int, *, words: bool) -> None:
@@ -171,7 +172,7 @@ def fit_set(intervention: Intervention, n_texts: int, *, words: bool) -> None:
             )
 
 
-def fit_texts(intervention: Intervention, columns: "Mapping[str, ArrayLike]") -> None:
+def fit_texts(intervention: Intervention, columns: "Mapping[str, np.ndarray]") -> None:
     """Refuse an intervention that texts cannot serve.
 
     Args:
@@ -224,8 +225,9 @@ def fit_targets(
     from microtome.texts.tokens import target_id  # numpy, as above
 
     targets = intervention.read.targets
-    if targets == "clean":
+    if targets == "clean" or not targets:
         return []
+    assert tokenizer is not None  # it is given where targets are
     try:
         return [target_id(tokenizer, text) for text in targets]
     except MicrotomeError as error:

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from microtome.interventions.cases import Branch, Cases
 from microtome.interventions.declaration import SiteRead, Tokens
+from microtome.options import layer_numbers
 from microtome.sites import dimensions
 from microtome.texts.tokens import token_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+#: An index of an array that is filled.
+Place = tuple[int | slice, ...]
 
 
 class Rows:
@@ -45,7 +48,7 @@ class Rows:
         """Where a text's rows lie along their dimension."""
         return slice(self._starts[run], self._starts[run] + len(self.positions[run]))
 
-    def clean(self, run: int) -> tuple[int | slice, ...]:
+    def clean(self, run: int) -> Place:
         """Where a text's rows lie in an array of the clean run."""
         return (run, self.span(run)) if self._paired else (self.span(run),)
 
@@ -54,7 +57,7 @@ class Rows:
         """The dimensions of the clean run's rows, and their sizes."""
         return ({"pair": len(self._texts)} if self._paired else {}) | {self._name: self.size}
 
-    def coordinates(self, columns: Mapping[str, ArrayLike], prefix: str) -> dict[str, Any]:
+    def coordinates(self, columns: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
         """The columns of the token table at the rows, as coordinates.
 
         Args:
@@ -84,7 +87,7 @@ class Outcome:
         self,
         cases: Cases,
         sizes: Mapping[str, int],
-        columns: Mapping[str, ArrayLike],
+        columns: Mapping[str, np.ndarray],
         tokenizer: "PreTrainedTokenizerBase | None",
         target_ids: Sequence[int] = (),
     ) -> None:
@@ -102,8 +105,7 @@ class Outcome:
         self.predicted = Rows(cases, asked.tokens, "token")
         of_sites = next(iter(asked.sites.values()), SiteRead(Tokens(), (), ()))
         self.read = Rows(cases, of_sites.tokens, "read_token")
-        every = range(sizes["n_layers"])
-        self.read_layers = list(every if of_sites.layers is None else of_sites.layers)
+        self.read_layers = list(layer_numbers(of_sites.layers, sizes["n_layers"]))
         self._arrays: dict[str, np.ndarray] = {}
         self._dims: dict[str, tuple[str, ...]] = {}
         self._targets: dict[int, Tensor] = {}  # of each run, (token, target)
@@ -170,10 +172,7 @@ class Outcome:
             *pair, span = self.read.clean(run)
             self._arrays[f"clean_{site}"][(*pair, place, span)] = kept
             # Of every case; those that reach this far take their own values' place.
-            cases = (slice(None),) * len(self._varying)
-            if "pair" in self._varying:
-                at = list(self._varying).index("pair")
-                cases = (*cases[:at], run, *cases[at + 1 :])
+            cases = (run if name == "pair" else slice(None) for name in self._varying)
             self._arrays[site][(*cases, place, self.read.span(run))] = kept
 
     def take_site(
@@ -181,7 +180,7 @@ class Outcome:
     ) -> None:
         """Take what a site holds of a branch, and of its text in the clean run, (token, …)."""
         kept = self._asked.sites[site].kept
-        place = (*branch.index, self.read_layers.index(layer), self.read.span(branch.run))
+        place: Place = (*branch.index, self.read_layers.index(layer), self.read.span(branch.run))
         if "values" in kept:
             self._arrays[site][place] = _numpy(values)
         values, clean = values.flatten(1).float(), clean.flatten(1).float()
@@ -204,7 +203,7 @@ class Outcome:
 
     def take_prediction(self, branch: Branch, logits: Tensor) -> None:
         """Take the logits of a branch, (token, d_vocab)."""
-        place = (*branch.index, self.predicted.span(branch.run))
+        place: Place = (*branch.index, self.predicted.span(branch.run))
         for name, values in self._of_prediction(branch.run, logits).items():
             self._arrays[name][place] = values
         if "kl" in self._asked.predictions:
@@ -297,6 +296,7 @@ class Outcome:
 
     def _texts(self, ids: np.ndarray) -> np.ndarray:
         """Token ids as texts."""
+        assert self._tokenizer is not None  # it is given where texts are asked for
         known, which = np.unique(ids, return_inverse=True)
         texts = np.array([token_text(self._tokenizer, int(i)) for i in known], dtype=object)
         return texts[which].reshape(ids.shape)

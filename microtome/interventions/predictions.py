@@ -42,8 +42,8 @@ class Predictions:
                 else:
                     outcome.take_clean_prediction(key, logits)
         if self._asked.loss:
-            read = (((key, ids[1:]), ids[:-1], hidden[:-1]) for key, _, ids, hidden in rows)
-            for (key, next_ids), logits in self._logits(read):
+            followed = (((key, ids[1:]), ids[:-1], hidden[:-1]) for key, _, ids, hidden in rows)
+            for (key, next_ids), logits in self._logits(followed):
                 loss = torch.nn.functional.cross_entropy(logits, next_ids.to(logits.device)).item()
                 if isinstance(key, Branch):
                     outcome.take_loss(key, loss)
@@ -76,4 +76,5 @@ class Predictions:
         tokens = torch.cat([*ids, ids[0][:1].expand(filling)])
         # What follows the blocks treats each token on its own.
         _, logits = self._model.finish(tokens[:, None], rows[:, None])
+        assert logits is not None  # the model has a head
         yield from zip(names, logits[: sum(sizes), 0].float().split(sizes), strict=True)

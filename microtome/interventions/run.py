@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from microtome.interventions.cases import Cases, texts_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def intervene(
     checkpoint: Path,
-    columns: Mapping[str, ArrayLike],
+    columns: Mapping[str, np.ndarray],
     intervention: Intervention,
     *,
     taps: Mapping[str, Tap],
@@ -77,11 +77,11 @@ def intervene(
     size = rows_at_once or affordable(model.sizes, max(len(text.ids) for text in texts))
     groups = [branches[start : start + size] for start in range(0, len(branches), size)] or [[]]
     # A group's sweep begins at the first block that one of its branches changes.
-    firsts = [0, *(group[0].layers[0] for group in groups[1:]), None]
-    n_blocks = len(groups) * ride.stop - sum(firsts[:-1])
+    firsts = [0, *(group[0].layers[0] for group in groups[1:])]
+    n_blocks = len(groups) * ride.stop - sum(firsts)
     with tqdm(total=n_blocks, unit="block", file=log, disable=log is None, delay=2) as bar:
-        for number, group in enumerate(groups):
-            for _ in ride.blocks(group, firsts[number + 1]):
+        for number, (group, following) in enumerate(zip(groups, [*firsts[1:], None], strict=True)):
+            for _ in ride.blocks(group, following):
                 bar.update()
             predictions.take([*([] if number else ride.clean_rows()), *ride.branch_rows()])
     return outcome.dataset()

@@ -7,7 +7,7 @@ it; it returns what is meant, or raises a DeclarationError.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from re import fullmatch
-from typing import Any
+from typing import Any, TypeGuard
 
 from microtome.errors import in_short, nearest
 from microtome.interventions.declaration import Chosen, DeclarationError, Layers, Reference, Tokens
@@ -57,9 +57,9 @@ def each_once(keys: tuple[str, ...], values: Iterable[Any]) -> Iterator[Any]:
         yield value
 
 
-def is_whole(value: Any, least: int) -> bool:
+def is_whole(value: Any, least: int) -> TypeGuard[int]:
     """Whether a value is a whole number, and not too small."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def whole_numbers(keys: tuple[str, ...], value: Any, least: int, wanted: str) -> tuple[int, ...]:

@@ -106,12 +106,12 @@ def attending(module: nn.Module, see: Callable[[Attended], None]) -> Iterator[No
     enter = module.register_forward_pre_hook(observer.enter, with_kwargs=True)
     leave = module.register_forward_hook(observer.leave)
     # A registered function of our own would lose the default, the model's own eager attention.
-    AttentionInterface.get_interface = get_interface
+    AttentionInterface.get_interface = get_interface  # type: ignore[assignment, method-assign]
     try:
         with observer:
             yield
     finally:
-        AttentionInterface.get_interface = found
+        AttentionInterface.get_interface = found  # type: ignore[method-assign]
         enter.remove()
         leave.remove()
 
@@ -195,6 +195,7 @@ class _Observer(TorchFunctionMode):
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, *, own_code: bool
     ) -> None:
         softmax, batch = self._softmax, self._batch if own_code else len(query)
+        assert softmax is not None and batch is not None  # told of after both are known
         self._forget()
         try:
             query, key, value, output = (

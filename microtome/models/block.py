@@ -17,7 +17,7 @@ from microtome.errors import MicrotomeError
 from microtome.models.attention import check
 from microtome.models.mapped import MappedModel
 from microtome.models.matching import TOLERANCE, columns_of, has_column, multiple, same
-from microtome.models.noting import LENGTH, TEXTS, Called, Noting, Passed
+from microtome.models.noting import LENGTH, TEXTS, Called, Noting, Passed, Projection
 from microtome.models.taps import ENDS, Tap
 from microtome.sites import ATTENTION_SITES, SITES, shape
 
@@ -114,13 +114,12 @@ class Block:
     def _lacks(self, reason: str, *sites: str) -> None:
         self.absent |= dict.fromkeys(sites, reason)
 
-    def _linear(self, start: int, end: int | None = None) -> list[Passed]:
+    def _linear(self, start: int, end: int | None = None) -> list[Projection]:
         """The projections that are called after one moment and have ended before another."""
         return [
             call
             for call in self._passed
-            if call.weight is not None
-            and call.given is not None
+            if isinstance(call, Projection)
             and call.start > start
             and (end is None or call.end < end)
         ]
@@ -182,21 +181,29 @@ class Block:
             rows: which tokens these are.
             end: when it is called.
         """
-        before = [call for call in self._passed if call.end < end and call.returned is not None]
+        before = [
+            (call, call.returned[rows])
+            for call in self._passed
+            if call.end < end and call.returned is not None
+        ]
         first = target.flatten(1)
-        for call in sorted(before, key=lambda call: -call.end):
-            columns = columns_of(target.flatten(1), call.returned[rows])
+        for call, returned in sorted(before, key=lambda pair: -pair[0].end):
+            columns = columns_of(target.flatten(1), returned)
             if columns is None:
                 continue
             if call.weight is not None:
                 self._enter_heads(site, call, torch.tensor(columns).unflatten(0, target.shape[1:]))
                 return
-            if call.given is not None and call.given.shape == call.returned.shape:
+            if call.given is not None and call.given[rows].shape == returned.shape:
                 target = call.given[rows][:, columns].unflatten(1, target.shape[1:])
-        parts = [c for c in before if c.weight is not None and has_column(first, c.returned[rows])]
+        parts = [
+            call.path
+            for call, returned in before
+            if call.weight is not None and has_column(first, returned)
+        ]
         what = "no projection gives what attention is called with"
         if len(parts) > 1:
-            what = f"put together of parts of {' and '.join(call.path for call in parts)}"
+            what = f"put together of parts of {' and '.join(parts)}"
         self._lacks(what, site)
 
     def _enter_heads(self, site: str, call: Passed, columns: Tensor) -> None:
@@ -248,22 +255,23 @@ class Block:
             self.taps["attn_out"] = attention[0].tap(scale=self._scale(attention[1]))
             self.taps["resid_mid"] = middle.tap("input")
             self._mlp_from = attention[0].end
-            self._find_mlp_out(middle, [call for call in added if call.start >= middle.start])
+            later = [call for call in added if call.start >= middle.start]
+            self._find_mlp_out(middle, middle.given, later)
             return True
         return False
 
-    def _find_mlp_out(self, middle: Passed, later: list[Passed]) -> None:
+    def _find_mlp_out(self, middle: Passed, given: Tensor, later: list[Passed]) -> None:
         """Find what is added to what a module is given, or to what it returns if it is a norm."""
         reading = [
-            call
+            (call.given, call.returned)
             for call in self._passed
             if call.start > middle.start
             and call.given is not None
             and call.given.shape == self._before.shape
         ]
-        sums = [(self._after, middle.given), *((c.given, middle.given) for c in reading)]
+        sums = [(self._after, given), *((total, given) for total, _ in reading)]
         # Post-norm: the last module is another norm.
-        last = [c.given for c in reading if same(c.returned, self._after)]
+        last = [total for total, returned in reading if same(returned, self._after)]
         sums += [(total, middle.returned) for total in last if middle.returned is not None]
         for total, stream in sums:
             mlp = _summand(total - stream, later)
@@ -276,11 +284,14 @@ class Block:
     def _in_parallel(self, added: list[Passed]) -> bool:
         """Find two outputs that together are what the block adds, one of them attention's."""
         total = self._after - self._before
-        for attention in filter(self._attends, added):
-            for mlp in added:
+        returned = [(call, call.returned) for call in added if call.returned is not None]
+        for attention, one in returned:
+            if not self._attends(attention):
+                continue
+            for mlp, other in returned:
                 if mlp.start < attention.end and attention.start < mlp.end:
                     continue  # one is a part of the other
-                factor = multiple(total, attention.returned + mlp.returned)
+                factor = multiple(total, one + other)
                 if factor is not None:
                     self._mlp = mlp
                     self.taps["attn_out"] = attention.tap(scale=self._scale(factor))
@@ -314,7 +325,9 @@ class Block:
         """Find what the MLP adds where what is added before it is no module's output."""
         for middle in reversed(self._passed):
             is_norm = middle.weight is None and not list(middle.module.children())
-            if not is_norm or _shape_of(middle) != 2 * self._before.shape[1:]:
+            if middle.given is None or not is_norm:
+                continue
+            if _shape_of(middle) != 2 * self._before.shape[1:]:
                 continue
             mlp = _summand(self._after - middle.given, (c for c in added if c.start > middle.end))
             if mlp is not None:
@@ -434,9 +447,9 @@ class Block:
     def _find_router(self) -> Passed | None:
         n_experts = self._sizes.get("n_experts")
         for call in reversed(self._linear(self._mlp_from)):
-            if _shape_of(call) != (self._sizes["d_model"], n_experts):
+            if call.returned is None or call.weight.shape[0] != n_experts:
                 continue
-            if call.weight.shape[0] != n_experts:
+            if _shape_of(call) != (self._sizes["d_model"], n_experts):
                 continue
             bias = call.returned - call.given @ call.weight.T  # the same for every token, or none
             if (bias - bias[0]).abs().max() <= TOLERANCE * call.returned.abs().max():

@@ -168,8 +168,7 @@ def read_config(folder: Path) -> "PretrainedConfig":
         MicrotomeError: no config.json, one that is damaged or that only remote code could
             serve, that of another kind of model, or of quantised weights.
     """
-    from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING, AutoConfig
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -179,7 +178,7 @@ def read_config(folder: Path) -> "PretrainedConfig":
 
     file = folder / "config.json"
     model_type = config_json(folder).get("model_type")
-    if model_type not in CONFIG_MAPPING_NAMES:
+    if model_type not in CONFIG_MAPPING:
         raise MicrotomeError(
             f"{file}: model_type {model_type!r} is not part of transformers: it wants remote "
             "code, which Microtome never runs; use an architecture of transformers"

@@ -68,7 +68,8 @@ def check_scales(index: "TensorIndex", key: str, block: tuple[int, int] | None) 
     file, weight = index[key]
     of, scales = index.get(scale_of(key), (file, {"dtype": "missing", "shape": []}))
     found = [length for length in scales["shape"] if block or length > 1]
-    *leading, rows, columns = [1, *weight["shape"]]
+    shape: list[int] = [1, *weight["shape"]]
+    *leading, rows, columns = shape
     wanted = [*leading[1:], -(-rows // block[0]), -(-columns // block[1])] if block else []
     if scales["dtype"] not in SCALES or found != wanted:
         raise MicrotomeError(

@@ -6,7 +6,7 @@ checkpoint and handed to it for one call; see `microtome.models.weights`.
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ class MappedModel:
         self._model = model = skeleton(self.config, self.dtype)
         n_layers = self.sizes["n_layers"]
         self._blocks_path = _blocks_path(model, n_layers)
-        self._listed: nn.ModuleList = model.get_submodule(self._blocks_path)
+        listed = model.get_submodule(self._blocks_path)
+        assert isinstance(listed, nn.ModuleList)  # `_blocks_path` looks for one
+        self._listed = listed
         # ALBERT runs a block many times: of each layer, the number of its block in the list.
         self._order = [layer * len(self._listed) // n_layers for layer in range(n_layers)]
         self.blocks = nn.ModuleList(self._listed[number] for number in self._order)
@@ -72,7 +74,6 @@ class MappedModel:
         self._tables = set(tables)
         for module in tables.values():
             module.register_forward_hook(lambda module, args, output: output.to(self.dtype))
-        self._first_block: tuple[Callable[[Tensor], Any], bool, torch.dtype] | None = None
         self._around: dict[str, dict[str, Tensor]] = {}
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
@@ -125,7 +126,7 @@ class MappedModel:
             MicrotomeError: a model that takes more of a block than its hidden state, or whose
                 hidden state has other dimensions.
         """
-        returned = self._ask_first_block()[0]
+        returned = self._first_block[0]
         seen: list[tuple[Tensor, Call]] = []
 
         def note(hidden: Tensor, call: Call) -> Any:
@@ -153,15 +154,16 @@ class MappedModel:
             )
         return hidden, [call for _, call in seen]
 
+    @cached_property
     @torch.no_grad()
-    def _ask_first_block(self) -> tuple[Callable[[Tensor], Any], bool, torch.dtype]:
-        """Run the first block once, on two texts that begin alike.
+    def _first_block(self) -> tuple[Callable[[Tensor], Any], bool, torch.dtype]:
+        """What the first block tells, run once on two texts that begin alike.
 
-        Returns:
-            How a block returns a hidden state, which varies by family and version of transformers;
-            whether a token's values are the same whatever follows it; and the dtype of the hidden
-            state, which some compute in float32 where all else is in half precision.
+        How a block returns a hidden state, which varies by family and version of transformers;
+        whether a token's values are the same whatever follows it; and the dtype of the hidden
+        state, which some compute in float32 where all else is in half precision.
         """
+        told = []
 
         def ask(hidden: Tensor, call: Call) -> None:
             output = self._called(0, self.block_weights(0), hidden, call)
@@ -170,22 +172,21 @@ class MappedModel:
             bare = isinstance(output, Tensor)
             # Some models unpack what else there might be, as attention weights.
             nothing = () if bare or any(rest is not None for rest in output[1:]) else output[1:]
-            self._first_block = (lambda h: h if bare else (h, *nothing)), causal, left.dtype
+            told.append(((lambda h: h if bare else (h, *nothing)), causal, left.dtype))
             raise Stop
 
-        if self._first_block is None:
-            self._run_without_blocks(torch.tensor([[1, 2], [1, 3]]), ask)
-        return self._first_block
+        self._run_without_blocks(torch.tensor([[1, 2], [1, 3]]), ask)
+        return told[0]
 
     @property
     def is_causal(self) -> bool:
         """Whether the first block gives a token the same values whatever follows it."""
-        return self._ask_first_block()[1]
+        return self._first_block[1]
 
     @property
     def hidden_dtype(self) -> torch.dtype:
         """The dtype of the hidden state that blocks return."""
-        return self._ask_first_block()[2]
+        return self._first_block[2]
 
     def stream(self, hidden: Tensor) -> Tensor:
         """The residual stream in what blocks hand on, (batch, position, d_model).
@@ -222,7 +223,7 @@ class MappedModel:
             The final norm's output or, where there is none, `hidden`, (batch, position, d_model);
             and the logits, (batch, position, d_vocab), or None without head.
         """
-        returned = self._ask_first_block()[0]
+        returned = self._first_block[0]
         normed = []
         with ExitStack() as hooks:
             # What loops over the blocks, and what calls that, up to the base model. The head reads

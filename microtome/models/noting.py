@@ -45,6 +45,14 @@ class Passed:
 
 
 @dataclass(frozen=True)
+class Projection(Passed):
+    """A call of a module that multiplies what goes in with a matrix."""
+
+    given: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
 class Called:
     """One call of attention: in which module, when, and with what."""
 
@@ -90,15 +98,19 @@ class Noting:
         self._time += 1
         path, start, given = self._inside.pop()
         first = output if isinstance(output, Tensor) else next(iter(output or ()), None)
-        returned = as_rows(first) if isinstance(first, Tensor) else None
         weight = getattr(module, "weight", None)  # only there while the block runs
         if not isinstance(weight, Tensor) or weight.ndim != 2:
             weight = None
-        if returned is not None and first.ndim == 4 and first.shape[1] not in (1, LENGTH):
-            weight = None  # heads come before tokens, which no tap can say
-        version = first._version if isinstance(first, Tensor) else 0
+        returned, version = None, 0
+        if isinstance(first, Tensor):
+            returned, version = as_rows(first), first._version
+            if returned is not None and first.ndim == 4 and first.shape[1] not in (1, LENGTH):
+                weight = None  # heads come before tokens, which no tap can say
+        call = (path, module, start, self._time)
         self.passed.append(
-            Passed(path, module, start, self._time, given, returned, weight, first, version)
+            Passed(*call, given, returned, weight, first, version)
+            if given is None or weight is None
+            else Projection(*call, given, returned, weight, first, version)
         )
 
     def _called(self, attended: Attended) -> None:

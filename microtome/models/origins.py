@@ -46,7 +46,7 @@ class Origin:
         """
         if self.converter is None:
             return read(self.keys[0])
-        return _converted(self, model, read)[self.name]
+        return _converted(self, self.converter, model, read)[self.name]
 
 
 def resolve(model: "PreTrainedModel", index: TensorIndex) -> dict[str, Origin]:
@@ -119,18 +119,24 @@ def _shapes(origin: Origin, model: "PreTrainedModel", index: TensorIndex) -> "di
     def outline(key: str) -> "Tensor":
         return torch.empty(index[key][1]["shape"], device="meta")
 
+    assert origin.converter is not None  # nothing is joined without one
     try:
-        return {name: made.shape for name, made in _converted(origin, model, outline).items()}
+        made = _converted(origin, origin.converter, model, outline)
+        return {name: tensor.shape for name, tensor in made.items()}
     except Exception:  # whatever an operation says of shapes that it cannot join
         return {}
 
 
 def _converted(
-    origin: Origin, model: "PreTrainedModel", read: "Callable[[str], Tensor]"
+    origin: Origin,
+    converter: "WeightConverter",
+    model: "PreTrainedModel",
+    read: "Callable[[str], Tensor]",
 ) -> "dict[str, Tensor]":
     """All that a converter makes of an origin's tensors, by their names in the model."""
-    converter = deepcopy(origin.converter)
+    converter = deepcopy(converter)
     for key, pattern in zip(origin.keys, origin.patterns, strict=True):
-        converter.add_tensor(origin.first, key, pattern, read(key))
+        # It takes tensors, too, whatever its annotation says.
+        converter.add_tensor(origin.first, key, pattern, read(key))  # type: ignore[arg-type]
     made = converter.convert(origin.first, model=model, config=model.config)
     return {name: value[0] if isinstance(value, list) else value for name, value in made.items()}

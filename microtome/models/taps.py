@@ -166,7 +166,9 @@ def check_sites(
                 f"of {has}"
             )
         having = taps[site].layers
-        lacking = [layer for layer in layers if having is not None and layer not in having]
+        if having is None:
+            continue
+        lacking = [layer for layer in layers if layer not in having]
         if lacking:
             raise MicrotomeError(
                 f"site {site!r}: layer {lacking[0]} of a {architecture!r} model has none; name "

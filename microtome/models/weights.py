@@ -87,11 +87,11 @@ class MappedWeights:
                 yield layer, weights
             return
         with ThreadPoolExecutor(max_workers=1) as reader:
-            coming = reader.submit(self.of_block, blocks.start)
+            sent = reader.submit(self.of_block, blocks.start)
             for layer in blocks:
-                weights = coming.result()
+                weights = sent.result()
                 if layer + 1 in blocks:
-                    coming = reader.submit(self.of_block, layer + 1)
+                    sent = reader.submit(self.of_block, layer + 1)
                 yield layer, weights
 
     def of_block(self, layer: int) -> dict[str, Tensor]:
@@ -102,7 +102,7 @@ class MappedWeights:
         what the call before the last did).
         """
         weights = self._block(layer, self._mapped(self._names(layer)))
-        return self._transferred(weights) if self._on_gpu else weights
+        return weights if self._transfers is None else self._sent(weights, self._transfers)
 
     def around_blocks(self, within: str, tables: set[str]) -> dict[str, Tensor]:
         """The weights outside of the blocks.
@@ -152,13 +152,13 @@ class MappedWeights:
             self._buffers[key] = buffer
         return buffer
 
-    def _transferred(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _sent(self, weights: dict[str, Tensor], transfers: torch.cuda.Stream) -> dict[str, Tensor]:
         """Weights on the GPU, sent on a stream of their own beside the running block."""
-        with torch.cuda.stream(self._transfers):
+        with torch.cuda.stream(transfers):
             sent = {
                 name: weight.to(self._device, non_blocking=True) for name, weight in weights.items()
             }
-        self._transfers.synchronize()  # holds up this thread, not the block
+        transfers.synchronize()  # holds up this thread, not the block
         for weight in sent.values():
             weight.record_stream(torch.cuda.current_stream(self._device))
         return sent

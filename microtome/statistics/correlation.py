@@ -13,7 +13,7 @@ from microtome.errors import MicrotomeError
 from microtome.statistics.distributions import is_constant
 
 
-def site_pairs(sites: Sequence[str]) -> list[str]:
+def site_pairs(sites: Sequence[str] | np.ndarray) -> list[str]:
     """Names of the pairs of sites, in their order: `q-k`, `q-v`, `k-v`.
 
     Raises:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from microtome.errors import MicrotomeError
 from microtome.store.layers import Section
-from microtome.texts.rows import row_columns
+from microtome.texts.rows import row_columns, token_columns
 from microtome.texts.tokens import target_id, token_text
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ def lens_predictions(
     ids = [target_id(tokenizer, target) for target in targets]
     if top > lens.d_vocab:
         raise MicrotomeError(f"top: wants the {top} most likely of {lens.d_vocab} tokens")
-    columns = row_columns(tokens.coords)
+    columns = row_columns(token_columns(tokens))
     n_rows = len(columns["sequence"])
-    layers: dict[int, dict[str, np.ndarray]] = {}
+    layers: dict[int | None, dict[str, np.ndarray]] = {}
 
-    def of_layer(layer: int) -> dict[str, np.ndarray]:
+    def of_layer(layer: int | None) -> dict[str, np.ndarray]:
         return layers.setdefault(
             layer,
             {
@@ -92,7 +92,7 @@ def lens_predictions(
             kept["top_token_id"][row] = highest = _highest(predicted, top)
             kept["top_log_probabilities"][row] = predicted[highest]
         del section  # before the next one is computed
-    dimensions = {"entropy": ()}
+    dimensions: dict[str, tuple[str, ...]] = {"entropy": ()}
     coordinates = {name: ("token", values) for name, values in columns.items()}
     if targets:
         dimensions |= dict.fromkeys(["log_probabilities", "target_rank"], ("target",))

@@ -6,7 +6,7 @@ at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -20,8 +20,12 @@ from microtome.store.layers import Section
 Place = tuple[int | None, str]
 
 
-#: Anything that two batches' values can be added up in.
-Sums = TypeVar("Sums")
+class _Addable(Protocol):
+    def __add__(self, other: Any, /) -> Any: ...
+
+
+#: What the values of two batches can be added up in.
+Sums = TypeVar("Sums", bound=_Addable)
 
 
 def accumulate(
@@ -61,7 +65,8 @@ def layers_by_sites(found: Mapping[Place, Mapping[str, ArrayLike]]) -> xr.Datase
             f"sites {final}: they are in no layer, as running statistics want; name sites of the "
             "blocks under `sites`"
         )
-    layers, sites = (list(dict.fromkeys(place[i] for place in found)) for i in (0, 1))
+    layers = list(dict.fromkeys(layer for layer, _ in found))
+    sites = list(dict.fromkeys(site for _, site in found))
     arrays = {
         name: np.array([[found[layer, site][name] for site in sites] for layer in layers])
         for name in next(iter(found.values()))
@@ -105,7 +110,7 @@ class _Moments:
         mean = values.mean()
         ends = values.min(), values.max()
         values -= mean
-        squares = values * values
+        squares: Any = values * values  # numpy's types do not know its products for numbers
         powers = squares.sum(), squares @ values, squares @ squares
         return cls(values.size, mean, powers, ends)
 

@@ -25,13 +25,13 @@ def log_norms(section: xr.Dataset, site: str) -> xr.Dataset:
         MicrotomeError: an activation is zero in every dimension.
     """
     values = section[site].load().astype(np.float64)
-    norm = np.sqrt((values**2).sum(values.dims[1:])).drop_attrs()
+    norm: xr.DataArray = xr.ufuncs.sqrt((values**2).sum(values.dims[1:])).drop_attrs()
     if not norm.all():
         raise MicrotomeError(
             f"layer {section.attrs['layer']}, site {site}: zero at token "
             f"{norm.values.argmin()}, which has no log norm; is this model trained?"
         )
-    return np.log(norm).to_dataset(name="log_norm")
+    return xr.ufuncs.log(norm).to_dataset(name="log_norm")
 
 
 def norm_histograms(norms: xr.Dataset, first_token: int) -> xr.Dataset:

@@ -92,7 +92,8 @@ def _label_test(
     """
     same = category[upper[0]] == category[upper[1]]
     undefined = is_constant(values[:, same]) & is_constant(values[:, ~same])
-    true, reached = None, 0
+    true: np.ndarray | None = None
+    reached: np.ndarray | int = 0
     orders = _orders(len(category), n_permutations, seed)
     while some := list(islice(orders, max(1, MOST_NUMBERS // max(len(same), 1)))):
         labels = category[np.stack(some)]
@@ -100,6 +101,7 @@ def _label_test(
         t = np.abs(_pooled_t(within, values))
         true = t[0] if true is None else true
         reached = reached + _reaches(t, true).sum(axis=0)
+    assert true is not None  # there is one order at least
     return _share(reached, n_permutations, undefined | np.isnan(true))
 
 
@@ -122,12 +124,14 @@ def _matrix_test(matrices: np.ndarray, n_permutations: int, seed: int) -> np.nda
         scores = (matrices - mean[..., None, None]) / spread[..., None, None]
     first, second = np.triu_indices(matrices.shape[1], 1)
     fixed, moved = scores[:, first][..., *upper], scores[:, second]
-    true, reached = None, 0
+    true: np.ndarray | None = None
+    reached: np.ndarray | int = 0
     for order in _orders(n_words, n_permutations, seed):
         moved_values = moved[..., order[upper[0]], order[upper[1]]]
         r = np.abs(np.einsum("lps,lps->lp", fixed, moved_values) / len(upper[0]))
         true = r if true is None else true
         reached = reached + _reaches(r, true)
+    assert true is not None  # there is one order at least
     constant = is_constant(values)
     undefined = constant[:, first] | constant[:, second] | np.isnan(true)
     return _share(reached, n_permutations, undefined)
@@ -175,6 +179,6 @@ def _reaches(statistic: np.ndarray, true: np.ndarray) -> np.ndarray:
     return statistic >= true * (1 - 1e-12)
 
 
-def _share(reached: np.ndarray, n_permutations: int, undefined: np.ndarray) -> np.ndarray:
+def _share(reached: np.ndarray | int, n_permutations: int, undefined: np.ndarray) -> np.ndarray:
     """The share of the permutations and the true order that reach the true statistic, or NaN."""
     return np.where(undefined, np.nan, reached / (1 + n_permutations))

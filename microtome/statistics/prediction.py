@@ -61,13 +61,18 @@ def target_log_probability(outcome: xr.Dataset) -> xr.Dataset:
     Raises:
         MicrotomeError: the intervention reads something else, or a prediction is no number.
     """
-    changed, clean = outcome.get("log_probabilities"), outcome.get("clean_log_probabilities")
-    if changed is None or changed.dims[1:] != ("token", "target") or changed[0].size != 1:
+    read, read_clean = outcome.get("log_probabilities"), outcome.get("clean_log_probabilities")
+    if (
+        read is None
+        or read_clean is None
+        or read.dims[1:] != ("token", "target")
+        or read[0].size != 1
+    ):
         raise MicrotomeError(
             "the intervention does not read `log_probabilities` of one token and one target in "
             "each layer; correct its `each` and `read`"
         )
-    changed, clean = changed.values[:, 0, 0].astype(np.float64), clean.values.item()
+    changed, clean = read.values[:, 0, 0].astype(np.float64), read_clean.values.item()
     layers = outcome["layer"].values
     if not np.isfinite([clean, *changed]).all():
         layer = layers[~np.isfinite(changed)][:1]

@@ -255,7 +255,8 @@ def _pooled_test(within: np.ndarray, across: np.ndarray) -> tuple[np.ndarray, np
     undefined = is_constant(within) & is_constant(across)
     with _undefined_is_nan():
         test = stats.ttest_ind(within, across, axis=-1)
-    return tuple(np.where(undefined, np.nan, found) for found in (test.statistic, test.pvalue))
+    t, p = (np.where(undefined, np.nan, found) for found in (test.statistic, test.pvalue))
+    return t, p
 
 
 @contextmanager

@@ -16,7 +16,16 @@ from microtome.store.files import replacing
 #: The folders of products and of their checksums, below the working directory.
 RESULTS, CHECKSUMS = Path("results"), Path("results/checksums")
 #: The folders of `results/` that hold products; the others hold logs, benchmarks and reports.
-KINDS = ("models", "tokens", "activations", "interventions", "statistics", "figures", "tables")
+KINDS = (
+    "models",
+    "tokens",
+    "activations",
+    "interventions",
+    "statistics",
+    "figures",
+    "tables",
+    "page",
+)
 
 
 def record(path: str | Path, known: Mapping[str, str] | None = None) -> None:

@@ -18,7 +18,6 @@ from threading import Event, Semaphore
 import h5netcdf
 import h5py
 import numpy as np
-from numpy.typing import ArrayLike
 
 from microtome.errors import MicrotomeError
 from microtome.sites import ABSENT, DIMENSIONS, KEYED_SITES, dimensions
@@ -35,7 +34,7 @@ def _bfloat16() -> h5py.Datatype:
 
 _BFLOAT16 = _bfloat16()
 #: The dtypes of the store, as numpy has them; bfloat16 as its bits.
-_DTYPES = {
+_DTYPES: dict[str, np.dtype] = {
     "float32": np.dtype("<f4"),
     "float16": np.dtype("<f2"),
     "bfloat16": np.dtype("<u2"),
@@ -78,7 +77,7 @@ def read_section(path: str | Path) -> Section:
 
 def write_layers(
     sections: Iterable[Section],
-    columns: Mapping[str, ArrayLike],
+    columns: Mapping[str, np.ndarray],
     paths: Mapping[int | None, str | Path],
     attributes: Mapping[str, str],
     dtype: str = "float32",
@@ -149,7 +148,7 @@ def _sound(values: np.ndarray, site: str) -> bool:
 
 def write_layers_beside(
     sections: Iterable[Section],
-    columns: Mapping[str, ArrayLike],
+    columns: Mapping[str, np.ndarray],
     paths: Mapping[int | None, str | Path],
     attributes: Mapping[str, str],
     dtype: str = "float32",
@@ -195,7 +194,7 @@ class _Interrupted(Exception):
 
 
 def _blank(
-    columns: Mapping[str, ArrayLike],
+    columns: Mapping[str, np.ndarray],
     attributes: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
     dtype: str,

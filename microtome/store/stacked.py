@@ -24,7 +24,6 @@ from xarray.core.indexing import (
 from microtome.errors import MicrotomeError
 from microtome.store.datasets import open_layer
 from microtome.store.files import readable
-from microtome.store.layers import layer_of
 
 
 def open_layers(folder: str | Path) -> xr.Dataset:
@@ -49,15 +48,16 @@ def open_layers(folder: str | Path) -> xr.Dataset:
 class _LayerFolder(BackendEntrypoint):
     """Opens a folder for xarray, which keeps in memory what has been read of it."""
 
-    def open_dataset(
+    def open_dataset(  # type: ignore[override]  # it opens nothing but folders
         self,
         filename_or_obj: str | PathLike[Any],
         *,
         drop_variables: str | Iterable[str] | None = None,
     ) -> xr.Dataset:
         folder = Path(filename_or_obj)
-        layers = [file for file in folder.iterdir() if re.fullmatch(r"layer-\d+\.h5", file.name)]
-        layers.sort(key=layer_of)
+        named = ((re.fullmatch(r"layer-(\d+)\.h5", file.name), file) for file in folder.iterdir())
+        numbered = dict(sorted((int(match[1]), file) for match, file in named if match))
+        layers = list(numbered.values())
         final = [file for file in [folder / "final.h5"] if file.exists()]
         files = layers + final
         if not files:
@@ -77,7 +77,7 @@ class _LayerFolder(BackendEntrypoint):
                 )
         dataset = first.columns
         if layers:
-            dataset = dataset.assign_coords(layer=[layer_of(file) for file in layers])
+            dataset = dataset.assign_coords(layer=list(numbered))
             dataset = dataset.assign(first.variables("layer", of=np.array(layers, dtype=object)))
         for file in final:
             dataset = dataset.assign(heads[file].variables(of=np.array(file, dtype=object)))
@@ -98,7 +98,10 @@ class _Head(NamedTuple):
     @classmethod
     def of(cls, file: Path) -> "_Head":
         with open_layer(file) as one:
-            sites = {site: (v.dims, v.shape, v.dtype, v.attrs) for site, v in one.data_vars.items()}
+            sites = {
+                str(site): (tuple(map(str, v.dims)), v.shape, v.dtype, v.attrs)
+                for site, v in one.data_vars.items()
+            }
             columns = one.drop_vars(sites).load()
         columns.attrs.pop("layer", None)
         return cls(columns, sites)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from microtome.texts.rows import sequences
@@ -27,7 +26,7 @@ class Batch:
     ids: np.ndarray
 
 
-def batched(columns: Mapping[str, ArrayLike], batch_size: int) -> list[Batch]:
+def batched(columns: Mapping[str, np.ndarray], batch_size: int) -> list[Batch]:
     """Group the sequences of a token table into batches of one length each: none is padded.
 
     Args:

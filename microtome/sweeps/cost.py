@@ -358,7 +358,7 @@ def _memory(
         dtype: the numbers that are computed with.
     """
     sizes, number = model.sizes, BYTES[dtype]
-    blocks = 2 * model.block * number
+    blocks: float = 2 * model.block * number
     if model.stored != number:
         blocks += model.block * model.stored  # mapped while it is converted
     # Of what is joined: its pieces, mapped, and what they become on the way. Those with scales are
@@ -378,7 +378,7 @@ def _memory(
     return IMPORTS + MARGIN * held
 
 
-def _head(model: Model, with_logits: int, number: int) -> int:
+def _head(model: Model, with_logits: int, number: int) -> float:
     """Bytes of the head while it runs: its weights, and the logits with a copy of them."""
     if not with_logits or not model.has_head:
         return 0

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from microtome.errors import MicrotomeError
@@ -32,7 +31,7 @@ class Lens:
     def __init__(
         self,
         checkpoint: Path,
-        columns: Mapping[str, ArrayLike],
+        columns: Mapping[str, np.ndarray],
         *,
         batch_size: int,
         dtype: str,
@@ -115,6 +114,7 @@ class Lens:
         # The bits of a prediction depend on how many tokens are predicted from, where they are
         # few, and on its place among them.
         batch = self._small.get(int(rows[0]))
+        places: slice | list[int]
         if batch is None:
             n, places = max(len(rows), self._steady), slice(len(rows))
         else:
@@ -124,4 +124,5 @@ class Lens:
         ids[places], filled[places] = chosen, hidden
         # What follows the blocks treats each token on its own.
         _, logits = self._model.finish(ids[:, None], filled[:, None])
+        assert logits is not None  # the model has a head
         return logits[places, 0]

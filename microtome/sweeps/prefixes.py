@@ -141,7 +141,7 @@ class Sharing:
         finally:
             self._now = self._late = None
 
-    def switch(self, distinct: Distinct, late: Distinct | None) -> None:
+    def switch(self, distinct: Distinct | None, late: Distinct | None) -> None:
         """Share other tokens from here on, in the middle of the block that runs."""
         self._now, self._late = distinct, late
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,7 +38,7 @@ TRIM_AFTER = 1 << 27
 
 def sweep_table(
     checkpoint: Path,
-    columns: Mapping[str, ArrayLike],
+    columns: Mapping[str, np.ndarray],
     sites: Sequence[str],
     layers: Sequence[int],
     final_sites: Sequence[str] = (),
@@ -156,7 +156,7 @@ def sweep(
     check_sites(sites, taps, model.config.model_type, layers)
     if stop is None:
         stop = n_layers if final_sites else max(layers) + 1
-    blocks = range(0 if resid_in is None else resid_in.layer, stop)
+    blocks = range(0 if resid_in is None else resid_in.layer or 0, stop)
     shared = SharedTensors()
     states = _start(model, batches, n_layers if resid_out else stop, resid_in, shared)
     resid_in = None  # as large as all hidden states
@@ -193,7 +193,8 @@ def sweep(
         if [call.versions() for call in states[0].calls[stop:]] != later:
             raise _no_part_begins_at(stop, model)
     for state in states if final_sites else []:
-        values = dict(zip(FINAL_SITES, model.finish(state.ids, state.hidden), strict=True))
+        ends = zip(FINAL_SITES, model.finish(state.ids, state.hidden), strict=True)
+        values = {site: value for site, value in ends if value is not None}
         arrays = {s: shaped(s, state.selection(values[s]), None, model.sizes) for s in final_sites}
         yield Section(None, state.selection.rows, arrays)
     if resid_out:

@@ -14,12 +14,15 @@ from yaml.constructor import ConstructorError
 
 from microtome.errors import MicrotomeError, in_short
 
-#: Ten times as fast where PyYAML has libyaml, as its wheels do.
-_BASE = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-_SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+try:
+    # Ten times as fast, where PyYAML has libyaml, as its wheels do.
+    from yaml import CBaseLoader as BaseLoader
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:
+    from yaml import BaseLoader, SafeLoader  # type: ignore[assignment]  # which do the same
 
 
-class _EachKeyOnce(_BASE):
+class _EachKeyOnce(BaseLoader):
     """Reads every scalar as text and refuses a key that stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -50,13 +53,14 @@ def read_yaml(path: Path, *, typed: bool = False) -> Any:
     text = _read_text(path)
     try:
         content = yaml.load(text, _EachKeyOnce)
-        return yaml.load(text, _SAFE) if typed else content
+        return yaml.load(text, SafeLoader) if typed else content
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise MicrotomeError(
             f"{path}, line {line}: has the control character #x{error.character:02x}; take it out"
         ) from None
     except yaml.MarkedYAMLError as error:
+        assert error.problem is not None and error.problem_mark is not None  # all have them
         line = error.problem_mark.line
         problem = f"not YAML ({error.problem}); quote texts with a colon or #, close what is open"
         if error.problem.startswith("the key"):

@@ -1,12 +1,20 @@
 """Rows of a token table: the sequences that they make up, and the rows of activation arrays."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
-def sequences(columns: Mapping[str, ArrayLike], name: str = "token_id") -> list[np.ndarray]:
+def token_columns(tokens: "xr.Dataset") -> dict[str, np.ndarray]:
+    """The columns of a token table by name, (token,) each."""
+    return {str(name): column.values for name, column in tokens.coords.items()}
+
+
+def sequences(columns: Mapping[str, np.ndarray], name: str = "token_id") -> list[np.ndarray]:
     """Cut a column of a token table into its sequences, in order, (position,) each.
 
     Args:
@@ -17,7 +25,7 @@ def sequences(columns: Mapping[str, ArrayLike], name: str = "token_id") -> list[
     return np.split(np.asarray(columns[name]), starts[1:])
 
 
-def row_columns(columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+def row_columns(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Describe the rows of activation arrays: each is a token, or the mean of a text's tokens.
 
     Args:
@@ -31,21 +39,21 @@ def row_columns(columns: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
         for a word in a template, `word_start` and `word_end`, the position of the word's first
         token and one past its last (both -1 if no token belongs to the word).
     """
-    columns = {name: np.asarray(values) for name, values in columns.items()}
-    if "row" not in columns:
-        return columns
-    rows = columns.pop("row")
+    of_tokens = {name: np.asarray(values) for name, values in columns.items()}
+    if "row" not in of_tokens:
+        return of_tokens
+    rows = of_tokens.pop("row")
     kept = np.flatnonzero(rows >= 0)
     _, first, count = np.unique(rows[kept], return_index=True, return_counts=True)
-    columns = columns | _of_texts(columns)
-    columns = {name: values[kept[first]] for name, values in columns.items()}
+    of_tokens |= _of_texts(of_tokens)
+    of_rows = {name: values[kept[first]] for name, values in of_tokens.items()}
     no_token = {"token_id": -1, "position": -1, "masked": 0, "special": 0}
-    for name in no_token.keys() & columns.keys():
-        values = columns[name]
-        columns[name] = np.where(count > 1, values.dtype.type(no_token[name]), values)
+    for name in no_token.keys() & of_rows.keys():
+        values = of_rows[name]
+        of_rows[name] = np.where(count > 1, values.dtype.type(no_token[name]), values)
     means = np.array([f"mean of {n} tokens" for n in count], dtype=object)
-    columns["text"] = np.where(count > 1, means, columns["text"])
-    return columns
+    of_rows["text"] = np.where(count > 1, means, of_rows["text"])
+    return of_rows
 
 
 def _of_texts(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

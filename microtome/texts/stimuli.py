@@ -18,6 +18,7 @@ Or words, each of which takes the place of `{word}`::
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from microtome.errors import MicrotomeError, nearest
 from microtome.texts.documents import read_yaml
@@ -79,7 +80,7 @@ def _texts(path: Path, texts: object) -> list[Stimulus]:
     return stimuli
 
 
-def _filled(path: Path, template: object, words: object) -> list[Stimulus]:
+def _filled(path: Path, template: Any, words: object) -> list[Stimulus]:
     _check_text(path, "template", template, f"write a text with {PLACE} in it")
     if template.count(PLACE) != 1:
         raise MicrotomeError(f"{path}: template: wants {PLACE} once, has {template!r}")

@@ -7,7 +7,7 @@ of its tokens, the column `row` says which row of the arrays a token goes into.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -53,7 +53,9 @@ def load_tokenizer(checkpoint: Path) -> "PreTrainedTokenizerBase":
 
 def token_text(tokenizer: "PreTrainedTokenizerBase", token_id: int) -> str:
     """Decode a token on its own; NUL becomes ␀, since texts in HDF5 end at a NUL."""
-    return tokenizer.decode([token_id]).replace("\0", "␀")
+    text = tokenizer.decode([token_id])
+    assert isinstance(text, str)  # it would be a list for several texts
+    return text.replace("\0", "␀")
 
 
 def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
@@ -102,7 +104,7 @@ def token_table(
     tokenizer = load_tokenizer(checkpoint)
     model = sizes(read_config(checkpoint))
     labelled = stimuli[0].word is not None
-    columns: dict[str, list] = {name: [] for name in COLUMNS}
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     if tokens != "all":
         columns["row"] = []
     if labelled:
@@ -136,7 +138,7 @@ def token_table(
         columns["token_id"] += ids
         special += encoded["special_tokens_mask"]
         columns["text"] += [token_text(tokenizer, token) for token in ids]
-        if labelled:
+        if span is not None:
             first, last = span
             columns["word"] += [stimulus.word] * len(ids)
             columns["category"] += [stimulus.category] * len(ids)
@@ -173,7 +175,7 @@ def _rows(tokens: str | Sequence[int], length: int, text: str) -> list[int]:
     """The row that each token of a text goes into, counted within the text, or -1."""
     if tokens == "mean":
         return [0] * length
-    wanted = [-1] if tokens == "last" else tokens
+    wanted = [-1] if isinstance(tokens, str) else tokens  # "last"
     for position in wanted:
         if not -length <= position < length:
             raise MicrotomeError(
@@ -184,7 +186,7 @@ def _rows(tokens: str | Sequence[int], length: int, text: str) -> list[int]:
     return [kept.index(position) if position in kept else -1 for position in range(length)]
 
 
-def column(values: Sequence) -> np.ndarray:
+def column(values: Sequence[Any]) -> np.ndarray:
     """Convert a token column to its stored dtype: int32, int8 for flags, or text."""
     array = np.asarray(values)
     match array.dtype.kind:

@@ -14,7 +14,7 @@ from typing import Any
 
 from microtome.interventions.declaration import Intervention
 from microtome.interventions.declared import declared
-from microtome.options import NEXT_TOKEN, layer_number
+from microtome.options import NEXT_TOKEN, layer_number, layer_numbers
 from microtome.sites import FINAL_SITES, SITES
 from microtome.texts.documents import read_yaml
 from microtome.workflow.functions import REQUIRED, Function, read_function
@@ -40,6 +40,10 @@ _JUDGED = {
     "Target": "target",
     "Targets": "targets",
 }
+
+
+#: Whose activations are kept of a text: all, last, mean, or positions in it.
+Kept = str | list[int]
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,12 @@ class Product:
         """The keys that lead to it in the config."""
         return ("studies", self.study, self.kind, self.name)
 
+    @property
+    def stem(self) -> str:
+        """Where it lies, without an extension; one of no model lies in the study's own folder."""
+        folder = "{model}/" if self.of_model else ""
+        return f"results/{self.kind}/{self.study}/{folder}{self.name}"
+
     def option(self, name: str) -> Any:
         """The value of an option of its function, the default if it is not given, or None."""
         known = self.function.options.get(name)
@@ -97,7 +107,8 @@ class Product:
         if self.intervention is None:
             return self.function.file, self.function.name
         used = self.intervention.change.function
-        return (self.function.file.with_name(CHANGES), used) if used else None
+        own = isinstance(used, str) and used
+        return (self.function.file.with_name(CHANGES), own) if own else None
 
     @cached_property
     def inputs(self) -> frozenset[str]:
@@ -177,7 +188,7 @@ class Product:
         """The same of a model of so many layers: numbers in the places of shares of the depth."""
         layers = self.layers
         if layers is not None:
-            layers = tuple(sorted({layer_number(layer, n_layers) for layer in layers}))
+            layers = tuple(sorted(set(layer_numbers(layers, n_layers))))
         shares = {
             name: layer_number(self.option(name), n_layers)
             for name, option in self.function.options.items()
@@ -204,6 +215,8 @@ class Study:
         models: the models that the config runs it on.
         stimuli: the stimulus set of products that name no other one.
         entries: what is said of each product, by kind and name.
+        source: where the study comes from.
+        page: what the start page shows of it.
     """
 
     name: str
@@ -211,6 +224,8 @@ class Study:
     models: tuple[str, ...]
     stimuli: str | None
     entries: dict[str, dict[str, Config]]
+    source: str
+    page: Config
 
 
 def read_study(name: str, config: Config, folder: Path) -> Study:
@@ -221,13 +236,14 @@ def read_study(name: str, config: Config, folder: Path) -> Study:
     """
     own = read_yaml(folder / "study.yaml", typed=True)
     over = config["studies"].get(name, {})
-    entries = {}
+    entries: dict[str, dict[str, Config]] = {}
     for kind in KINDS:
         said = [source.get(kind) or {} for source in (own, over)]
         names = dict.fromkeys([*said[0], *said[1]])
         entries[kind] = {n: {**(said[0].get(n) or {}), **(said[1].get(n) or {})} for n in names}
     models = tuple(over.get("models", ()))
-    return Study(name, folder, models, over.get("stimuli", own.get("stimuli")), entries)
+    stimuli = over.get("stimuli", own.get("stimuli"))
+    return Study(name, folder, models, stimuli, entries, own["source"], own.get("page") or {})
 
 
 class Studies:
@@ -393,7 +409,9 @@ class Studies:
         """What the studies together want of each (model, stimulus set)."""
         asking: dict[tuple[str, str], list[Product]] = {}
         for model, product in self.asked():
-            if (product.sites or product.final_sites) and not product.streamed:
+            if product.stimuli is None or product.streamed:
+                continue
+            if product.sites or product.final_sites:
                 asking.setdefault((model, product.stimuli), []).append(product)
         return {
             (model, stimuli): Sweep(
@@ -438,8 +456,8 @@ class Studies:
 
     def layers(self, product: Product, model: str) -> list[int]:
         """The layers of a model that a product reads, ascending."""
-        layers = self.of_model(product, model).layers
-        return list(range(self.config["models"][model]["n_layers"]) if layers is None else layers)
+        n_layers = self.config["models"][model]["n_layers"]
+        return list(layer_numbers(self.of_model(product, model).layers, n_layers))
 
     def parts(self, model: str, wanted: "Sweep") -> "list[Sweep]":
         """A sweep as the jobs that make it, each of as many blocks as the config gives a job."""
@@ -459,7 +477,7 @@ class Studies:
         """The file of a stimulus set: below the first of the folders that has it."""
         return stimulus_file(self.config, stimuli, self.bases)
 
-    def tokens_kept(self, stimuli: str) -> str | list[int]:
+    def tokens_kept(self, stimuli: str) -> Kept:
         """Whose activations are kept of a set's texts: all, last, mean, or positions in each."""
         entry = self.config.get("stimuli", {}).get(stimuli, {})
         return entry.get("tokens", "all")

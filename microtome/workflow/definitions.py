@@ -118,9 +118,9 @@ class Module:
                 found = bindings(node, self.package)
                 self._bind(found)
                 self.runs += [binding.runs for binding in found]
-            elif _is_for_type_checkers(node):
-                for statement in node.body:
-                    self._bind(bindings(statement, self.package))
+            elif imports := _for_type_checkers(node):
+                for each in imports:
+                    self._bind(bindings(each, self.package))
             elif not is_text(node):
                 self.statements.append(Statement(self, node, len(self.statements)))
         for statement in self.statements:
@@ -142,14 +142,12 @@ class Module:
                 self.imports.setdefault(name, []).append(value)
 
 
-def _is_for_type_checkers(node: ast.stmt) -> bool:
-    """Whether this is `if TYPE_CHECKING:` with nothing but imports, which never runs."""
-    return (
-        isinstance(node, ast.If)
-        and last_name(node.test) == "TYPE_CHECKING"
-        and not node.orelse
-        and all(isinstance(inner, ast.Import | ast.ImportFrom) for inner in node.body)
-    )
+def _for_type_checkers(node: ast.stmt) -> list[ast.Import | ast.ImportFrom]:
+    """The imports below `if TYPE_CHECKING:`, which never runs, if there is nothing else."""
+    if not isinstance(node, ast.If) or last_name(node.test) != "TYPE_CHECKING" or node.orelse:
+        return []
+    imports = [inner for inner in node.body if isinstance(inner, ast.Import | ast.ImportFrom)]
+    return imports if len(imports) == len(node.body) else []
 
 
 def _is_plain(target: ast.expr) -> bool:

@@ -35,6 +35,8 @@ class Whole:
 #: What code depends on: a statement; a module, for what runs when it is imported; a whole module;
 #: or the dotted name of something that is not followed, in another package or in the plumbing.
 Target = Statement | Module | Whole | str
+#: Attributes of modules that have been looked up, so that imports in a circle come to an end.
+Seen = frozenset[tuple[Module, Chain]]
 
 
 class Digested(NamedTuple):
@@ -63,12 +65,8 @@ class Code:
         self.root = root
         self._named_plumbing = is_plumbing
         # These are asked the same many times.
-        self.module = cache(self.module)
-        self.file = cache(self.file)
-        self.digested = cache(self.digested)
-        self._is_plumbing = cache(self._is_plumbing)
-        self._depends_on = cache(self._depends_on)
-        self._links = cache(self._links)
+        for name in ("module", "file", "digested", "_is_plumbing", "_depends_on", "_links"):
+            setattr(self, name, cache(getattr(self, name)))
 
     def closure(self, targets: Iterable[Target]) -> set[Target]:
         """Targets with all that they depend on."""
@@ -81,7 +79,7 @@ class Code:
                     waiting.append(target)
         return seen
 
-    def attribute(self, module: Module, path: Chain, seen: frozenset = frozenset()) -> set[Target]:
+    def attribute(self, module: Module, path: Chain, seen: Seen = frozenset()) -> set[Target]:
         """What an attribute of a module is, or an attribute of that.
 
         Args:
@@ -152,7 +150,7 @@ class Code:
 
     # What a name is.
 
-    def _lookup(self, module: Module, chain: Chain, seen: frozenset = frozenset()) -> set[Target]:
+    def _lookup(self, module: Module, chain: Chain, seen: Seen = frozenset()) -> set[Target]:
         """What a name in a module is; nothing for one that the module does not know."""
         name, rest = chain[0], chain[1:]
         seen |= {(module, chain)}
@@ -170,7 +168,7 @@ class Code:
         return found
 
     def _imported(
-        self, value: Import, rest: Chain, base: Path, seen: frozenset = frozenset()
+        self, value: Import, rest: Chain, base: Path, seen: Seen = frozenset()
     ) -> set[Target]:
         """What an attribute is of something that was imported."""
         path = value.names + rest
@@ -178,7 +176,7 @@ class Code:
         return {".".join(value.module + path)} if found is None else found
 
     def _within(
-        self, name: Chain, path: Chain, base: Path, seen: frozenset = frozenset()
+        self, name: Chain, path: Chain, base: Path, seen: Seen = frozenset()
     ) -> set[Target] | None:
         """What an attribute is of a module of ours; None for any other module."""
         file = self.file(name, base)

@@ -142,9 +142,10 @@ def _checkpoint_faults(studies: Studies) -> Iterator[Fault]:
     for name, head in heads.items():
         for next_token in (False, True):
             reading = studies.reading_head(name, next_token=next_token)
+            if reading is None:
+                continue
             try:
-                if reading:
-                    require_head(name, head, next_token=next_token)
+                require_head(name, head, next_token=next_token)
             except MicrotomeError as error:
                 yield ("studies", reading, "models"), str(error)
     for name, product in studies.asked():

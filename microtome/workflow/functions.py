@@ -84,6 +84,19 @@ def functions(file: Path) -> dict[str, ast.FunctionDef]:
     }
 
 
+def source(file: Path, name: str) -> str:
+    """The lines of a function, as the file has them.
+
+    Raises:
+        KeyError: the file defines no such function.
+        MicrotomeError: the file cannot be read.
+    """
+    node = functions(file)[name]
+    first = min(part.lineno for part in [node, *node.decorator_list])
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return "\n".join(lines[first - 1 : node.end_lineno])
+
+
 @cache
 def read_function(file: Path, name: str) -> Function:
     """One function that a file defines.
@@ -159,7 +172,7 @@ def _wanted(annotation: ast.expr) -> Wanted | None:
             value=ast.Name(id="Literal") | ast.Attribute(attr="Literal"), slice=chosen
         ):
             nodes = chosen.elts if isinstance(chosen, ast.Tuple) else [chosen]
-            if all(isinstance(node, ast.Constant) for node in nodes):
-                values = [node.value for node in nodes]
+            values = [node.value for node in nodes if isinstance(node, ast.Constant)]
+            if len(values) == len(nodes):
                 return Wanted({"enum": values}, " or ".join(map(str, values)))
     return None

@@ -22,6 +22,8 @@ RUN = "MICROTOME_RUN"
 FAULTS = Path("results/logs/faults.log")
 #: Environment variable: the memory that a fork shares with its parent, in MiB.
 SHARED = "MICROTOME_SHARED_MIB"
+#: Environment variable: set where Snakemake's logger plugin of Microtome tells what logs say.
+LOGGER = "MICROTOME_LOGGER"
 
 
 @contextmanager
@@ -60,8 +62,10 @@ def job(snakemake: Any) -> Iterator[TextIO]:
                         log.truncate()
                     else:
                         traceback.print_exc(file=log)
-                    log.write(f"error: {message or error}\n")
+                    log.write(f"error: {message or f'{type(error).__name__}: {error}'}\n")
                     log.flush()
+                    if LOGGER in os.environ:
+                        sys.exit(1)
                 kind = type(error).__name__
                 message = message or f"{kind}: {in_short(error)} (traceback in {log_file})"
     except OSError as error:  # the log itself cannot be written
@@ -93,7 +97,10 @@ def _memory() -> str:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except FileNotFoundError:  # Linux alone has it
         return "memory unknown"
-    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    if found is None:
+        return "memory unknown"
+    peak = int(found[1]) / 1024
     shared = float(os.environ.get(SHARED, 0))
     besides = f", besides {shared:.0f} MiB shared with other jobs" if shared else ""
     return f"at most {peak - shared:.0f} MiB resident{besides}"

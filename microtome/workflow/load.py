@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-_NAME = re.compile(r"studies/(\w+)/(changes|statistics|figures|tables)\.py:(\w+)")
+_NAME = re.compile(r"studies/(\w+)/(captions|changes|statistics|figures|tables)\.py:(\w+)")
 
 
 def load(name: str) -> Callable[..., Any]:
@@ -17,7 +17,9 @@ def load(name: str) -> Callable[..., Any]:
     Args:
         name: the file and the function, with a colon between them.
     """
-    study, kind, function = _NAME.fullmatch(name).groups()
+    named = _NAME.fullmatch(name)
+    assert named is not None  # the rules make these names
+    study, kind, function = named.groups()
     sys.path[:0] = [str(Path.cwd()), str(ROOT)]
     return getattr(importlib.import_module(f"studies.{study}.{kind}"), function)
 

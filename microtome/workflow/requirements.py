@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from microtome.errors import MicrotomeError
 from microtome.interventions.declaration import DeclarationError
@@ -24,7 +23,7 @@ from microtome.texts.tokens import load_tokenizer, target_id
 
 def judge(
     asked: Sequence[Mapping[str, Any]],
-    columns: Mapping[str, ArrayLike],
+    columns: Mapping[str, np.ndarray],
     checkpoint: Path,
     found: Sites,
 ) -> None:
@@ -75,7 +74,7 @@ def judge(
             raise MicrotomeError(f"{wish['key']}: {error}") from None
 
 
-def _judge_position(position: int, columns: Mapping[str, ArrayLike]) -> None:
+def _judge_position(position: int, columns: Mapping[str, np.ndarray]) -> None:
     rows = sequences(columns, "row") if "row" in columns else None
     for number, tokens in enumerate(sequences(columns, "text")):
         if not -len(tokens) <= position < len(tokens):
@@ -90,7 +89,7 @@ def _judge_position(position: int, columns: Mapping[str, ArrayLike]) -> None:
             )
 
 
-def _judge_first_token(position: int, columns: Mapping[str, ArrayLike]) -> None:
+def _judge_first_token(position: int, columns: Mapping[str, np.ndarray]) -> None:
     longest = max(sequences(columns, "text"), key=len)
     if len(longest) <= position:
         raise MicrotomeError(
@@ -99,7 +98,7 @@ def _judge_first_token(position: int, columns: Mapping[str, ArrayLike]) -> None:
         )
 
 
-def _judge_word_token(place: int, columns: Mapping[str, ArrayLike]) -> None:
+def _judge_word_token(place: int, columns: Mapping[str, np.ndarray]) -> None:
     if "in_word" not in columns:
         raise MicrotomeError("the stimuli have no words; name a set with `template:` and `words:`")
     marks = sequences(columns, "in_word")
@@ -126,7 +125,7 @@ def _judge_sites(sites: Sequence[str], checkpoint: Path, found: Sites) -> None:
 
 def _judge_intervention(
     declaration: Mapping[str, Any],
-    columns: Mapping[str, ArrayLike],
+    columns: Mapping[str, np.ndarray],
     checkpoint: Path,
     found: Sites,
 ) -> None:

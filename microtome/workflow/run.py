@@ -5,22 +5,31 @@ product that is made again with the same bytes makes nothing downstream stale. A
 of this process, which imports Snakemake once, and their jobs are forks of one server.
 """
 
+import json
 import os
 import re
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 
 from microtome.workflow import forks
 from microtome.workflow.places import snakefile
+from snakemake_logger_plugin_microtome.progress import OTHERS, by_kind
 
-#: The targets of the stages before the last one, which is all.
-STAGES = ("tokens", "activations", "statistics")
+#: The targets of the stages before the last one, which is all, and the kinds of jobs of each.
+STAGES = {
+    "tokens": ("fetch_model", "token_table"),
+    "activations": ("activations",),
+    "statistics": ("intervention", "statistic"),
+}
 #: Jobs of these stages, in a plan.
 _UPSTREAM = re.compile(r"rule (fetch_model|token_table|activations_|intervention_|statistic_)")
-#: Why a product that is there already is planned again in a call that remakes something upstream.
-_CARRIED = "reason: Input files updated by another job"
+#: A product that is there already, in the plan only because something upstream of it is.
+_CARRIED = re.compile(
+    r"rule (?!all:)\S+:$(\n    .*)*\n    reason: Input files updated by another job", re.MULTILINE
+)
 
 
 def run(options: Sequence[str], *, verbose: bool = False) -> int:
@@ -41,29 +50,52 @@ def run(options: Sequence[str], *, verbose: bool = False) -> int:
     snakemake.cli.get_argument_parser()  # imports all plugins
 
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
-        failed = _call(["all", "--dry-run", *options], said.fileno())
+        _say("looking for what is stale …")
+        failed = call(["all", "--dry-run", *options], output=said.fileno())
+        _say("")
         said.seek(0)
         plan = said.read()
     if failed:
-        print(plan, end="", file=sys.stderr)
+        told = [line for line in plan.splitlines() if line.startswith("microtome: ")]
+        print("\n".join(told) or plan.rstrip(), file=sys.stderr)
         return failed
     if "Nothing to be done" in plan:
         return 0
     # In a first run there is nothing downstream yet that a call for each stage would spare.
-    in_stages = _UPSTREAM.search(plan) and _CARRIED in plan
+    in_stages = _UPSTREAM.search(plan) and _CARRIED.search(plan)
+    left, done = _planned(plan), 0
     for target in (*STAGES, "all") if in_stages else ("all",):
-        failed = _call([target, *options])
+        own = STAGES.get(target, left)
+        later = Counter({kind: number for kind, number in left.items() if kind not in own})
+        os.environ[OTHERS] = json.dumps({"done": done, "later": later})
+        failed = call([target, *options], verbose=verbose)
         if failed:
             return failed
+        done, left = done + left.total() - later.total(), later
     return 0
 
 
-def _call(arguments: Sequence[str], output: int | None = None) -> int:
+def _planned(plan: str) -> Counter[str]:
+    """How many jobs of each kind a dry run has planned, by its last table."""
+    table = plan.rpartition("\nJob stats:\n")[2].partition("\ntotal ")[0]
+    return by_kind(
+        {rule: int(number) for rule, number in re.findall(r"^(\S+) +(\d+)$", table, re.M)}
+    )
+
+
+def _say(text: str) -> None:
+    """Write a line on a terminal, in the place of the last one."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def call(arguments: Sequence[str], *, output: int | None = None, verbose: bool = False) -> int:
     """Call Snakemake in a fork, and wait for its end.
 
     Args:
         arguments: its arguments.
         output: a file for all that it prints; by default it prints where this process does.
+        verbose: whether it prints all that it says, and not through Microtome's logger plugin.
 
     Returns:
         Its exit status.
@@ -72,7 +104,8 @@ def _call(arguments: Sequence[str], output: int | None = None) -> int:
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _be_snakemake(["--snakefile", str(snakefile()), *arguments], output)
+        more = [] if verbose or output is not None else ["--logger", "microtome"]
+        _be_snakemake(["--snakefile", str(snakefile()), *arguments, *more], output, verbose)
     # Ctrl-C reaches Snakemake too, which ends its jobs; this process waits for that.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
@@ -80,7 +113,7 @@ def _call(arguments: Sequence[str], output: int | None = None) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _be_snakemake(arguments: list[str], output: int | None) -> None:
+def _be_snakemake(arguments: list[str], output: int | None, verbose: bool) -> None:
     """Run Snakemake's command line in this process, to its end."""
     import snakemake.cli
 
@@ -92,5 +125,8 @@ def _be_snakemake(arguments: list[str], output: int | None) -> None:
         os.dup2(output, 2)
     for name in [name for name in sys.modules if name.partition(".")[0] == "microtome"]:
         del sys.modules[name]  # the code is read anew by each call
+    if not verbose:
+        # Its command line prints which profile it uses, whatever logger there is.
+        snakemake.cli.print = lambda text, **to: text.startswith("Using ") or print(text, **to)
     sys.argv = ["snakemake", *arguments]
     snakemake.cli.main(arguments)

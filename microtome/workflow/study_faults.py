@@ -15,7 +15,7 @@ from microtome.errors import MicrotomeError, nearest
 from microtome.interventions.declaration import DeclarationError
 from microtome.interventions.declared import declared
 from microtome.interventions.fit import fit_layers
-from microtome.options import SEVERAL_SITES
+from microtome.options import SEVERAL_SITES, layer_numbers
 from microtome.sites import DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES
 from microtome.texts.documents import read_yaml
 from microtome.workflow.config import (
@@ -31,6 +31,7 @@ from microtome.workflow.config import (
     is_input,
 )
 from microtome.workflow.functions import REQUIRED, Function, Option, functions
+from microtome.workflow.page_faults import page_faults
 from microtome.workflow.places import Config, known_studies, study_folder
 from microtome.workflow.schema import Fault, schema_faults
 from microtome.workflow.text_faults import TextFaults
@@ -53,6 +54,7 @@ def study_faults(studies: Studies, definitions: Config) -> Iterator[Fault]:
         if folder is None:
             known = nearest(name, known_studies(studies.bases))
             yield ("studies", name), f"no folder studies/{name} with a study.yaml; {known}"
+            return
         _refuse_misfit(folder / "study.yaml", definitions)
         for path, other in _referred(studies.study(name)):
             if study_folder(other, studies.bases) is None:
@@ -62,10 +64,12 @@ def study_faults(studies: Studies, definitions: Config) -> Iterator[Fault]:
     for name in names:
         study = studies.study(name)
         for kind in KINDS:
-            for product in study.entries[kind]:
-                for path, message in _product_faults(studies, study, kind, product):
-                    yield ("studies", name, kind, product, *path), message
+            for entry in study.entries[kind]:
+                for keys, message in _product_faults(studies, study, kind, entry):
+                    yield ("studies", name, kind, entry, *keys), message
     yield from _circles(studies, names)
+    for name in studies.config["studies"]:
+        yield from page_faults(studies, studies.study(name))
     texts = TextFaults(studies)
     models: dict[tuple[str, ...], list[str]] = {}
     for model, statistic in studies.asked():
@@ -93,6 +97,7 @@ def _refuse_misfit(file: Path, definitions: Config) -> None:
 
 def _referred(study: Study) -> Iterator[tuple[tuple[str, ...], str]]:
     """The other studies that a study refers to, each with the keys that name it."""
+    references: dict[tuple[str, ...], str]
     for kind in KINDS:
         for product, entry in study.entries[kind].items():
             references = {("use",): entry.get("use", "")}
@@ -128,11 +133,11 @@ def _product_faults(studies: Studies, study: Study, kind: str, name: str) -> Ite
     inputs = {p for p in function.inputs if kind == "statistics" and is_input(p)}
     yield from _input_faults(function, inputs)
     yield from _key_faults(entry, function, inputs)
-    for option, known in function.options.items():
-        if option in entry:
-            yield from _option_faults(option, entry[option], known)
-        elif known.default is REQUIRED:
-            yield (), f"the option {option!r} is missing; it wants {known.wanted.text}"
+    for key, option in function.options.items():
+        if key in entry:
+            yield from _option_faults(key, entry[key], option)
+        elif option.default is REQUIRED:
+            yield (), f"the option {key!r} is missing; it wants {option.wanted.text}"
     yield from _read_faults(studies, study, function, entry, inputs)
 
 
@@ -148,7 +153,7 @@ def _intervention_faults(studies: Studies, study: Study, name: str) -> Iterator[
         yield error.keys, f"{error.fault}; did you mean {close[0]!r}?" if close else error.fault
         return
     used = intervention.change.function
-    if used:
+    if isinstance(used, str) and used:
         file = study.folder / CHANGES
         known = functions(file)
         if used not in known:
@@ -300,7 +305,8 @@ def _layer_faults(studies: Studies, product: Product, models: list[str]) -> Iter
         n_layers = studies.config["models"][model]["n_layers"]
         made = studies.of_model(product, model)
         layer = made.option("layer")
-        for number in made.layers or () if layer is None else (layer,):
+        named = layer_numbers(made.layers, n_layers) if layer is None else [layer]
+        for number in named:
             if not 0 <= number < n_layers:
                 yield (
                     (*product.path, key),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from microtome.errors import MicrotomeError, nearest
-from microtome.interventions.declaration import DeclarationError
+from microtome.interventions.declaration import DeclarationError, Intervention
 from microtome.interventions.fit import fit_set
 from microtome.options import (
     ALL_TOKENS,
@@ -16,7 +16,7 @@ from microtome.options import (
 )
 from microtome.sites import KEYED_SITES
 from microtome.texts.stimuli import Stimulus, read_stimuli
-from microtome.workflow.config import Product, Studies
+from microtome.workflow.config import Kept, Product, Studies
 from microtome.workflow.places import known_stimuli
 from microtome.workflow.schema import Fault
 
@@ -27,7 +27,7 @@ class TextFaults:
     def __init__(self, studies: Studies) -> None:
         """Take the studies; texts are read when they are asked for."""
         self._studies = studies
-        self._read: dict[str, list[Stimulus] | MicrotomeError] = {}
+        self._read: dict[str, list[Stimulus]] = {}
 
     def of(self, product: Product) -> Iterator[Fault]:
         """What a product needs of its texts and does not get."""
@@ -40,17 +40,20 @@ class TextFaults:
         for parameter, wanted in product.function.inputs.items():
             for stimuli in self._sets(product, parameter):
                 needs.setdefault(stimuli, set()).update(wanted)
-        for stimuli, wanted in needs.items():
-            for need in sorted(wanted, key=lambda need: need.name):
+        for stimuli, needed in needs.items():
+            for need in sorted(needed, key=lambda need: need.name):
                 lacking = self._lacking(stimuli, need)
                 if lacking:
                     yield product.path, f"{product.function.name} wants {need.text}; {lacking}"
         yield from self._label_faults(product, list(needs))
+        if product.stimuli is None:
+            return
+        kept = self._studies.tokens_kept(product.stimuli)
         if product.intervention:
-            yield from self._intervention_faults(product)
-        elif product.stimuli is not None:
-            yield from self._mean_faults(product)
-            yield from self._position_faults(product)
+            yield from self._intervention_faults(product, product.intervention, product.stimuli)
+        else:
+            yield from self._mean_faults(product, kept)
+            yield from self._position_faults(product, kept)
 
     def _unread(self, product: Product) -> str | None:
         """Why a product's texts cannot be read."""
@@ -58,12 +61,14 @@ class TextFaults:
             return None
         if product.stimuli is None:
             return f"{product.function.name} reads texts; name a stimulus set, as in `stimuli: …`"
-        found = self._stimuli(product.stimuli)
-        if not isinstance(found, MicrotomeError):
+        try:
+            self._stimuli(product.stimuli)
             return None
+        except MicrotomeError as error:
+            fault = str(error)
         file = self._studies.stimulus_file(product.stimuli)
         if file.exists() or product.stimuli in self._studies.config.get("stimuli", {}):
-            return str(found)
+            return fault
         known = [*self._studies.config.get("stimuli", {}), *known_stimuli(self._studies.bases)]
         return f"no stimulus set {product.stimuli!r} ({file}); {nearest(product.stimuli, known)}"
 
@@ -79,12 +84,10 @@ class TextFaults:
             return {m.stimuli for m in product.reads[parameter].family() if m.stimuli is not None}
         return set() if product.stimuli is None else {product.stimuli}
 
-    def _stimuli(self, name: str) -> list[Stimulus] | MicrotomeError:
+    def _stimuli(self, name: str) -> list[Stimulus]:
+        """The texts of a set; raises a MicrotomeError where they cannot be read."""
         if name not in self._read:
-            try:
-                self._read[name] = read_stimuli(self._studies.stimulus_file(name))
-            except MicrotomeError as error:
-                self._read[name] = error
+            self._read[name] = read_stimuli(self._studies.stimulus_file(name))
         return self._read[name]
 
     def _labels(self, stimuli: str) -> list[str]:
@@ -111,11 +114,13 @@ class TextFaults:
                 return f"{stimuli!r} has {len(labels)}; add one, or name another set"
         return None
 
-    def _intervention_faults(self, product: Product) -> Iterator[Fault]:
+    def _intervention_faults(
+        self, product: Product, intervention: Intervention, stimuli: str
+    ) -> Iterator[Fault]:
         """Texts that a set lacks, or words where it has none."""
-        texts, labels = self._stimuli(product.stimuli), self._labels(product.stimuli)
+        texts, labels = self._stimuli(stimuli), self._labels(stimuli)
         try:
-            fit_set(product.intervention, len(texts), words=bool(labels))
+            fit_set(intervention, len(texts), words=bool(labels))
         except DeclarationError as error:
             yield (*product.path, *error.keys), error.fault
 
@@ -130,10 +135,10 @@ class TextFaults:
                         said = f"no words are labelled {label!r} in {', '.join(sets)}"
                         yield (*product.path, name), f"{said}; {remedy}"
 
-    def _mean_faults(self, product: Product) -> Iterator[Fault]:
+    def _mean_faults(self, product: Product, kept: Kept) -> Iterator[Fault]:
         """Sites without a mean over tokens, of a set that keeps nothing else."""
         for site in product.sites:
-            if site in KEYED_SITES and self._studies.tokens_kept(product.stimuli) == "mean":
+            if site in KEYED_SITES and kept == "mean":
                 yield (
                     self._place(product),
                     f"{site} has no mean over tokens, which reach different keys, but the config's "
@@ -141,22 +146,21 @@ class TextFaults:
                     "positions",
                 )
 
-    def _position_faults(self, product: Product) -> Iterator[Fault]:
+    def _position_faults(self, product: Product, kept: Kept) -> Iterator[Fault]:
         """Positions that a set does not keep."""
-        kept = self._studies.tokens_kept(product.stimuli)
         if kept == "all" or not product.inputs & {"section", "stream"}:
             return
-        held = [-1] if kept == "last" else kept
+        held = [-1] if isinstance(kept, str) else kept
         for name, option in product.function.options.items():
             position = product.option(name)
             if position is None:
                 continue
             match option.type:
-                case "Position" if held == "mean" or position not in held:
+                case "Position" if kept == "mean" or position not in held:
                     wanted = f"token {position} of each text"
-                case "FirstPosition" if held == "mean" or all(0 <= n < position for n in held):
+                case "FirstPosition" if kept == "mean" or all(0 <= n < position for n in held):
                     wanted = f"tokens from {position} on"
-                case "WordPosition" if held == "mean":  # of positions, only the tokenizer knows
+                case "WordPosition" if kept == "mean":  # of positions, only the tokenizer knows
                     wanted = "tokens of words"
                 case _:
                     continue

@@ -12,7 +12,7 @@ from microtome.statistics.attention import running_entropies, running_patterns
 from microtome.statistics.distributions import running_histograms
 from microtome.statistics.moments import running_moments
 from microtome.store.layers import Section
-from microtome.texts.rows import row_columns
+from microtome.texts.rows import row_columns, token_columns
 
 
 def moments(stream: Iterator[Section], *, sites: AllSites) -> xr.Dataset:
@@ -44,4 +44,4 @@ def patterns(
 
 
 def _positions(tokens: xr.Dataset) -> np.ndarray:
-    return row_columns(tokens.coords)["position"]
+    return row_columns(token_columns(tokens))["position"]

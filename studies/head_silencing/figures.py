@@ -1,6 +1,8 @@
 """Figures of the study on silenced heads; see README.md."""
 
+from collections.abc import Sequence
 from string import ascii_uppercase
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -93,7 +95,7 @@ def one_head(one_head: xr.Dataset) -> Figure:
     changed, texts = one_head["changed"].values == 1, one_head["text"].values
     for place in np.flatnonzero(changed):
         label = token_label(texts[place])
-        above = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
+        above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
         axes.annotate(label, (place, values[place]), (0, 7), fontsize=8, **above)
     clean_line(axes, one_head["clean"].item())
     axes.margins(x=0.03, y=0.15)
@@ -161,7 +163,9 @@ def layer_averages(layer_averages: xr.Dataset) -> Figure:
     return figure
 
 
-def _hexagons(axes: Axes, values: np.ndarray, fills: np.ndarray, size: float = 130) -> None:
+def _hexagons(
+    axes: Axes, values: np.ndarray, fills: Sequence[Any] | np.ndarray, size: float = 130
+) -> None:
     """Draw outlined hexagons at 0, 1, …; their size in square points."""
     places = np.arange(len(values))
     axes.scatter(places, values, size, c=fills, marker="h", edgecolors=ink(), zorder=3)

@@ -74,7 +74,7 @@ def similarity_change(similarities: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(
         {
             "mean": difference.mean("pair"),
-            "mean_absolute": np.abs(difference).mean("pair"),
+            "mean_absolute": abs(difference).mean("pair"),
             "sd": difference.std("pair", ddof=1),
             "std_error": ("layer", np.sqrt((len(tokens) - 1) / len(tokens) * scatter)),
             "count": (("layer", "bin"), count),
@@ -213,7 +213,7 @@ def _states(values: xr.DataArray) -> xr.DataArray:
     Raises:
         MicrotomeError: more than one text.
     """
-    names = {name: name.removeprefix("read_") for name in (*values.dims, *values.coords)}
+    names = {name: str(name).removeprefix("read_") for name in (*values.dims, *values.coords)}
     plain = values.drop_vars(["layer", "head"], errors="ignore")
     states = plain.rename({k: v for k, v in names.items() if k != v} | {"read_layer": "hidden"})
     require_one_text(states)

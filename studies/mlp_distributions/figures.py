@@ -1,11 +1,13 @@
 """Figures of the study on MLP distributions; see README.md."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
@@ -79,13 +81,14 @@ def linear_separation(linear_separation: xr.Dataset) -> Figure:
     figure = Figure(figsize=(12, 5))
     flat = figure.add_axes((0.04, 0.1, 0.42, 0.8))
     # A cube leaves much of its axes empty: they reach beyond the figure's edges, not its data.
-    lifted = figure.add_axes((0.5, 0.02, 0.5, 0.88), projection="3d")
+    # Matplotlib has no types of axes in 3D.
+    lifted: Any = figure.add_axes((0.5, 0.02, 0.5, 0.88), projection="3d")
     lifted.set_box_aspect((1, 1, 0.8), zoom=1.2)
     for ring, (fill, marker) in LOOKS.items():
         x, y, radius = (
             linear_separation[name].sel(ring=ring).values for name in ("x", "y", "radius")
         )
-        look = {
+        look: dict[str, Any] = {
             "linestyle": "none",
             "marker": marker,
             "markersize": 9,
@@ -216,8 +219,7 @@ def activation_profile(activation_profile: xr.Dataset, *, limits: Limits) -> Fig
 
 def tsne(tsne: xr.Dataset) -> Figure:
     """Draw both embeddings and the scatter of `tsne`; source: project 42, part 5."""
-    figure = Figure(figsize=(15, 4.5), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.04)
+    figure = Figure(figsize=(15, 4.5), layout=ConstrainedLayoutEngine(wspace=0.04))
     *maps, scatter = figure.subplots(1, 3)
     sites, embeddings = tsne["site"].values, tsne["embedding"].values
     for axes, embedding, name, site in zip(
@@ -234,10 +236,9 @@ def tsne(tsne: xr.Dataset) -> Figure:
         axes.margins(0.15)
         axes.set(xlabel="TSNE dim 1", ylabel="TSNE dim 2", title=f"{name} ({site})")
         figure.colorbar(tokens, ax=axes, pad=0.02, label="Token index", ticks=[])
+    x, y = tsne[tsne["pair"].item()].values
     dots(
-        scatter,
-        *tsne[tsne["pair"].item()].values,
-        FILL,
+        *(scatter, x, y, FILL),
         xlabel="Stage 1 (input)",
         ylabel="Stage 4 (projection)",
         title=f"C) Scatter plot (r = {tsne['r'].item():.3f})",
@@ -266,7 +267,7 @@ def _label_points(axes: Axes, places: np.ndarray, labels: Sequence[str]) -> None
             label, place, (0, 0), textcoords="offset points", fontsize=9, in_layout=False
         )
 
-        def covered(aside: tuple, text: Annotation = text) -> int:
+        def covered(aside: tuple[tuple[float, float], str, str], text: Annotation = text) -> int:
             text.xyann = aside[0]
             text.set(ha=aside[1], va=aside[2])
             box = text.get_window_extent()

@@ -1,0 +1,95 @@
+"""What pages read: the size of a picture, the rows of a table, the texts of a stimulus set."""
+
+import csv
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from microtome.texts.documents import read_yaml
+
+#: The most rows of a table that a page shows, and the most characters of a stimulus set.
+ROWS, CHARACTERS = 300, 6000
+
+
+def picture_size(png: Path) -> tuple[int, int]:
+    """Width and height of a PNG file, in pixels."""
+    with png.open("rb") as file:
+        return struct.unpack(">II", file.read(24)[16:])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is shown of a table.
+
+    Attributes:
+        columns: the names of its columns.
+        rows: its first rows; of each cell the text, and whether it is a number.
+        n: how many rows it has in all.
+    """
+
+    columns: list[str]
+    rows: list[list[tuple[str, bool]]]
+    n: int
+
+
+def read_table(file: Path) -> Rows:
+    """Read a CSV file; numbers are rounded to four digits."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        columns, *rows = csv.reader(lines)
+    return Rows(columns, [[_cell(cell) for cell in row] for row in rows[:ROWS]], len(rows))
+
+
+def _cell(text: str) -> tuple[str, bool]:
+    try:
+        number = float(text)
+    except ValueError:
+        return text, False
+    short = text if text.strip().lstrip("-").isdigit() else f"{number:.4g}"
+    return short.replace("-", "−"), True
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A stimulus set as a reader sees it.
+
+    Attributes:
+        source: where it is quoted from.
+        template: the text that words are filled into, or None.
+        words: the words of each category; empty without a template.
+        texts: the first texts; empty with a template.
+        left_out: how many more there are.
+    """
+
+    source: str
+    template: str | None
+    words: dict[str, list[str]]
+    texts: list[str]
+    left_out: int
+
+
+def read_texts(file: Path) -> Texts:
+    """Read a stimulus file, as far as a page has room for it."""
+    content = read_yaml(file)
+    room, left_out = CHARACTERS, 0
+
+    def fitting(texts: list[str]) -> list[str]:
+        nonlocal room, left_out
+        shown = []
+        for text in texts:
+            room -= len(text)
+            if room < 0 and shown:
+                left_out += 1
+            else:
+                shown.append(text)
+        return shown
+
+    words = {name: fitting(words) for name, words in content.get("words", {}).items()}
+    texts = fitting(content.get("texts", []))
+    return Texts(content["source"], content.get("template"), words, texts, left_out)
+
+
+def read_manifest(file: Path) -> dict[str, Any]:
+    """A model's manifest."""
+    return json.loads(file.read_text(encoding="utf-8"))

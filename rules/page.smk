@@ -1,0 +1,78 @@
+# The page: a file for each study, and the start page. Pictures are linked where they lie.
+
+
+rule page:
+    input:
+        all_pages(),
+    localrule: True
+
+
+rule page_style:
+    input:
+        TEMPLATES / "style.css",
+        TEMPLATES / "page.js",
+    output:
+        PAGE_STYLE,
+    log:
+        "results/logs/page/style.log",
+    localrule: True
+    script:
+        "../scripts/page_style.py"
+
+
+for study in studies_shown(studies):
+
+    rule:
+        name:
+            rule_name("page", study)
+        input:
+            **page_inputs(study),
+        output:
+            f"{PAGES}/{study}.html",
+        log:
+            f"results/logs/page/studies/{study}.log",
+        localrule: True
+        params:
+            study=study,
+            command=PAGE_COMMAND,
+            about=digest(study_page(studies, study, PAGE_COMMAND)),
+            code=page_code(study),
+        script:
+            "../scripts/page.py"
+
+
+for study in studies_profiled(studies):
+
+    rule:
+        name:
+            rule_name("profile", study)
+        input:
+            profile_inputs(study),
+        output:
+            svg=f"{PAGES}/profiles/{study}.svg",
+            png=f"{PAGES}/profiles/{study}.png",
+        log:
+            f"results/logs/page/profiles/{study}.log",
+        localrule: True
+        params:
+            **profile_params(study),
+            n_layers={m: config["models"][m]["n_layers"] for m in studies.study(study).models},
+            style=dict(sorted(config["style"].items())),
+            code=code("profile.py"),
+        script:
+            "../scripts/profile.py"
+
+
+rule start_page:
+    input:
+        **start_page_inputs(),
+    output:
+        f"{PAGES}/index.html",
+    log:
+        "results/logs/page/index.log",
+    localrule: True
+    params:
+        about=digest(start_page(studies)),
+        code=[code("start_page.py"), templates("index.html")],
+    script:
+        "../scripts/start_page.py"

@@ -1,0 +1,27 @@
+"""Write a study's page: its figures and tables, and what its captions say of this run."""
+
+from pathlib import Path
+
+from microtome.page.parts import of
+from microtome.page.render import render_study
+from microtome.store.datasets import read_dataset
+from microtome.store.files import replacing
+from microtome.workflow.config import Studies
+from microtome.workflow.jobs import job
+from microtome.workflow.load import ROOT, load
+from microtome.workflow.pages import studies_shown, study_page
+
+if __name__ == "__main__":
+    with job(snakemake):
+        studies = Studies(snakemake.config, (Path(), ROOT))
+        page = study_page(studies, snakemake.params.study, snakemake.params.command)
+        said = {}
+        for picture in page.pictures:
+            say = load(picture.caption) if picture.caption else None
+            for model in picture.models if say else []:
+                read = [read_dataset(of(file, model)) for file in picture.reads.values()]
+                said[picture.name, model] = say(*read, **picture.arguments(model))
+        readme = studies.study(page.study).folder / "README.md"
+        with replacing(snakemake.output[0]) as unfinished:
+            text = render_study(page, readme, said, studies_shown(studies))
+            unfinished.write_text(text, encoding="utf-8")

@@ -1,0 +1,20 @@
+"""Write the start page."""
+
+from pathlib import Path
+
+from microtome.page.render import render_start
+from microtome.store.files import replacing
+from microtome.workflow.config import Studies
+from microtome.workflow.jobs import job
+from microtome.workflow.load import ROOT
+from microtome.workflow.pages import start_page
+
+if __name__ == "__main__":
+    with job(snakemake):
+        studies = Studies(snakemake.config, (Path(), ROOT))
+        page = start_page(studies)
+        readmes = {
+            entry.study: studies.study(entry.study).folder / "README.md" for entry in page.entries
+        }
+        with replacing(snakemake.output[0]) as unfinished:
+            unfinished.write_text(render_start(page, readmes), encoding="utf-8")
