@@ -130,8 +130,8 @@ def model(
     """Find a model, or fetch it.
 
     A folder that a workflow made is used as it is. From anywhere else the checkpoint is brought
-    into a cache once (`microtome/` in `$XDG_CACHE_HOME` or `~/.cache`): as links, where it need not
-    be converted.
+    into a cache once, `microtome/` in `$XDG_CACHE_HOME` or `$HOME/.cache`: as links, where it need
+    not be converted.
 
     For example::
 
