@@ -1,6 +1,7 @@
 # make figures       everything, from an empty folder
 # make book          the same on the book's models
 # make plan          what that will cost, before anything runs
+# make report        Snakemake's own report: results/report.html
 # make verify        are all products as they were made?
 # make test          the tests; make torture: half an hour more; make cluster-test: on a Slurm
 # make benchmark     docs/benchmarks.md
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures book plan verify test torture cluster-test benchmark docs \
+.PHONY: figures book plan report verify test chromium torture cluster-test benchmark docs \
 	lint lint-style lint-types lint-rules
 
 # All that Snakemake says: make figures V=1
@@ -24,14 +25,26 @@ book: .venv/installed
 plan: .venv/installed
 	@$(BIN)/microtome plan $(if $(CONFIG),--configfile $(CONFIG))
 
+# Snakemake's own report of what was made, for another config likewise: figures by study and model,
+# then the graph of rules.
+report: .venv/installed
+	$(BIN)/snakemake all --report results/report.html --report-metadata report/metadata.yaml \
+		$(if $(CONFIG),--configfile $(CONFIG))
+
 # Compare every product with the checksum that was recorded when it was made.
 verify: .venv/installed
 	@$(BIN)/microtome verify
 
 # Two processes, which take whole files, since the tests in a file share models and runs.
 # tests/conftest.py puts long files first.
-test: .venv/tested
+test: .venv/tested chromium
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# A browser for the tests of the page; on Debian, as root, it is installed.
+chromium:
+	@command -v chromium chromium-browser >/dev/null || { \
+		command -v apt-get >/dev/null && test "$$(id -u)" = 0 || { echo "make test: no Chromium; install it"; exit 1; }; \
+		apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends chromium; }
 
 # All cases of which the tests take a few: kills at twenty moments, a run after every edit.
 torture: .venv/tested
