@@ -17,7 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 project = "Microtome"
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "docs/**.ipynb", "studies/*/README.md"]
+include_patterns = [
+    *("docs/**.md", "docs/**.ipynb", "studies/*/README.md"),
+    *("CHANGELOG.md", "CONTRIBUTING.md"),
+]
 exclude_patterns = [".*", "benchmarks", "build", "microtome", "results", "tests"]
 extensions = [
     "linked_files",
