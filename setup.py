@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: where the repository is not at hand, the studies are installed."""
+"""What pyproject.toml cannot say: an installation without the repository has the studies too."""
 
 from pathlib import Path
 

@@ -217,9 +217,9 @@ def sweep(
         `ln_final` and `logits`, with the dimensions of `microtome.sites.DIMENSIONS`; layers
         ascend, and texts follow one another along `token`, unpadded. Coordinates of `token` are
         `sequence` (number of the text), `position` (in the text), `token_id` and `text`, and of
-        words in a template `word`, `category` and `in_word`. `key`, of
-        `scores` and `pattern`, is the position of another token of the same text; where the token's
-        attention does not reach it, or the text is shorter, there is NaN.
+        words in a template `word`, `category` and `in_word`. `key`, of `scores` and `pattern`, is
+        the position of another token of the same text; where the token's attention does not reach
+        it, or the text is shorter, there is NaN.
 
     Raises:
         MicrotomeError: a site, layer or token that there is not, `logits` of a model without head,

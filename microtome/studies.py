@@ -35,7 +35,7 @@ class Study(ModuleType):
         return sorted({file.stem for folder in self.__path__ for file in Path(folder).glob("*.py")})
 
 
-def __getattr__(name: str) -> Study:
+def __getattr__(name: str) -> ModuleType:
     """Make a study of a folder; one that is written later is found too."""
     if name not in __dir__():
         raise AttributeError(f"no study {name!r}; there are {', '.join(__dir__())}")

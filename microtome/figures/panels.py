@@ -33,7 +33,9 @@ def looks(n: int) -> list[Look]:
     ]
 
 
-def panel(ax: Axes | None, size: tuple[float, float], *, layout: str) -> tuple[Figure, Axes]:
+def panel(
+    ax: Axes | None, size: tuple[float, float], *, layout: Literal["tight", "constrained"]
+) -> tuple[Figure, Axes]:
     """Find the panel of a figure that is one panel: given axes, or those of a new figure.
 
     Args:
@@ -44,8 +46,8 @@ def panel(ax: Axes | None, size: tuple[float, float], *, layout: str) -> tuple[F
     Returns:
         The figure that the axes are part of, and the axes.
     """
-    if ax is not None:
-        return ax.get_figure(root=True), ax
+    if ax is not None and (given := ax.get_figure(root=True)):
+        return given, ax
     figure = Figure(figsize=size, layout=layout)
     return figure, figure.subplots()
 

@@ -49,7 +49,7 @@ def stream(sections: xr.Dataset) -> Iterator[Section]:
     rows = np.arange(sections.sizes["token"])
     for layer in sections["layer"].values.tolist():
         chosen = sections.sel(layer=layer)
-        yield Section(layer, rows, {site: values.values for site, values in chosen.items()})
+        yield Section(layer, rows, {str(site): chosen[site].values for site in chosen})
 
 
 def stack_layers(results: Iterable[tuple[int, xr.Dataset]], n: int) -> xr.Dataset:

@@ -93,7 +93,7 @@ def source(file: Path, name: str) -> str:
         MicrotomeError: the file cannot be read.
     """
     node = functions(file)[name]
-    first = min(part.lineno for part in [node, *node.decorator_list])
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     lines = file.read_text(encoding="utf-8").splitlines()
     return "\n".join(lines[first - 1 : node.end_lineno])
 
