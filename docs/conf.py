@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from docutils.nodes import Element, SkipNode
-from docutils.utils.math.latex2mathml import tex2mathml
+from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.util.logging import getLogger
 from sphinx.writers.html5 import HTML5Translator
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -48,13 +49,20 @@ html_math_renderer = "mathml"
 
 
 def _inline(translator: HTML5Translator, node: Element) -> None:
-    translator.body.append(tex2mathml(node.astext()))
+    translator.body.append(_mathml(node, "inline"))
     raise SkipNode
 
 
 def _displayed(translator: HTML5Translator, node: Element) -> None:
-    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    translator.body.append(f'<div class="math">{_mathml(node, "block")}</div>')
     raise SkipNode
+
+
+def _mathml(node: Element, display: str) -> str:
+    found = convert(node.astext(), display=display)
+    if "\\" in found:  # a command that it does not know stays as it is
+        getLogger(__name__).warning("%s: unknown in formulas", found, location=node)
+    return found
 
 
 def setup(app: Sphinx) -> None:
