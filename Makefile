@@ -56,13 +56,13 @@ results/benchmarks/environments/%/installed: benchmarks/requirements-%.txt
 	touch $@
 
 # Without a network; a warning, such as a link that leads nowhere, is an error.
-docs: .venv/documented
+docs: .venv/documented  ## the documentation: build/docs/index.html
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going \
 		--conf-dir docs --doctree-dir build/doctrees . build/docs
 	@echo "Documentation: build/docs/index.html"
 
 # The hooks of .pre-commit-config.yaml run these three.
-lint: lint-style lint-types lint-rules  ## style
+lint: lint-style lint-types lint-rules  ## style and types
 
 lint-style: .venv/tested
 	$(BIN)/ruff check .
@@ -119,5 +119,10 @@ endif
 
 .venv/tested: .venv/installed requirements-test.lock
 	$(call logged,$(INSTALL) --no-deps -r requirements-test.lock)
+	$(COMPILE)
+	@touch $@
+
+.venv/documented: .venv/installed requirements-docs.lock
+	$(call logged,$(INSTALL) --no-deps -r requirements-docs.lock)
 	$(COMPILE)
 	@touch $@
