@@ -141,8 +141,9 @@ def taps_param(model, sites, name, file):
 #: Of the pages.
 TEMPLATES = ROOT / "microtome" / "page" / "templates"
 #: What makes a product again, before the product's name.
+SNAKEMAKE = ".venv/bin/snakemake" if Path(workflow.basedir) == ROOT else "snakemake"
 PAGE_COMMAND = " ".join(
-    [".venv/bin/snakemake", *(["--configfile"] if overlays else []), *map(str, overlays), "--force"]
+    [SNAKEMAKE, *(["--configfile"] if overlays else []), *map(str, overlays), "--force"]
 )
 
 
