@@ -162,7 +162,6 @@ def page_code(name):
 def page_inputs(name):
     """What a study's page is made from."""
     page = study_page(studies, name, PAGE_COMMAND)
-    readme = studies.study(name).folder / "README.md"
 
     def files(stem, models, extension):
         return [f"{of(stem, model)}{extension}" for model in models]
@@ -175,7 +174,6 @@ def page_inputs(name):
         "tables": [file for t in page.tables for file in files(t.stem, t.models, ".csv")],
         "manifests": files("results/models/{model}/manifest.json", page.models, ""),
         "stimuli": list(page.stimuli.values()),
-        "readme": [readme] if readme.is_file() else [],
         "style": PAGE_STYLE,
     }
 
@@ -183,12 +181,10 @@ def page_inputs(name):
 def start_page_inputs():
     """What the start page is made from."""
     page = start_page(studies)
-    readmes = (studies.study(entry.study).folder / "README.md" for entry in page.entries)
     return {
         "pictures": [f"{of(e.picture, model)}.png" for e in page.entries for model in e.models],
         "profiles": [f"{entry.profile}.png" for entry in page.entries if entry.profile],
         "manifests": [f"results/models/{model}/manifest.json" for model in page.models],
-        "readmes": [readme for readme in readmes if readme.is_file()],
         "style": PAGE_STYLE,
     }
 
