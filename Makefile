@@ -1,12 +1,4 @@
-# make figures       everything, from an empty folder
-# make book          the same on the book's models
-# make plan          what that will cost, before anything runs
-# make report        Snakemake's own report: results/report.html
-# make verify        are all products as they were made?
-# make test          the tests; make torture: half an hour more; make cluster-test: on a Slurm
-# make benchmark     docs/benchmarks.md
-# make docs          the documentation: build/docs/index.html
-# make lint          style and types
+# make help: what there is to make. make alone: the figures.
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
@@ -14,30 +6,25 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 .PHONY: figures book plan report verify test chromium torture cluster-test benchmark docs \
 	lint lint-style lint-types lint-rules
 
-# All that Snakemake says: make figures V=1
-figures: .venv/installed
+figures: .venv/installed  ## everything, from an empty folder to the page; V=1 shows all that Snakemake says
 	@$(BIN)/microtome run $(if $(V),-v)
 
-book: .venv/installed
+book: .venv/installed  ## the same on the book's models, from the hub (12 GB)
 	@$(BIN)/microtome run $(if $(V),-v) --configfile config.book.yaml
 
-# For another config: make plan CONFIG=config.book.yaml
-plan: .venv/installed
+plan: .venv/installed  ## what a run will cost: disk, memory, time; CONFIG=mine.yaml
 	@$(BIN)/microtome plan $(if $(CONFIG),--configfile $(CONFIG))
 
-# Snakemake's own report of what was made, for another config likewise: figures by study and model,
-# then the graph of rules.
-report: .venv/installed
+report: .venv/installed  ## Snakemake's own report: figures by study and model, then the graph of rules
 	$(BIN)/snakemake all --report results/report.html --report-metadata report/metadata.yaml \
 		$(if $(CONFIG),--configfile $(CONFIG))
 
-# Compare every product with the checksum that was recorded when it was made.
-verify: .venv/installed
+verify: .venv/installed  ## are all products as they were made?
 	@$(BIN)/microtome verify
 
 # Two processes, which take whole files, since the tests in a file share models and runs.
 # tests/conftest.py puts long files first.
-test: .venv/tested chromium
+test: .venv/tested chromium  ## the tests
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # A browser for the tests of the page; on Debian, as root, it is installed.
@@ -47,20 +34,20 @@ chromium:
 		apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends chromium; }
 
 # All cases of which the tests take a few: kills at twenty moments, a run after every edit.
-torture: .venv/tested
+torture: .venv/tested  ## more of them, for half an hour
 	$(BIN)/pytest -m torture
 
 # As root, on Debian: installs Slurm and munge, and runs them on loopback during the tests.
-cluster-test: .venv/tested .venv/cluster
+cluster-test: .venv/tested .venv/cluster  ## the tests on a Slurm of their own (as root, on Debian)
 	@test "$$(id -u)" = 0 || { echo "make cluster-test: starts daemons of Slurm; run it as root"; exit 1; }
 	@command -v slurmctld slurmd munged >/dev/null || { \
 		command -v apt-get >/dev/null || { echo "make cluster-test: no apt-get; install slurm-wlm and munge"; exit 1; }; \
 		apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends slurm-wlm munge; }
 	PYTHONPATH=$(CURDIR)/.venv/cluster $(BIN)/pytest -m cluster
 
-# All rows, on an otherwise idle machine. Some of them: make benchmark ROWS="layer-6 zero-heads".
+# On an otherwise idle machine.
 PEERS := transformer-lens nnsight
-benchmark: .venv/tested $(PEERS:%=results/benchmarks/environments/%/installed)
+benchmark: .venv/tested $(PEERS:%=results/benchmarks/environments/%/installed)  ## docs/benchmarks.md; ROWS="layer-6 zero-heads" for some of it
 	$(BIN)/python -m benchmarks $(ROWS)
 
 results/benchmarks/environments/%/installed: benchmarks/requirements-%.txt
@@ -69,13 +56,13 @@ results/benchmarks/environments/%/installed: benchmarks/requirements-%.txt
 	touch $@
 
 # Without a network; a warning, such as a link that leads nowhere, is an error.
-docs: .venv/documented
+docs: .venv/documented  ## the documentation: build/docs/index.html
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going \
 		--conf-dir docs --doctree-dir build/doctrees . build/docs
 	@echo "Documentation: build/docs/index.html"
 
 # The hooks of .pre-commit-config.yaml run these three.
-lint: lint-style lint-types lint-rules
+lint: lint-style lint-types lint-rules  ## style and types
 
 lint-style: .venv/tested
 	$(BIN)/ruff check .
@@ -90,24 +77,52 @@ lint-rules: .venv/tested
 	$(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep --quiet 'conda environment or container'
 	! $(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep -v 'conda environment or container'
 
-# Torch is installed first with its dependencies, which differ by platform. The rest is locked.
+help:  ## this list
+	@sed -En 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand --tabs=20
+
+# Packages are installed by uv where there is one, else by pip. What they print goes into a log.
+LOG := .venv/install.log
+logged = @$(1) >>$(LOG) 2>&1 || { echo "make: $@ failed; the end of $(LOG):"; tail -n 20 $(LOG); exit 1; }
+ifneq ($(shell command -v uv),)
+INSTALLER := uv
+# uv does not read how pip is configured, and is told: where packages lie, and certificates.
+AS_PIP = $(eval AS_PIP := $$(shell $(PYTHON) -m pip config list 2>/dev/null | sort -r | sed -En \
+	-e '/find-links=/s/ /,/g' -e "s/^[^=]*\.find-links=/UV_FIND_LINKS=/p" \
+	-e "s/^[^=]*\.index-url=/UV_DEFAULT_INDEX=/p" -e "s/^[^=]*\.extra-index-url=/UV_INDEX=/p" \
+	-e "s/^[^=]*\.cert=/SSL_CERT_FILE=/p"))$(AS_PIP)
+VENV = uv venv --allow-existing --seed --no-python-downloads --python $(PYTHON) .venv
+INSTALL = $(AS_PIP) UV_INDEX_STRATEGY=unsafe-best-match uv pip install --python .venv --compile-bytecode
+else
+INSTALLER := pip
+VENV = $(PYTHON) -m venv .venv
+INSTALL = $(BIN)/pip install --progress-bar off --no-compile
+# On all cores. Some packages have files that no Python 3 can compile.
+COMPILE = @$(BIN)/python -m compileall -q -j 0 .venv/lib >>$(LOG) 2>&1 || true
+endif
+
+# All is locked but what torch depends on, which differs by platform.
 .venv/installed: requirements.lock pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
-	touch $@
+	@mkdir -p .venv
+	@echo "Installing packages into .venv with $(INSTALLER); what it says is in $(LOG)"
+	$(call logged,$(VENV))
+	$(call logged,$(INSTALL) --no-deps -r requirements.lock)
+	$(call logged,$(INSTALL) $(TORCH))
+	$(call logged,$(INSTALL) --no-deps --no-build-isolation -e .)
+	$(COMPILE)
+	@touch $@
 
 # Snakemake's plugins for Slurm, in a folder of their own: it imports every installed plugin at each
 # start.
 .venv/cluster: .venv/installed requirements-cluster.lock
-	$(BIN)/pip install --quiet --no-deps --upgrade --target $@ -r requirements-cluster.lock
-	touch $@
+	$(call logged,$(INSTALL) --no-deps --upgrade --target $@ -r requirements-cluster.lock)
+	@touch $@
 
 .venv/tested: .venv/installed requirements-test.lock
-	$(BIN)/pip install --quiet --no-deps -r requirements-test.lock
-	touch $@
+	$(call logged,$(INSTALL) --no-deps -r requirements-test.lock)
+	$(COMPILE)
+	@touch $@
 
 .venv/documented: .venv/installed requirements-docs.lock
-	$(BIN)/pip install --quiet --no-deps -r requirements-docs.lock
-	touch $@
+	$(call logged,$(INSTALL) --no-deps -r requirements-docs.lock)
+	$(COMPILE)
+	@touch $@

@@ -80,7 +80,7 @@ def read_texts(file: Path) -> Texts:
 
     def fitting(texts: list[str]) -> list[str]:
         nonlocal room, left_out
-        shown = []
+        shown: list[str] = []
         for text in texts:
             room -= len(text)
             if room < 0 and shown:

@@ -24,7 +24,7 @@ def linear_separation(linear_separation: xr.Dataset) -> str:
 def weight_product(weight_product: xr.Dataset) -> str:
     """The mean square on the diagonal and beside it."""
     squared = weight_product["squared"].values
-    diagonal = np.eye(*squared.shape, dtype=bool)
+    diagonal = np.eye(len(squared), squared.shape[1], dtype=bool)
     on, beside = squared[diagonal].mean(), squared[~diagonal].mean()
     return f"The mean square is {significant(on)} on the diagonal, {significant(beside)} beside it."
 
@@ -90,4 +90,4 @@ def _sd(histograms: xr.Dataset) -> xr.DataArray:
     density, value = histograms["density"], histograms["value"]
     part = density / density.sum("value")
     mean = (part * value).sum("value")
-    return np.sqrt((part * (value - mean) ** 2).sum("value"))
+    return (part * (value - mean) ** 2).sum("value") ** 0.5
