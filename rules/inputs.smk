@@ -1,5 +1,6 @@
 # Functions for the `input:` and `params:` of rules that make models, activations and statistics.
 import ast
+import os
 from importlib.metadata import PackageNotFoundError, version
 
 from snakemake.io import IOFile
@@ -140,10 +141,11 @@ def taps_param(model, sites, name, file):
 
 #: Of the pages.
 TEMPLATES = ROOT / "microtome" / "page" / "templates"
-#: What makes a product again, before the product's name.
-PAGE_COMMAND = " ".join(
-    [".venv/bin/snakemake", *(["--configfile"] if overlays else []), *map(str, overlays), "--force"]
-)
+#: What makes a product again, before the product's name. A workflow that imports this one has a
+#: command of its own.
+OWN_OVERLAYS = overlays if Path(workflow.basedir) == ROOT else []
+CONFIGFILES = ["--configfile", *map(os.path.relpath, OWN_OVERLAYS)] if OWN_OVERLAYS else []
+PAGE_COMMAND = " ".join([".venv/bin/snakemake", *CONFIGFILES, "--force"])
 
 
 def templates(name):
