@@ -75,7 +75,8 @@ def work(tmp_path_factory, gpt2_tokenizer):
 
 
 def test_the_document_has_all_files_of_a_study(tmp_path):
-    files = {"study.yaml", "statistics.py", "figures.py", "tables.py", "README.md"}
+    code = {"statistics.py", "figures.py", "tables.py", "captions.py"}
+    files = code | {"study.yaml", "README.md"}
     assert {f"{STUDY}/{name}" for name in files} | {"mine.yaml"} < write_examples(tmp_path)
 
 
@@ -97,6 +98,13 @@ def test_the_examples_make_their_figures(work):
     ):
         for suffix in (".svg", ".png"):
             assert (work / f"results/figures/{name}{suffix}").stat().st_size > 1000
+
+
+def test_the_example_has_a_page(work):
+    page = (work / "results/page/residual_growth.html").read_text(encoding="utf-8")
+    assert page.count("<p>The mean norm is ") == 2  # of each model
+    profile = work / "results/page/profiles/residual_growth.svg"
+    assert "smollm2-untrained" in profile.read_text(encoding="utf-8")
 
 
 def test_the_example_interventions_are_right(work):
