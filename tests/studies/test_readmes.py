@@ -48,12 +48,9 @@ def test_a_study_without_a_readme_has_no_captions(tmp_path):
 
 
 def documents():
-    """README.md, all of docs/ and each study's README.md."""
-    return [
-        ROOT / "README.md",
-        *sorted(ROOT.glob("docs/*.md")),
-        *(s / "README.md" for s in STUDIES),
-    ]
+    """README.md and the like, all of docs/ and each study's README.md."""
+    places = ("*.md", "docs/**/*.md", "docs/notebooks/*.ipynb", "studies/*/README.md")
+    return sorted(file for place in places for file in ROOT.glob(place))
 
 
 def anchors(document):
@@ -71,6 +68,13 @@ def test_links_lead_somewhere(document):
         target = document.parent / path if path else document
         assert target.exists(), path
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_links_elsewhere_have_the_form_of_a_link(document):
+    text = document.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((\w+:[^)\s]*)\)", text):
+        assert re.fullmatch(r"https://[a-z0-9-]+(\.[a-z0-9-]+)+(/[\w.~/#?=&%-]*)?", link), link
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda file: str(file.relative_to(ROOT)))
