@@ -84,6 +84,19 @@ def test_files_of_the_repository_are_called_what_they_are_called(document):
         assert (ROOT / name).exists() or "my_corpus" in name, name
 
 
+def test_the_api_has_every_module():
+    text = "".join(page.read_text(encoding="utf-8") for page in ROOT.glob("docs/api/*.md"))
+    listed = re.findall(r"automodule:: microtome\.(\S+)", text)
+    library = ROOT / "microtome"
+    packages = ("figures", "statistics", "store", "sweeps", "texts")
+    modules = [file for name in packages for file in library.glob(f"{name}/[!_]*.py")]
+    wanted = [".".join(file.relative_to(library).with_suffix("").parts) for file in modules]
+    for file in ROOT.glob("studies/*/*.py"):
+        if file.stem in ("figures", "statistics", "tables"):
+            wanted.append(f"studies.{file.parent.name}.{file.stem}")
+    assert sorted(listed) == sorted([*wanted, "errors", "options", "sites"])
+
+
 def test_the_way_from_a_figure_to_the_sweep_is_there():
     """Each step in the text, and what is drawn of it."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
