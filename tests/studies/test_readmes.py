@@ -94,7 +94,7 @@ def test_the_api_has_every_module():
     for file in ROOT.glob("studies/*/*.py"):
         if file.stem in ("figures", "statistics", "tables"):
             wanted.append(f"studies.{file.parent.name}.{file.stem}")
-    assert sorted(listed) == sorted([*wanted, "errors", "options", "sites"])
+    assert set(listed) == {*wanted, "errors", "options", "sites"}  # each module of docs/api/
 
 
 def test_the_way_from_a_figure_to_the_sweep_is_there():
