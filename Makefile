@@ -92,7 +92,7 @@ endif
 
 # All is locked but what torch depends on, which differs by platform.
 .venv/installed: requirements.lock pyproject.toml
-	@mkdir -p .venv
+	@mkdir -p .venv && : >$(LOG)
 	@echo "Installing packages into .venv with $(INSTALLER); what it says is in $(LOG)"
 	$(call logged,$(VENV))
 	$(call logged,$(INSTALL) --no-deps -r requirements.lock)
