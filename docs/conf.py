@@ -8,15 +8,19 @@ import sys
 from pathlib import Path
 
 from docutils.nodes import Element, SkipNode
-from docutils.utils.math.latex2mathml import tex2mathml
+from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.util.logging import getLogger
 from sphinx.writers.html5 import HTML5Translator
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 project = "Microtome"
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "docs/**.ipynb", "studies/*/README.md"]
+include_patterns = [
+    *("docs/**.md", "docs/**.ipynb", "studies/*/README.md"),
+    *("CHANGELOG.md", "CONTRIBUTING.md"),
+]
 exclude_patterns = [".*", "benchmarks", "build", "microtome", "results", "tests"]
 extensions = [
     "linked_files",
@@ -40,6 +44,8 @@ python_maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = "Microtome"
 html_copy_source = False
+html_use_index = False
+html_domain_indices = False
 html_extra_path = ["root"]
 html_static_path = ["static"]
 html_css_files = ["style.css"]
@@ -48,13 +54,20 @@ html_math_renderer = "mathml"
 
 
 def _inline(translator: HTML5Translator, node: Element) -> None:
-    translator.body.append(tex2mathml(node.astext()))
+    translator.body.append(_mathml(node, "inline"))
     raise SkipNode
 
 
 def _displayed(translator: HTML5Translator, node: Element) -> None:
-    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    translator.body.append(f'<div class="math">{_mathml(node, "block")}</div>')
     raise SkipNode
+
+
+def _mathml(node: Element, display: str) -> str:
+    found = convert(node.astext(), display=display)
+    if "\\" in found:  # a command that it does not know stays as it is
+        getLogger(__name__).warning("%s: unknown in formulas", found, location=node)
+    return found
 
 
 def setup(app: Sphinx) -> None:

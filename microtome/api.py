@@ -37,11 +37,13 @@ from microtome.statistics.lens import lens_predictions
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
 from microtome.texts.rows import row_columns, token_columns
-from microtome.texts.stimuli import Stimulus
+from microtome.texts.stimuli import Stimulus, read_stimuli
 from microtome.texts.tokens import load_tokenizer, token_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from microtome.models.stored import StoredMLP
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,6 +96,18 @@ class Model:
         """
         return load_tokenizer(self.checkpoint)
 
+    @cached_property
+    def stored(self) -> "StoredMLP":
+        """The weights of its MLPs, which are read from disk where they are asked for.
+
+        Raises:
+            MicrotomeError: its MLPs are not of one piece, as a mixture of experts'.
+        """
+        from microtome.models.fetch import described
+        from microtome.models.stored import StoredMLP
+
+        return StoredMLP(self.checkpoint, described(self.checkpoint), self.taps)
+
     def __repr__(self) -> str:
         """Tell what there is to know before a sweep."""
         numbers = ", ".join(f"{name} {size:,}" for name, size in self.sizes.items())
@@ -116,8 +130,8 @@ def model(
     """Find a model, or fetch it.
 
     A folder that a workflow made is used as it is. From anywhere else the checkpoint is brought
-    into a cache once (`microtome/` in `$XDG_CACHE_HOME` or `~/.cache`): as links, where it need not
-    be converted.
+    into a cache once, `microtome/` in `$XDG_CACHE_HOME` or `$HOME/.cache`: as links, where it need
+    not be converted.
 
     For example::
 
@@ -166,7 +180,7 @@ def model(
 
 def sweep(
     model: Model,
-    texts: str | Sequence[str],
+    texts: str | Path | Sequence[str],
     sites: str | Sequence[str],
     layers: str | Sequence[int] = "all",
     *,
@@ -188,7 +202,8 @@ def sweep(
 
     Args:
         model: what `model` returned.
-        texts: one text or several. The tokenizer adds its special tokens.
+        texts: one text or several, or the path of a stimulus file, as a `Path`. The tokenizer adds
+            its special tokens.
         sites: names of `microtome.sites.DIMENSIONS`; docs/sites.md says what they are.
         layers: indices of blocks, or `all`; final sites have none.
         tokens: which of each text's tokens are kept: `all`, `last`, the `mean` over all, or
@@ -201,9 +216,10 @@ def sweep(
         A variable per site in float32: (`layer`, `token`, …) for sites of blocks, (`token`, …) for
         `ln_final` and `logits`, with the dimensions of `microtome.sites.DIMENSIONS`; layers
         ascend, and texts follow one another along `token`, unpadded. Coordinates of `token` are
-        `sequence` (number of the text), `position` (in the text), `token_id` and `text`. `key`, of
-        `scores` and `pattern`, is the position of another token of the same text; where the token's
-        attention does not reach it, or the text is shorter, there is NaN.
+        `sequence` (number of the text), `position` (in the text), `token_id` and `text`, and of
+        words in a template `word`, `category` and `in_word`. `key`, of `scores` and `pattern`, is
+        the position of another token of the same text; where the token's attention does not reach
+        it, or the text is shorter, there is NaN.
 
     Raises:
         MicrotomeError: a site, layer or token that there is not, `logits` of a model without head,
@@ -258,7 +274,7 @@ def sweep(
 
 def lens(
     model: Model,
-    texts: str | Sequence[str],
+    texts: str | Path | Sequence[str],
     layers: str | Sequence[int] = "all",
     *,
     tokens: str | Sequence[int] = "all",
@@ -281,7 +297,8 @@ def lens(
 
     Args:
         model: what `model` returned.
-        texts: one text or several. The tokenizer adds its special tokens.
+        texts: one text or several, or the path of a stimulus file, as a `Path`. The tokenizer adds
+            its special tokens.
         layers: indices of blocks, or `all`.
         tokens: which of each text's tokens are predicted from: `all`, `last`, the `mean` of the
             hidden states of all, or positions, negative from the end.
@@ -339,7 +356,7 @@ def lens(
 
 def intervene(
     model: Model,
-    texts: str | Sequence[str],
+    texts: str | Path | Sequence[str],
     *,
     site: str,
     change: Any,
@@ -363,7 +380,7 @@ def intervene(
 
     Args:
         model: what `model` returned.
-        texts: one text or several.
+        texts: one text or several, or the path of a stimulus file, as a `Path`.
         site: where; a site of blocks.
         change: what becomes of the chosen values: `"zero"`, `{"scale": 0.5}`, …, or a function of
             values, (token, head, neuron) or (token, neuron), and case.
@@ -451,7 +468,9 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     return open_layers(path) if path.is_dir() else open_file(path)
 
 
-def _stimuli(texts: str | Sequence[str]) -> list[Stimulus]:
+def _stimuli(texts: str | Path | Sequence[str]) -> list[Stimulus]:
+    if isinstance(texts, Path):
+        return read_stimuli(texts)
     texts = [texts] if isinstance(texts, str) else list(texts)
     if not texts:
         raise MicrotomeError("texts: there are none; give one or more")

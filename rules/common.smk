@@ -10,6 +10,7 @@ from microtome.errors import MicrotomeError
 from microtome.workflow.faults import check
 from microtome.workflow.pages import (
     PAGES,
+    STYLE,
     caption,
     digest,
     file_digest,
@@ -46,7 +47,7 @@ except MicrotomeError as error:
 studies = Studies(config, BASES)
 SWEEPS = studies.sweeps()
 #: The style sheet and the script of all pages.
-PAGE_STYLE = [f"{PAGES}/style.css", f"{PAGES}/page.js"]
+PAGE_STYLE = [f"{PAGES}/{name}" for name in STYLE]
 # The report's template finds a figure's caption here (report/figure.rst).
 config["captions"] = {
     f"{name}.{figure}": caption

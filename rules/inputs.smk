@@ -169,7 +169,9 @@ def page_inputs(name):
 
     return {
         "pictures": [f for p in page.pictures for f in files(p.stem, p.models, ".png")],
-        "said": [f for p in page.pictures for h5 in p.reads.values() for f in files(h5, p.models, "")],
+        "said": dict.fromkeys(
+            f for p in page.pictures for h5 in p.reads.values() for f in files(h5, p.models, "")
+        ),
         "tables": [file for t in page.tables for file in files(t.stem, t.models, ".csv")],
         "manifests": files("results/models/{model}/manifest.json", page.models, ""),
         "stimuli": list(page.stimuli.values()),

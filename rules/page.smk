@@ -8,14 +8,13 @@ rule page:
 
 
 rule page_style:
-    input:
-        TEMPLATES / "style.css",
-        TEMPLATES / "page.js",
     output:
         PAGE_STYLE,
     log:
         "results/logs/page/style.log",
     localrule: True
+    params:
+        code=[code("page_style.py"), file_digest(*(TEMPLATES / name for name in STYLE))],
     script:
         "../scripts/page_style.py"
 

@@ -17,8 +17,10 @@ if __name__ == "__main__":
         page = study_page(studies, snakemake.params.study, snakemake.params.command)
         said = {}
         for picture in page.pictures:
-            say = load(picture.caption) if picture.caption else None
-            for model in picture.models if say else []:
+            if picture.caption is None:
+                continue
+            say = load(picture.caption)
+            for model in picture.models:
                 read = [read_dataset(of(file, model)) for file in picture.reads.values()]
                 said[picture.name, model] = say(*read, **picture.arguments(model))
         readme = studies.study(page.study).folder / "README.md"

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from microtome.page.files import TEMPLATES
 from microtome.store.files import replacing
 from microtome.workflow.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake):
-        for source, copy in zip(snakemake.input, snakemake.output, strict=True):
-            with replacing(copy) as unfinished:
-                unfinished.write_bytes(Path(source).read_bytes())
+        for file in snakemake.output:
+            with replacing(file) as unfinished:
+                unfinished.write_bytes((TEMPLATES / Path(file).name).read_bytes())

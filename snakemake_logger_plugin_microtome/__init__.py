@@ -15,7 +15,8 @@ import shutil
 import sys
 import threading
 import time
-from logging import WARNING, LogRecord
+from logging import WARNING
+from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -64,7 +65,7 @@ class LogHandler(LogHandlerBase):
     has_formatter = True
     needs_rulegraph = False
 
-    def emit(self, record: LogRecord) -> None:
+    def emit(self, record: Any) -> None:
         """Take note of an event, and write what follows from it."""
         if self.plain:
             self.plain.emit(record)
@@ -98,6 +99,7 @@ class LogHandler(LogHandlerBase):
         """Say at the end how many jobs have failed, and why."""
         if not self.ended.is_set():
             self.ended.set()
+            assert self.lock is not None  # logging makes one
             with self.lock:
                 self._write(self._end())
         super().close()
@@ -116,6 +118,7 @@ class LogHandler(LogHandlerBase):
 
     def _tick(self) -> None:
         """Let the time that is left go down during long jobs."""
+        assert self.lock is not None  # logging makes one
         while not self.ended.wait(1):
             with self.lock:
                 self._show()

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from logging import LogRecord
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: How many failed jobs are listed at the end.
 _MOST = 20
@@ -43,7 +42,7 @@ class Failures:
         self._failed: dict[int, Failure] = {}
         self._told: set[str] = set()
 
-    def add(self, record: LogRecord, name: str) -> list[str]:
+    def add(self, record: Any, name: str) -> list[str]:
         """Note a job that has failed.
 
         Returns:
@@ -102,7 +101,7 @@ def _error(logs: list[str]) -> str | None:
     return None
 
 
-def _slurm(record: LogRecord) -> str | None:
+def _slurm(record: Any) -> str | None:
     """How Slurm has ended a job, which its executor plugin says in a message only."""
     found = re.search(r"SLURM status is: '(\w+)'", str(record.rule_msg))
     return f"{record.rule_name}: ended by Slurm ({found[1]})" if found else None

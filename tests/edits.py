@@ -11,21 +11,28 @@ from workflows import TEXTS, WORDS, Clone
 
 WORD_SWEEP = {"activations/tiny/words"}
 TEXT_SWEEP = {"activations/tiny/texts"}
-COSINE_FIGURE = {"figures/category_selectivity/tiny/cosine_matrices"}
-RSA_FIGURE = {"figures/category_selectivity/tiny/rsa_profile"}
+WORD_PAGE, TEXT_PAGE = {"page/category_selectivity"}, {"page/mlp_distributions"}
+START_PAGE = {"page/index"}
+PAGES = WORD_PAGE | TEXT_PAGE | START_PAGE
+#: The start page shows the first figure of each study.
+COSINE_FIGURE = {"figures/category_selectivity/tiny/cosine_matrices"} | WORD_PAGE | START_PAGE
+RSA_FIGURE = {"figures/category_selectivity/tiny/rsa_profile"} | WORD_PAGE
 RSA = {"statistics/category_selectivity/tiny/rsa"} | RSA_FIGURE
 COSINES = {"statistics/category_selectivity/tiny/cosine_similarities"} | COSINE_FIGURE | RSA
-TSNE_FIGURE = {"figures/mlp_distributions/tiny/tsne"}
+TSNE_FIGURE = {"figures/mlp_distributions/tiny/tsne"} | TEXT_PAGE
 TSNE = {"statistics/mlp_distributions/tiny/tsne"} | TSNE_FIGURE
 ARCHITECTURES = "microtome/models/architectures.py"
-GELU_FIGURE = {"figures/mlp_distributions/gelu"}
+GELU_FIGURE = {"figures/mlp_distributions/gelu"} | TEXT_PAGE | START_PAGE
 GELU = {"statistics/mlp_distributions/gelu"} | GELU_FIGURE
-WEIGHTS_TABLE = {"tables/mlp_distributions/tiny/weight_counts"}
+WEIGHTS_TABLE = {"tables/mlp_distributions/tiny/weight_counts"} | TEXT_PAGE
 WEIGHTS = {"statistics/mlp_distributions/tiny/weight_counts"} | WEIGHTS_TABLE
 FIGURES = COSINE_FIGURE | RSA_FIGURE | TSNE_FIGURE | GELU_FIGURE
 SWEPT = WORD_SWEEP | TEXT_SWEEP | COSINES | TSNE
 TOKENS = {"tokens/tiny/words", "tokens/tiny/texts"}
-ALL = {"models/tiny"} | TOKENS | SWEPT | WEIGHTS | GELU
+#: All that depends on the model, and all but the style sheet of the pages.
+OF_MODEL = {"models/tiny"} | TOKENS | SWEPT | WEIGHTS
+MADE = OF_MODEL | GELU
+ALL = MADE | {"page/style"}
 
 
 def touch_everything(clone: Clone) -> None:
@@ -140,10 +147,11 @@ def chain(model: str) -> set[str]:
 STUDY = "studies/category_selectivity"
 STATISTICS = ("studies", "mlp_distributions", "statistics")
 TSNE_OPTIONS = (*STATISTICS, "tsne")
-OWN = {"statistics/mine/tiny/half", "figures/mine/tiny/drawn"}
+OWN = {"statistics/mine/tiny/half", "figures/mine/tiny/drawn", "page/mine"} | START_PAGE
 HISTOGRAMS = {
     "statistics/mlp_distributions/tiny/activation_histograms",
     "figures/mlp_distributions/tiny/activation_histograms",
+    *TEXT_PAGE,
 }
 MORE = {
     "tokens/tiny/more",
@@ -151,6 +159,8 @@ MORE = {
     "statistics/attention_norms/tiny/norms",
     "statistics/attention_norms/tiny/norm_histograms",
     "figures/attention_norms/tiny/norms",
+    "page/attention_norms",
+    *START_PAGE,
 }
 
 
@@ -252,6 +262,43 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         in_code("microtome/models/calls.py", "Stop(Exception)", "Stop(BaseException)"),
         SWEPT,
     ),
+    # Of the pages, what they show.
+    "a caption in a README": (
+        in_code(f"{STUDY}/README.md", "Look for layers where the", "Look where the"),
+        WORD_PAGE,
+    ),
+    "a study's question": (
+        in_code(f"{STUDY}/README.md", "Are words of one", "How are words of one"),
+        WORD_PAGE | START_PAGE,
+    ),
+    "what a caption says of this run": (
+        in_code(f"{STUDY}/captions.py", "Scores are", "The scores are"),
+        WORD_PAGE,
+    ),
+    "what another study's captions say": (
+        in_code("studies/attention_norms/captions.py", "Significant in", "It is significant in"),
+        set(),
+    ),
+    "the docstring of a figure, which its page shows": (
+        in_code(f"{STUDY}/figures.py", "Draw the scores of `rsa`", "Draw the scores"),
+        WORD_PAGE,
+    ),
+    "how numbers are said": (
+        in_code("microtome/page/numbers.py", "abs(value) >= 1000", "abs(value) > 1000"),
+        WORD_PAGE | TEXT_PAGE,
+    ),
+    "how pages are rendered": (
+        in_code("microtome/page/files.py", "CHARACTERS = 300, 6000", "CHARACTERS = 200, 6000"),
+        PAGES,
+    ),
+    "the template of a study's page": (
+        in_code("microtome/page/templates/study.html", "<footer>", "<footer class=last>"),
+        WORD_PAGE | TEXT_PAGE,
+    ),
+    "the style sheet": (
+        in_code("microtome/page/templates/style.css", "sans-serif", "serif"),
+        PAGES | {"page/style"},
+    ),
     # What carries results about, and decides none.
     "an error's wording": (
         in_code(
@@ -304,29 +351,29 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         WORD_SWEEP | COSINES,
     ),
     "a model added": (add_model, chain("twin")),
-    "a model renamed": (rename_model, {name.replace("tiny", "double") for name in ALL - GELU}),
-    "a model's source swapped": (swap_source, ALL - GELU),
+    "a model renamed": (rename_model, {name.replace("tiny", "double") for name in OF_MODEL}),
+    "a model's source swapped": (swap_source, OF_MODEL),
     "a model removed": (
         in_config("studies", "category_selectivity", "models", to=[]),
-        set(),
+        START_PAGE,
     ),
     "a study added": (add_study, MORE),
     "a study of one's own": (own_study, OWN),
-    "a study removed": (remove_study, set()),
-    "the order of keys": (reorder, set()),
+    "a study removed": (remove_study, START_PAGE),
+    "the order of keys": (reorder, START_PAGE),  # that of studies and models, on the page
     "a key of another study": (in_config(*STATISTICS, "gelu", "n", to=41), GELU),
     "batch size": (in_config("sweep", "batch_size", to=2), SWEPT),
     "threads": (in_config("sweep", "threads", to=2), SWEPT),
     "device": (in_config("sweep", "device", to="auto"), SWEPT),
     "how sites are found": (
         in_code("microtome/models/matching.py", "TOLERANCE = 1e-4", "TOLERANCE = 2e-4"),
-        ALL - GELU,
+        OF_MODEL,
     ),
     "a site of another architecture": (
         in_code(ARCHITECTURES, 'Tap("mlp.up_proj")', 'Tap("mlp.gate_proj")'),
-        ALL - GELU,
+        OF_MODEL,
     ),
-    "a model of another architecture in its place": (swap_architecture, ALL - GELU),
+    "a model of another architecture in its place": (swap_architecture, OF_MODEL),
     "what jobs ask a cluster for": (
         in_code("microtome/sweeps/cost.py", "MARGIN = 1.25", "MARGIN = 1.5"),
         set(),

@@ -33,6 +33,25 @@ def looks(n: int) -> list[Look]:
     ]
 
 
+def panel(
+    ax: Axes | None, size: tuple[float, float], *, layout: Literal["tight", "constrained"]
+) -> tuple[Figure, Axes]:
+    """Find the panel of a figure that is one panel: given axes, or those of a new figure.
+
+    Args:
+        ax: axes to draw on, of any figure; None for a new figure.
+        size: width and height of a new figure in inches.
+        layout: layout engine of a new figure, tight or constrained.
+
+    Returns:
+        The figure that the axes are part of, and the axes.
+    """
+    if ax is not None and (given := ax.get_figure(root=True)):
+        return given, ax
+    figure = Figure(figsize=size, layout=layout)
+    return figure, figure.subplots()
+
+
 def panel_grid(
     n: int, row: tuple[float, float], *, layout: Literal["tight", "constrained"], columns: int = 3
 ) -> tuple[Figure, list[Axes]]:

@@ -1,6 +1,6 @@
 """Checkpoint folders of models that are no part of a workflow, made once and kept for later.
 
-They lie in `microtome/` of `$XDG_CACHE_HOME`, which is `~/.cache` by default.
+They lie in `microtome/` of `$XDG_CACHE_HOME`, which is `$HOME/.cache` by default.
 """
 
 import fcntl

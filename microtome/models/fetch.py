@@ -114,7 +114,8 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
         model is made of, its `dtype` and `shape`, its `name` in the model where that is another
         one, and what it is `converted` to where it is not a tensor of the model as it stands.
     """
-    config = read_config(folder)
+    found = described(folder)
+    tensors = found.pop("tensors")
     weights = {
         file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
         for file in weight_files(folder)
@@ -123,11 +124,27 @@ def manifest(folder: Path, *, name: str, source: str, revision: str) -> dict[str
         "model": name,
         "source": source,
         "revision": revision,
+        **found,
+        "weights": weights,
+        "tensors": tensors,
+    }
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """What a manifest says of a checkpoint folder's model, without reading its weights.
+
+    Args:
+        folder: a checkpoint folder made by `fetch`.
+
+    Returns:
+        Of a `manifest`, `architecture`, `head`, `part`, the sizes and `tensors`.
+    """
+    config = read_config(folder)
+    return {
         "architecture": config.model_type,
         "head": head_of(config),
         **({"part": "text"} if sees_or_hears(config) else {}),
         **sizes(config),
-        "weights": weights,
         "tensors": _tensors(folder, config),
     }
 

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,23 +46,22 @@ class StoredMLP:
     """
 
     def __init__(
-        self, checkpoint: str | Path, manifest: str | Path, taps: Mapping[str, Tap]
+        self, checkpoint: str | Path, manifest: Mapping[str, Any], taps: Mapping[str, Tap]
     ) -> None:
         """Find out what the MLPs are made of.
 
         Args:
             checkpoint: a checkpoint folder as `microtome.models.fetch.fetch` makes it.
-            manifest: the file that holds what `microtome.models.fetch.manifest` says of it.
+            manifest: what `microtome.models.fetch.described` says of it.
             taps: where `pre`, `post` and, if the MLP is gated, `pre_linear` lie.
 
         Raises:
             MicrotomeError: an architecture that is not known, or a damaged checkpoint.
         """
         checkpoint = Path(checkpoint)
-        found = json.loads(Path(manifest).read_text(encoding="utf-8"))
-        self.n_layers = found["n_layers"]
-        self._widths = found["d_model"], found["d_mlp"]
-        self._architecture = found["architecture"]
+        self.n_layers = manifest["n_layers"]
+        self._widths = manifest["d_model"], manifest["d_mlp"]
+        self._architecture = manifest["architecture"]
         if not {"pre", "post"} <= taps.keys():
             raise MicrotomeError(
                 f"{checkpoint}: the MLP of a {self._architecture!r} model is not of one piece; "
@@ -81,7 +81,7 @@ class StoredMLP:
         self._index = tensor_index(checkpoint)
         self._keys = {
             tensor.get("name", key): key
-            for key, tensor in found["tensors"].items()
+            for key, tensor in manifest["tensors"].items()
             if key in self._index and "converted" not in tensor
         }
         self._scale_block = block_of(config)

@@ -1,6 +1,6 @@
 """Markdown as HTML that asks no network for anything: maths is MathML, pictures are their text."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -8,6 +8,7 @@ import latex2mathml.converter
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
+from markdown_it.utils import OptionsDict
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 #: Where a link of the text leads on the page; None for nowhere, where its text is left.
@@ -58,14 +59,14 @@ def _parser() -> MarkdownIt:
 
 
 def _image(
-    renderer: RendererHTML, tokens: Sequence[Token], i: int, options: Mapping, env: Any
+    renderer: RendererHTML, tokens: Sequence[Token], i: int, options: OptionsDict, env: Any
 ) -> str:
     """The text of a picture: the page has those of this run."""
     return renderer.renderInlineAsText(tokens[i].children or [], options, env)
 
 
 def _opened(
-    renderer: RendererHTML, tokens: Sequence[Token], i: int, options: Mapping, env: Any
+    renderer: RendererHTML, tokens: Sequence[Token], i: int, options: OptionsDict, env: Any
 ) -> str:
     target = env["link"](str(tokens[i].attrGet("href")))
     env.setdefault("open", []).append(target is not None)
@@ -76,13 +77,13 @@ def _opened(
 
 
 def _closed(
-    renderer: RendererHTML, tokens: Sequence[Token], i: int, options: Mapping, env: Any
+    renderer: RendererHTML, tokens: Sequence[Token], i: int, options: OptionsDict, env: Any
 ) -> str:
     return renderer.renderToken(tokens, i, options, env) if env["open"].pop() else ""
 
 
 def _fence(
-    renderer: RendererHTML, tokens: Sequence[Token], i: int, options: Mapping, env: Any
+    renderer: RendererHTML, tokens: Sequence[Token], i: int, options: OptionsDict, env: Any
 ) -> str:
     if tokens[i].info.strip() == "math":
         return f'<div class="math">{mathml(tokens[i].content, display=True)}</div>\n'

@@ -1,12 +1,13 @@
 """Numbers as captions say them."""
 
 from collections.abc import Sequence
+from typing import SupportsFloat
 
 import numpy as np
 import xarray as xr
 
 
-def number(value: float, digits: int = 2) -> str:
+def number(value: SupportsFloat, digits: int = 2) -> str:
     """A number with so many decimals; 1,000 and more have none."""
     value = float(value)
     if not np.isfinite(value):
@@ -15,7 +16,7 @@ def number(value: float, digits: int = 2) -> str:
     return (text if float(text.replace(",", "")) else text.lstrip("-")).replace("-", "−")
 
 
-def significant(value: float) -> str:
+def significant(value: SupportsFloat) -> str:
     """A number with three digits, however small, as in `4.18 × 10⁻⁷`."""
     value = float(value)
     if not np.isfinite(value) or value == 0 or abs(value) >= 1e-4:

@@ -6,7 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
@@ -14,6 +14,7 @@ from pygments.lexers import PythonLexer
 
 from microtome.page import markdown
 from microtome.page.files import (
+    TEMPLATES,
     picture_size,
     read_manifest,
     read_table,
@@ -22,7 +23,6 @@ from microtome.page.files import (
 from microtome.page.parts import Options, StartPage, StudyPage, of
 from microtome.page.readme import ERRATA, FIGURES, METHOD, TABLES, read_readme
 
-TEMPLATES = Path(__file__).with_name("templates")
 #: CSS pixels to an inch of a picture, at which its letters can just be read.
 LEAST_DPI = 54
 
@@ -108,7 +108,7 @@ def _link(shown: list[str], target: str) -> str | None:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("microtome.page"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,6 +1,6 @@
 """What a statistic says of each layer, for models that differ in their number of layers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import xarray as xr
 
@@ -42,7 +42,7 @@ def laminar(statistic: xr.Dataset, variable: str, at: Mapping[str, str | float])
     )
 
 
-def _nearest(name: object, known: object) -> str:
+def _nearest(name: object, known: Iterable[object]) -> str:
     return nearest(str(name), [str(each) for each in known])
 
 

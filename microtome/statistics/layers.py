@@ -1,12 +1,55 @@
 """Layer by layer: one section at a time, and the hidden states of all."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
 from microtome.statistics.positions import require_one_text
+from microtome.store.layers import Section
+
+
+def by_layer(
+    statistic: Callable[..., xr.Dataset], sections: xr.Dataset, *inputs: Any, **options: Any
+) -> xr.Dataset:
+    """Make a statistic of every layer, as the workflow does.
+
+        by_layer(statistics.norms, sections, site="attn_out")
+
+    Args:
+        statistic: a function whose first parameter is `section`, the activations of one layer.
+        sections: activations along `layer`, as `microtome.sweep` and `microtome.open` give them.
+        inputs: the function's other positional parameters.
+        options: its keyword-only parameters.
+
+    Returns:
+        What the function returns of each layer, along a new first dimension `layer`.
+    """
+    layers = sections["layer"].values.tolist()
+    each = (
+        (layer, statistic(section, *inputs, **options))
+        for layer in layers
+        for section in [sections.sel(layer=layer, drop=True).assign_attrs(layer=layer)]
+    )
+    return stack_layers(each, len(layers))
+
+
+def stream(sections: xr.Dataset) -> Iterator[Section]:
+    """Hand out activations as a statistic that is made in the sweep takes them.
+
+    Args:
+        sections: activations along `layer`, as `microtome.sweep` and `microtome.open` give them,
+            with just the sites that the statistic is of.
+
+    Yields:
+        The activations of one layer after another, all rows at once.
+    """
+    rows = np.arange(sections.sizes["token"])
+    for layer in sections["layer"].values.tolist():
+        chosen = sections.sel(layer=layer)
+        yield Section(layer, rows, {str(site): chosen[site].values for site in chosen})
 
 
 def stack_layers(results: Iterable[tuple[int, xr.Dataset]], n: int) -> xr.Dataset:

@@ -27,8 +27,9 @@ def log_norms(section: xr.Dataset, site: str) -> xr.Dataset:
     values = section[site].load().astype(np.float64)
     norm: xr.DataArray = xr.ufuncs.sqrt((values**2).sum(values.dims[1:])).drop_attrs()
     if not norm.all():
+        place = f"layer {section.attrs['layer']}, " if "layer" in section.attrs else ""
         raise MicrotomeError(
-            f"layer {section.attrs['layer']}, site {site}: zero at token "
+            f"{place}site {site}: zero at token "
             f"{norm.values.argmin()}, which has no log norm; is this model trained?"
         )
     return xr.ufuncs.log(norm).to_dataset(name="log_norm")

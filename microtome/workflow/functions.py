@@ -2,6 +2,7 @@
 
 A product is a function: its positional parameters are its inputs, its keyword-only parameters are
 its options. What the config may give an option follows from its annotation (`microtome.options`).
+`ax=None` is none of them: it is for axes, which only Python can give.
 """
 
 import ast
@@ -50,7 +51,7 @@ class Function:
         file: where it is defined.
         name: its name.
         inputs: its positional parameters, and what each needs of the texts.
-        options: its keyword-only parameters.
+        options: its keyword-only parameters, but for `ax=None`.
     """
 
     file: Path
@@ -92,7 +93,7 @@ def source(file: Path, name: str) -> str:
         MicrotomeError: the file cannot be read.
     """
     node = functions(file)[name]
-    first = min(part.lineno for part in [node, *node.decorator_list])
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     lines = file.read_text(encoding="utf-8").splitlines()
     return "\n".join(lines[first - 1 : node.end_lineno])
 
@@ -127,8 +128,14 @@ def read_function(file: Path, name: str) -> Function:
         {
             argument.arg: _option(file, name, argument, default)
             for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+            if not _is_axes(argument, default)
         },
     )
+
+
+def _is_axes(argument: ast.arg, default: ast.expr | None) -> bool:
+    """Whether a parameter is what a figure is drawn on when it is called by hand."""
+    return argument.arg == "ax" and isinstance(default, ast.Constant) and default.value is None
 
 
 def _option(file: Path, name: str, argument: ast.arg, default: ast.expr | None) -> Option:

@@ -6,6 +6,7 @@ name is a site, whose activations are stacked over all layers, or another produc
 """
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
     if "layer" not in parameters:
         return by_layer(job, call)
     with section(job, job.input.layers[0]) as chosen:
-        return call(section=chosen).assign_attrs(layer=chosen.attrs["layer"])
+        return call(section=chosen)
 
 
 def arguments(options: dict[str, Any]) -> dict[str, Any]:
@@ -105,8 +106,8 @@ def stored(job: Any) -> "StoredMLP":
     from microtome.models.stored import StoredMLP
     from microtome.models.taps import from_plain
 
-    taps = from_plain(job.params.taps)
-    return StoredMLP(job.input.checkpoint, job.input.manifest, taps)
+    manifest = json.loads(Path(job.input.manifest).read_text(encoding="utf-8"))
+    return StoredMLP(job.input.checkpoint, manifest, from_plain(job.params.taps))
 
 
 def tokenizer(job: Any) -> "PreTrainedTokenizerBase":

@@ -22,6 +22,8 @@ from microtome.workflow.functions import Function, functions, read_function, sou
 CAPTIONS = "captions.py"
 #: Where the pages lie.
 PAGES = "results/page"
+#: The style sheet and the script of all pages.
+STYLE = ("style.css", "page.js")
 
 
 def studies_shown(studies: Studies) -> list[str]:

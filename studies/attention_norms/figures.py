@@ -2,17 +2,17 @@
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from microtome.figures.panels import depth_colours, histogram_line, sparse_ticks, strips
+from microtome.figures.panels import depth_colours, histogram_line, panel, sparse_ticks, strips
 from microtome.figures.style import FILLS, ink
 from microtome.statistics.positions import from_position
 
 
-def autoregression(autoregression: xr.Dataset) -> Figure:
+def autoregression(autoregression: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw the betas of `autoregression` over the layers; source: part 4."""
-    figure = Figure(figsize=(10, 4), layout="tight")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (10, 4), layout="tight")
     places = np.arange(autoregression.sizes["layer"])
     axes.axhline(0, color="gray")
     for term, marker, fill in zip(

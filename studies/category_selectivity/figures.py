@@ -6,6 +6,7 @@ from typing import Literal
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from microtome.figures.panels import (
     histogram_line,
     laminar_profile,
     looks,
+    panel,
     panel_grid,
 )
 from microtome.figures.style import DEPTH, FILLS, ink
@@ -98,15 +100,15 @@ def masks(word_pairs: xr.Dataset) -> Figure:
     return figure
 
 
-def qkv_profile(qkv_correlations: xr.Dataset) -> Figure:
+def qkv_profile(qkv_correlations: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw `qkv_correlations` over the layers; source: project 38, part 2."""
-    figure = Figure(figsize=(10, 3), layout="tight")
+    figure, axes = panel(ax, (10, 3), layout="tight")
     series = {
         pair.upper(): qkv_correlations["r"].sel(pair=pair).values
         for pair in qkv_correlations["pair"].values
     }
     layers = qkv_correlations["layer"].values
-    laminar_profile(figure.subplots(), layers, series, "Correlation coefficient")
+    laminar_profile(axes, layers, series, "Correlation coefficient")
     return figure
 
 
@@ -130,11 +132,11 @@ def qkv_scatter(qkv_points: xr.Dataset) -> Figure:
     return figure
 
 
-def rsa_profile(rsa: xr.Dataset) -> Figure:
+def rsa_profile(rsa: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw the scores of `rsa` over the layers; source: project 38, part 4."""
-    figure = Figure(figsize=(10, 3), layout="tight")
+    figure, axes = panel(ax, (10, 3), layout="tight")
     series = {pair.upper(): rsa["r"].sel(pair=pair).values for pair in rsa["pair"].values}
-    laminar_profile(figure.subplots(), rsa["layer"].values, series, "RSA scores")
+    laminar_profile(axes, rsa["layer"].values, series, "RSA scores")
     return figure
 
 

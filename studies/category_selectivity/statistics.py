@@ -36,15 +36,16 @@ def qkv_points(
     token: Position,
 ) -> xr.Dataset:
     """Activations of each two sites side by side, at one layer and token, and their correlation."""
-    chosen = distinct(section, token)
-    return paired_values(chosen, sites).merge(correlations(chosen, sites))
+    chosen = distinct(section[list(sites)], token)
+    found = paired_values(chosen, sites).merge(correlations(chosen, sites))
+    return found.assign_attrs(layer=layer)
 
 
 def qkv_correlations(
     section: Annotated[xr.Dataset, ALL_TOKENS], *, sites: ComparableSites, token: Position
 ) -> xr.Dataset:
     """Correlation of each two sites at one token, for every layer."""
-    return correlations(distinct(section, token), sites)
+    return correlations(distinct(section[list(sites)], token), sites)
 
 
 def cosine_similarities(

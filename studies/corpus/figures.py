@@ -1,10 +1,11 @@
 """Figures of the study on statistics of a corpus; see README.md."""
 
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from microtome.figures.panels import sparse_ticks
+from microtome.figures.panels import panel, sparse_ticks
 
 MOMENTS = {"mean": "Mean", "sd": "Standard deviation", "kurtosis": "Kurtosis"}
 
@@ -24,10 +25,9 @@ def moments(moments: xr.Dataset) -> Figure:
     return figure
 
 
-def entropies(entropies: xr.Dataset) -> Figure:
+def entropies(entropies: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw the mean of `entropies` over all tokens as an image, heads by layers."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (10, 4), layout="constrained")
     mean = entropies["entropy"].weighted(entropies["n"]).mean("position")
     image = axes.imshow(
         mean.transpose("n_heads", "layer"),

@@ -2,11 +2,12 @@
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from microtome.figures import text
 from microtome.figures.labels import site_definition
-from microtome.figures.panels import colour_bar_ends
+from microtome.figures.panels import colour_bar_ends, panel
 from microtome.figures.style import ink
 from microtome.options import Limits
 
@@ -48,10 +49,9 @@ def word_activations(word_activations: xr.Dataset, *, limits: Limits) -> Figure:
     return figure
 
 
-def t_tests(t_tests: xr.Dataset) -> Figure:
+def t_tests(t_tests: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw the t of every neuron's paired test; source: exercise 4."""
-    figure = Figure(figsize=(10, 4), layout="tight")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (10, 4), layout="tight")
     paired = t_tests.sel(test="paired")
     t = paired["t"].values
     significant = paired["significant"].sel(correction="bonferroni").values == 1

@@ -17,7 +17,8 @@ def word_activations(
     layer: Layer,
 ) -> xr.Dataset:
     """Activations of words on their own, at one layer: the mean over a word's tokens."""
-    return selectivity.word_activations(section, site).assign_attrs(stored.attributes(site))
+    found = selectivity.word_activations(section.assign_attrs(layer=layer), site)
+    return found.assign_attrs(stored.attributes(site))
 
 
 def t_tests(word_activations: xr.Dataset, *, difference: LabelPair, alpha: Alpha) -> xr.Dataset:
@@ -29,4 +30,4 @@ def text_tuning(
     section: Annotated[xr.Dataset, ALL_TOKENS], t_tests: xr.Dataset, *, site: Site, layer: Layer
 ) -> xr.Dataset:
     """The most tuned neuron of each category on another text."""
-    return selectivity.text_tuning(section, t_tests, site)
+    return selectivity.text_tuning(section.assign_attrs(layer=layer), t_tests, site)

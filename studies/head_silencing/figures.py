@@ -18,6 +18,7 @@ from microtome.figures.panels import (
     colour_bar_ends,
     depth_colours,
     histogram_line,
+    panel,
     sparse_ticks,
     token_label,
 )
@@ -30,10 +31,9 @@ SERIES = {
 }
 
 
-def clean_similarity(clean_similarity: xr.Dataset) -> Figure:
+def clean_similarity(clean_similarity: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw means over an image of the histograms; source: project 40, part 2."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (10, 4), layout="constrained")
     layers, centres = clean_similarity["layer"].values, clean_similarity["value"].values
     count, half = clean_similarity["count"].values, np.diff(centres).mean() / 2
     # The fullest bins would leave the others pale.
@@ -86,10 +86,9 @@ def similarity_change(similarity_change: xr.Dataset) -> Figure:
     return figure
 
 
-def one_head(one_head: xr.Dataset) -> Figure:
+def one_head(one_head: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw the most likely token's log-probability; source: project 40, part 4."""
-    figure = Figure(figsize=(10, 3), layout="tight")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (10, 3), layout="tight")
     values = one_head["log_probability"].values
     _hexagons(axes, values, depth_colours(len(values), first=0))
     changed, texts = one_head["changed"].values == 1, one_head["text"].values
@@ -136,10 +135,9 @@ def each_head(each_head: xr.Dataset) -> Figure:
     return figure
 
 
-def layer_averages(layer_averages: xr.Dataset) -> Figure:
+def layer_averages(layer_averages: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw means over the heads with bars of one standard deviation; source: project 40, part 5."""
-    figure = Figure(figsize=(10, 3.5), layout="tight")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (10, 3.5), layout="tight")
     places = np.arange(layer_averages.sizes["layer"])
     for token, (label, colour, marker, fill, aside) in SERIES.items():
         chosen = layer_averages.sel(token=token)

@@ -1,12 +1,14 @@
 """Figures of the study on hidden states; see README.md."""
 
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from microtome.figures.panels import (
     clean_line,
     cosine_matrices,
     depth_colours,
+    panel,
     sparse_ticks,
     strips,
     token_label,
@@ -76,10 +78,9 @@ def token_similarity(token_similarity: xr.Dataset, *, limits: Limits) -> Figure:
     return figure
 
 
-def similarity_profile(similarity_profile: xr.Dataset) -> Figure:
+def similarity_profile(similarity_profile: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw `similarity_profile` over the hidden states; source: LLM breakdown 4/6, demo 2."""
-    figure = Figure(figsize=(10, 4), layout="tight")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (10, 4), layout="tight")
     strips(axes, similarity_profile["cosine"].values)
     sparse_ticks(axes.xaxis, similarity_profile["hidden"].values, most=16)
     axes.set(xlabel="Hidden layer (model depth)", ylabel="Cosine similarity")
@@ -87,10 +88,9 @@ def similarity_profile(similarity_profile: xr.Dataset) -> Figure:
     return figure
 
 
-def scaling(scaling: xr.Dataset) -> Figure:
+def scaling(scaling: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw `scaling` over the blocks; source: LLM breakdown 4/6, demo 3."""
-    figure = Figure(figsize=(9, 3), layout="tight")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (9, 3), layout="tight")
     layers = scaling["layer"].values
     axes.plot(
         layers,

@@ -10,7 +10,7 @@ from microtome.page.numbers import listed, number, share, significant, spread
 
 def gelu(gelu: xr.Dataset) -> str:
     """Where GELU is lowest."""
-    lowest = gelu.isel(sample=int(gelu["gelu"].argmin()))
+    lowest = gelu.isel(sample=int(gelu["gelu"].values.argmin()))
     return f"GELU is lowest at {number(lowest['raw'])}, with {number(lowest['gelu'])}."
 
 
@@ -24,7 +24,7 @@ def linear_separation(linear_separation: xr.Dataset) -> str:
 def weight_product(weight_product: xr.Dataset) -> str:
     """The mean square on the diagonal and beside it."""
     squared = weight_product["squared"].values
-    diagonal = np.eye(*squared.shape, dtype=bool)
+    diagonal = np.eye(len(squared), squared.shape[1], dtype=bool)
     on, beside = squared[diagonal].mean(), squared[~diagonal].mean()
     return f"The mean square is {significant(on)} on the diagonal, {significant(beside)} beside it."
 
@@ -76,7 +76,7 @@ def _beyond(histograms: xr.Dataset, rows: str) -> str:
     stages = []
     for site, stage in zip(histograms["site"].values, stage_labels(histograms), strict=True):
         beyond = histograms["beyond"].sel(site=site)
-        most = beyond.isel({rows: int(beyond.argmax())})
+        most = beyond.isel({rows: int(beyond.values.argmax())})
         if most >= 0.001:
             stages.append(f"{stage} {share(most.item())} in {rows} {most[rows].item()}")
     limit = f"±{histograms.attrs['limit']:g}"
@@ -90,4 +90,4 @@ def _sd(histograms: xr.Dataset) -> xr.DataArray:
     density, value = histograms["density"], histograms["value"]
     part = density / density.sum("value")
     mean = (part * value).sum("value")
-    return np.sqrt((part * (value - mean) ** 2).sum("value"))
+    return (part * (value - mean) ** 2).sum("value") ** 0.5

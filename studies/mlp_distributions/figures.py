@@ -16,6 +16,7 @@ from microtome.figures.panels import (
     colour_bar_ends,
     dots,
     histogram_images,
+    panel,
     stage_images,
     token_label,
 )
@@ -46,10 +47,9 @@ ASIDE = (
 )
 
 
-def gelu(gelu: xr.Dataset) -> Figure:
+def gelu(gelu: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw the values before and after; source: project 42, the demo of GELU."""
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (10, 5), layout="constrained")
     raw, difference = gelu["raw"].values, gelu["squared_difference"].values
     axes.plot(raw, raw, color=ink())
     points = axes.scatter(
@@ -109,7 +109,9 @@ def linear_separation(linear_separation: xr.Dataset) -> Figure:
     return figure
 
 
-def weight_product(weight_product: xr.Dataset, *, limits: Limits, relative: bool = False) -> Figure:
+def weight_product(
+    weight_product: xr.Dataset, *, limits: Limits, relative: bool = False, ax: Axes | None = None
+) -> Figure:
     """Draw `weight_product` as an image; source: project 42, part 1.
 
     Args:
@@ -118,8 +120,7 @@ def weight_product(weight_product: xr.Dataset, *, limits: Limits, relative: bool
         relative: whether these are multiples of the mean square, since models' weights differ in
             size.
     """
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (6, 5), layout="constrained")
     squared = weight_product["squared"].values
     if relative:
         mean = float(squared.mean())
@@ -133,15 +134,16 @@ def weight_product(weight_product: xr.Dataset, *, limits: Limits, relative: bool
     return figure
 
 
-def weight_histograms(weight_histograms: xr.Dataset, *, layer: Layer) -> Figure:
+def weight_histograms(
+    weight_histograms: xr.Dataset, *, layer: Layer, ax: Axes | None = None
+) -> Figure:
     """Draw one line per matrix of `weight_histograms`; source: project 42, part 1.
 
     Args:
         weight_histograms: the statistic.
         layer: the layer.
     """
-    figure = Figure(figsize=(8, 3), layout="tight")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (8, 3), layout="tight")
     limit = weight_histograms.attrs["limit"]
     for matrix in weight_histograms["matrix"].values:
         density = weight_histograms["density"].sel(layer=layer, matrix=matrix).values
@@ -174,10 +176,9 @@ def weight_profile(weight_histograms: xr.Dataset, *, limits: Limits) -> Figure:
     return figure
 
 
-def activation_histograms(activation_histograms: xr.Dataset) -> Figure:
+def activation_histograms(activation_histograms: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw one line per stage of `activation_histograms`; source: project 42, part 2."""
-    figure = Figure(figsize=(7, 4), layout="tight")
-    axes = figure.subplots()
+    figure, axes = panel(ax, (7, 4), layout="tight")
     limit = activation_histograms.attrs["limit"]
     for site, name in zip(
         activation_histograms["site"].values, stage_labels(activation_histograms), strict=True

@@ -58,7 +58,7 @@ def activation_histograms(
 ) -> xr.Dataset:
     """Histograms of the stages of an MLP over all tokens, at one layer."""
     histograms = distributions.site_histograms(section, sites, n_edges, limit)
-    return histograms.assign_attrs(stored.attributes())
+    return histograms.assign_attrs(stored.attributes(), layer=layer)
 
 
 def token_histograms(
@@ -72,7 +72,7 @@ def token_histograms(
 ) -> xr.Dataset:
     """Histograms of the stages of an MLP by token position, at one layer."""
     histograms = distributions.token_histograms(section, sites, n_edges, limit)
-    return histograms.assign_attrs(stored.attributes())
+    return histograms.assign_attrs(stored.attributes(), layer=layer)
 
 
 def activation_profile(
@@ -102,4 +102,5 @@ def tsne(
     """Tokens before and after an MLP, in two dimensions and value by value, at one layer."""
     rest = from_position(section, first_token)
     embedding = dimensionality.tsne(section, sites, perplexity, seed)
-    return embedding.merge(paired_values(rest, sites)).merge(correlations(rest, sites))
+    found = embedding.merge(paired_values(rest, sites)).merge(correlations(rest, sites))
+    return found.assign_attrs(layer=layer)

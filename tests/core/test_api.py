@@ -94,7 +94,8 @@ def test_importing_the_package_imports_nothing_else():
 
 
 def test_the_package_shows_its_functions():
-    assert dir(mt) == sorted(mt.__all__) == ["intervene", "lens", "model", "open", "sweep"]
+    functions = ["intervene", "lens", "model", "open", "sweep"]
+    assert dir(mt) == sorted(mt.__all__) == sorted([*functions, "studies"])
     with pytest.raises(AttributeError, match="no attribute 'swep'"):
         _ = mt.swep
 
@@ -531,6 +532,7 @@ def test_a_page_says_what_happens(smollm2, tmp_path, monkeypatch, page):
     (folder / "manifest.json").write_text("{}")
     stimuli = read_stimuli(ROOT / "stimuli" / "categories.yaml")[:3]
     layer_files(activations, smollm2, token_table(stimuli, smollm2), ["q"], [5, 6])
+    (tmp_path / "stimuli").symlink_to(ROOT / "stimuli")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     lines = re.sub("^```.*$", "", text, flags=re.MULTILINE)

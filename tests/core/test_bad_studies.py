@@ -103,6 +103,10 @@ CONFIGS = {
         study("{figures: {masks: {limits: [0, 1]}}}"),
         "masks.limits: unknown option; masks takes none; take it out",
     ),
+    "axes_for_a_figure": (
+        study("{figures: {rsa_profile: {ax: 1}}}"),
+        "rsa_profile.ax: unknown option; rsa_profile takes none; take it out",
+    ),
     "option_left_out": (
         study("{statistics: {rsa_2: {use: rsa_test, seed: 1}}}"),
         "statistics.rsa_2: the option 'n_permutations' is missing; it wants a whole number, 1 to",

@@ -229,6 +229,38 @@ EDITS = {
             ("return 37", "return 0"): "",
         },
     ),
+    "studies by their other name": (
+        """
+        # == products.py
+        import microtome as mt
+        from microtome.studies.one import figures
+        from microtome.studies.one.statistics import rsa
+        from microtome import studies
+        def called(): return rsa()
+        def drawn(): return figures.profile()
+        def through_package(): return mt.studies.one.statistics.rsa()
+        def passing(): return list([studies])
+        def whole(): return list([mt])
+        def none(): return 84
+        # == microtome/__init__.py
+        def __getattr__(name): return 85
+        # == microtome/studies.py
+        from importlib import import_module
+        def __getattr__(name): return import_module(f"microtome.studies.{name}")
+        # == studies/one/statistics.py
+        def rsa(): return 81
+        # == studies/one/figures.py
+        def profile(): return 82
+        # == studies/other/figures.py
+        def profile(): return 83
+        """,
+        {
+            ("return 81", "return 0"): "called through_package passing whole",
+            ("return 82", "return 0"): "drawn passing whole",
+            ("return 83", "return 0"): "passing whole",
+            ("return 85", "return 0"): "whole",
+        },
+    ),
     "imports in a circle": (
         """
         # == products.py

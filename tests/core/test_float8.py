@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, FineGrainedFP8Config
 from transformers.integrations.finegrained_fp8 import _dequantize_fp8_weight
 
 import microtome.models.sources as sources
-from microtome.models.fetch import fetch
+from microtome.models.fetch import described, fetch
 from microtome.models.mapped import MappedModel
 from microtome.models.stored import StoredMLP
 from microtome.sweeps import cost
@@ -116,7 +116,7 @@ def test_blocks_that_end_beyond_the_matrix(tmp_path, out):
 def test_weights_are_read_without_torch(block, tmp_path, out):
     in_float8(tmp_path / "mine", "qwen3", block=block)
     fetch(sources.Folder(tmp_path / "mine"), out)
-    mlp, model = StoredMLP(out, describe(out), taps_at(out)), MappedModel(out)
+    mlp, model = StoredMLP(out, described(out), taps_at(out)), MappedModel(out)
     weights = model.block_weights(1)
     for projection, name in zip(
         mlp.projections, ("gate_proj", "up_proj", "down_proj"), strict=True

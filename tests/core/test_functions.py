@@ -147,6 +147,14 @@ def test_what_a_config_cannot_be_checked_against_is_an_error(read, code, message
         read(code)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "found"),
+    [("ax: Axes | None = None", ["layer"]), ("ax: int = 3", ["layer", "ax"])],
+)
+def test_axes_are_given_by_python_alone(read, parameter, found):
+    assert list(read(f"def f(rsa, *, layer: Layer, {parameter}): ...\n").options) == found
+
+
 def test_helpers_may_take_what_they_like(read):
     assert read("def g(*args, n, **more): ...\n\n\ndef f(*, n: int): ...\n").inputs == {}
 

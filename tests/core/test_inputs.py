@@ -92,7 +92,7 @@ def test_a_statistic_with_an_option_layer_is_made_of_that_one(files):
     one = files | {"layers": files["layers"][1:2]}
     found = compute(sums, job(one, options={"site": "q", "layer": 2}, sites=["q"]))
     assert found["sum"].item() == pytest.approx(values(2, "q").sum(), rel=1e-5)
-    assert found.attrs == {"layer": 2}
+    assert not found.attrs
     assert "layer" not in found.dims
 
 

@@ -10,6 +10,7 @@ from microtome.figures.panels import (
     histogram_line,
     laminar_profile,
     looks,
+    panel,
     panel_grid,
     strips,
 )
@@ -28,6 +29,14 @@ def test_a_laminar_profile_draws_every_series(n):
 def test_no_two_things_look_alike():
     assert len(set(looks(40))) == 40
     assert [look.marker for look in looks(3)] == ["s", "o", "^"]
+
+
+def test_one_panel_is_given_or_made():
+    figure, axes = panel(None, (5, 3), layout="tight")
+    assert figure.axes == [axes]
+    assert tuple(figure.get_size_inches()) == (5, 3)
+    inner = figure.add_subfigure(axes.get_gridspec()[0]).subplots()
+    assert panel(inner, (2, 2), layout="constrained") == (figure, inner)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM
 
 import microtome.models.sources as sources
-from microtome.models.fetch import fetch
+from microtome.models.fetch import described, fetch
 from microtome.models.stored import StoredMLP
 from microtome.sweeps import cost
 from microtome.sweeps.batches import batched
@@ -183,7 +183,7 @@ def test_its_mlps_are_not_those_that_see(tmp_path, out):
     assert {"visual.blocks.1.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"} <= set(
         stored
     )
-    mlp = StoredMLP(out, describe(out), taps_at(out))
+    mlp = StoredMLP(out, described(out), taps_at(out))
     expected = stored["model.layers.1.mlp.up_proj.weight"].T
     np.testing.assert_array_equal(mlp.weight("W1 (up)", 1), expected)
 

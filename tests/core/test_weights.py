@@ -1,6 +1,5 @@
 """Weights read without torch, against the modules of Hugging Face's models."""
 
-import json
 import subprocess
 import sys
 
@@ -8,19 +7,20 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import CONFIGS, blocks, build, describe
+from conftest import CONFIGS, blocks, build
 from hooked import taps_at
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from microtome.errors import MicrotomeError
 from microtome.figures.labels import site_definition
+from microtome.models.fetch import described
 from microtome.models.stored import StoredMLP
 from microtome.models.taps import to_plain
 
 
 def stored(folder):
-    return StoredMLP(folder, describe(folder), taps_at(folder))
+    return StoredMLP(folder, described(folder), taps_at(folder))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -119,30 +119,28 @@ def rename(folder, change, values=lambda tensor: tensor):
 )
 def test_weights_that_cannot_be_read_are_an_error(tmp_path, change, values, message):
     folder = build(tmp_path / "broken", "gpt2")
-    file, taps = describe(folder), taps_at(folder)
+    manifest, taps = described(folder), taps_at(folder)
     rename(folder, change, values)
     with pytest.raises(MicrotomeError, match=message):
-        StoredMLP(folder, file, taps).weight("W1", 2)
+        StoredMLP(folder, manifest, taps).weight("W1", 2)
 
 
 def test_an_unknown_architecture_is_an_error(tmp_path):
     folder = build(tmp_path / "odd", "gpt2")
-    file = describe(folder)
-    found = json.loads(file.read_text(encoding="utf-8")) | {"architecture": "mamba"}
-    file.write_text(json.dumps(found), encoding="utf-8")
+    manifest = described(folder) | {"architecture": "mamba"}
     with pytest.raises(MicrotomeError, match="'mamba' model is not of one piece"):
-        StoredMLP(folder, file, {})
+        StoredMLP(folder, manifest, {})
 
 
 def test_weights_are_read_without_torch(tmp_path):
     folder = build(tmp_path / "checkpoint", "gpt2")
-    manifest = describe(folder)
+    manifest = described(folder)
     code = (
         "import sys; from microtome.statistics.similarity import weight_product; "
         "from microtome.models.stored import StoredMLP; "
         "from microtome.models.taps import from_plain; "
         f"taps = from_plain({to_plain(taps_at(folder))!r}); "
-        f"weight_product(StoredMLP({str(folder)!r}, {str(manifest)!r}, taps), 1); "
+        f"weight_product(StoredMLP({str(folder)!r}, {manifest!r}, taps), 1); "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -100,8 +100,8 @@ def test_only_what_a_changed_option_touches_is_stale(run, model):
     assert stale == expected
 
 
-def test_the_layer_files_are_the_models_activations(run, model):
-    """Against one full forward per text of the original folder, hooked by hand."""
+def hooked(model):
+    """The original model with its tokenizer, and where q, k and v of its blocks appear."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     original = AutoModelForCausalLM.from_pretrained(model)
     seen = {}
@@ -109,6 +109,12 @@ def test_the_layer_files_are_the_models_activations(run, model):
         block.attn.c_attn.register_forward_hook(
             lambda module, args, output, i=i: seen.__setitem__(i, output[0].detach().numpy())
         )
+    return tokenizer, original, seen
+
+
+def test_the_layer_files_are_the_models_activations(run, model):
+    """Against one full forward per text of the original folder, hooked by hand."""
+    tokenizer, original, seen = hooked(model)
     stimuli = yaml.safe_load((ROOT / "stimuli" / "categories.yaml").read_text(encoding="utf-8"))
     words = [word for members in stimuli["words"].values() for word in members]
     for layer in range(4):
@@ -130,13 +136,7 @@ def test_the_layer_files_are_the_models_activations(run, model):
 
 def test_the_statistics_are_those_of_the_activations(run, model):
     """The notebook's numbers, computed plainly from full forwards of the model."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    original = AutoModelForCausalLM.from_pretrained(model)
-    seen = {}
-    for i, block in enumerate(original.transformer.h):
-        block.attn.c_attn.register_forward_hook(
-            lambda module, args, output, i=i: seen.__setitem__(i, output[0].detach().numpy())
-        )
+    tokenizer, original, seen = hooked(model)
     stimuli = yaml.safe_load((ROOT / "stimuli" / "categories.yaml").read_text(encoding="utf-8"))
     labels, last, second = [], [], []
     for category, members in stimuli["words"].items():

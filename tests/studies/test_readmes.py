@@ -81,9 +81,14 @@ def test_files_of_the_repository_are_called_what_they_are_called(document):
 
 
 def test_the_way_from_a_figure_to_the_sweep_is_there():
+    """Each step in the text, and what is drawn of it."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    clicks = re.findall(r"^\| \d\. \[([\w/.]+)\]\(.*?\) \| (.*?) \|", text, flags=re.M)
-    assert len(clicks) == 4
-    for file, names in clicks:
+    steps = re.findall(r"^\d\. \[([\w/.]+)\]\(\S+?\), at\s+(`[^:]*?`): ", text, flags=re.M)
+    assert len(steps) == 4
+    drawn = (ROOT / "docs" / "images" / "way.svg").read_text(encoding="utf-8")
+    for file, names in steps:
         code = (ROOT / file).read_text(encoding="utf-8")
         assert all(name in code for name in re.findall("`(.*?)`", names))
+        assert file in drawn or "block.py" in file
+    for function in re.findall(r'class="code".*?>(\w+)\(', drawn):
+        assert any(f"{function}(" in (ROOT / file).read_text(encoding="utf-8") for file, _ in steps)
