@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
 .PHONY: figures book plan report verify test chromium torture cluster-test benchmark docs \
-	lint lint-style lint-types lint-rules
+	lint lint-style lint-types lint-rules help
 
 figures: .venv/installed  ## everything, from an empty folder to the page; V=1 shows all that Snakemake says
 	@$(BIN)/microtome run $(if $(V),-v)
