@@ -52,7 +52,8 @@ docs: .venv/documented
 	@echo "Documentation: build/docs/index.html"
 
 # The hooks of .pre-commit-config.yaml run these three.
-lint: lint-style lint-types lint-rules  ## style
+# The hooks of .pre-commit-config.yaml run these three.
+lint: lint-style lint-types lint-rules  ## style and types
 
 lint-style: .venv/tested
 	$(BIN)/ruff check .
