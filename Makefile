@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: figures book plan verify test torture cluster-test benchmark docs \
+.PHONY: figures book plan report verify test chromium torture cluster-test benchmark docs \
 	lint lint-style lint-types lint-rules
 
 figures: .venv/installed  ## everything, from an empty folder to the page; V=1 shows all that Snakemake says
@@ -15,13 +15,23 @@ book: .venv/installed  ## the same on the book's models, from the hub (12 GB)
 plan: .venv/installed  ## what a run will cost: disk, memory, time; CONFIG=mine.yaml
 	@$(BIN)/microtome plan $(if $(CONFIG),--configfile $(CONFIG))
 
+report: .venv/installed  ## Snakemake's own report: figures by study and model, then the graph of rules
+	$(BIN)/snakemake all --report results/report.html --report-metadata report/metadata.yaml \
+		$(if $(CONFIG),--configfile $(CONFIG))
+
 verify: .venv/installed  ## are all products as they were made?
 	@$(BIN)/microtome verify
 
 # Two processes, which take whole files, since the tests in a file share models and runs.
 # tests/conftest.py puts long files first.
-test: .venv/tested  ## the tests
+test: .venv/tested chromium  ## the tests
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# A browser for the tests of the page; on Debian, as root, it is installed.
+chromium:
+	@command -v chromium chromium-browser >/dev/null || { \
+		command -v apt-get >/dev/null && test "$$(id -u)" = 0 || { echo "make test: no Chromium; install it"; exit 1; }; \
+		apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends chromium; }
 
 # All cases of which the tests take a few: kills at twenty moments, a run after every edit.
 torture: .venv/tested  ## more of them, for half an hour
@@ -46,12 +56,11 @@ results/benchmarks/environments/%/installed: benchmarks/requirements-%.txt
 	touch $@
 
 # Without a network; a warning, such as a link that leads nowhere, is an error.
-docs: .venv/documented
+docs: .venv/documented  ## the documentation: build/docs/index.html
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going \
 		--conf-dir docs --doctree-dir build/doctrees . build/docs
 	@echo "Documentation: build/docs/index.html"
 
-# The hooks of .pre-commit-config.yaml run these three.
 # The hooks of .pre-commit-config.yaml run these three.
 lint: lint-style lint-types lint-rules  ## style and types
 
@@ -110,5 +119,10 @@ endif
 
 .venv/tested: .venv/installed requirements-test.lock
 	$(call logged,$(INSTALL) --no-deps -r requirements-test.lock)
+	$(COMPILE)
+	@touch $@
+
+.venv/documented: .venv/installed requirements-docs.lock
+	$(call logged,$(INSTALL) --no-deps -r requirements-docs.lock)
 	$(COMPILE)
 	@touch $@

@@ -17,7 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 project = "Microtome"
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "docs/**.ipynb", "studies/*/README.md"]
+include_patterns = [
+    *("docs/**.md", "docs/**.ipynb", "studies/*/README.md"),
+    *("CHANGELOG.md", "CONTRIBUTING.md"),
+]
 exclude_patterns = [".*", "benchmarks", "build", "microtome", "results", "tests"]
 extensions = [
     "linked_files",
@@ -41,6 +44,8 @@ python_maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = "Microtome"
 html_copy_source = False
+html_use_index = False
+html_domain_indices = False
 html_extra_path = ["root"]
 html_static_path = ["static"]
 html_css_files = ["style.css"]

@@ -29,9 +29,8 @@ def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     links = (node for doctree in doctrees for node in doctree.findall(nodes.reference))
     for name in sorted({node["file"] for node in links if "file" in node}):
         code = (Path(app.srcdir) / name).read_text(encoding="utf-8")
-        lexer = "make" if name == "Makefile" else "python" if name.endswith(".smk") else None
         known = find_lexer_class_for_filename(name)
-        lexer = lexer or (known.aliases[0] if known else "text")
+        lexer = "python" if name.endswith(".smk") else known.aliases[0] if known else "text"
         body = app.builder.highlighter.highlight_block(code, lexer, linenos=False)
         yield f"files/{name}", {"title": name, "body": f"<h1>{name}</h1>{body}"}, "page.html"
 

@@ -26,12 +26,12 @@ class Rows:
     """What is shown of a table.
 
     Attributes:
-        columns: the names of its columns.
+        columns: the names of its columns, and whether they hold numbers.
         rows: its first rows; of each cell the text, and whether it is a number.
         n: how many rows it has in all.
     """
 
-    columns: list[str]
+    columns: list[tuple[str, bool]]
     rows: list[list[tuple[str, bool]]]
     n: int
 
@@ -39,8 +39,10 @@ class Rows:
 def read_table(file: Path) -> Rows:
     """Read a CSV file; numbers are rounded to four digits."""
     with file.open(encoding="utf-8", newline="") as lines:
-        columns, *rows = csv.reader(lines)
-    return Rows(columns, [[_cell(cell) for cell in row] for row in rows[:ROWS]], len(rows))
+        names, *all_rows = csv.reader(lines)
+    rows = [[_cell(cell) for cell in row] for row in all_rows[:ROWS]]
+    numbers = [all(row[i][1] for row in rows) for i in range(len(names))]
+    return Rows(list(zip(names, numbers, strict=True)), rows, len(all_rows))
 
 
 def _cell(text: str) -> tuple[str, bool]:

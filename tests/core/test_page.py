@@ -1,0 +1,285 @@
+"""The page in a browser: what a reader finds, chooses, opens and saves, without a network."""
+
+import re
+import shutil
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+from workflows import Clone
+
+MODELS = ("tiny", "twin")
+#: The figures of each study in its order, and of each whether it is of a model.
+FIGURES = {
+    "category_selectivity": {"cosine_matrices": True, "rsa_profile": True},
+    "mlp_distributions": {"gelu": False, "tsne": True},
+    "mine": {"drawn": True},
+}
+PAGES = ("index", *FIGURES)
+
+#: Texts that reach beyond the window and cannot be scrolled to.
+BEYOND = """() => {
+    const scrolls = (element) =>
+        element &&
+        (/auto|scroll/.test(getComputedStyle(element).overflowX) || scrolls(element.parentElement));
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (texts.nextNode()) {
+        const range = document.createRange();
+        range.selectNodeContents(texts.currentNode);
+        const right = Math.max(0, ...[...range.getClientRects()].map((box) => box.right));
+        if (right > innerWidth + 1 && !scrolls(texts.currentNode.parentElement))
+            found.push(texts.currentNode.textContent);
+    }
+    return found;
+}"""
+#: Pictures that are shown and have nothing to show.
+MISSING = """async () => {
+    const pictures = [...document.images];
+    for (const picture of pictures) picture.loading = "eager";
+    await Promise.all(pictures.map((picture) => picture.decode().catch(() => {})));
+    return pictures.filter((picture) => !picture.naturalWidth).map((picture) => picture.src);
+}"""
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, model):
+    """A run of three studies on two models; one study is a user's, without README or captions."""
+    clone = Clone(tmp_path_factory.mktemp("clone"), model)
+    (clone.folder / "studies/mine").mkdir()
+    reads = {"rsa": "category_selectivity.rsa"}
+    drawn = {"use": "category_selectivity.rsa_profile", "reads": reads}
+    clone.save_study("mine", {"figures": {"drawn": drawn}})
+    profile = {"statistic": "rsa", "variable": "r", "at": {"pair": "q-k"}, "label": "RSA ($r$)"}
+    with (clone.folder / "studies/category_selectivity/study.yaml").open("a") as file:
+        file.write(f"page: {{picture: rsa_profile, profile: {profile!r}}}\n")
+    clone.config["models"]["twin"] = {"source": "untrained://tiny?seed=1", "n_layers": 3}
+    clone.config["studies"]["mine"] = {}
+    for study in clone.config["studies"].values():
+        study["models"] = list(MODELS)
+    clone.save(clone.config)
+    clone.run()
+    return clone
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert found, "no Chromium; install it, as in: apt-get install chromium"
+    with sync_playwright() as playwright:
+        # As root, Chromium wants no sandbox.
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def reader(clone, chromium):
+    """A window, and how to open one of the pages; nothing is asked of a network, nothing fails."""
+    context = chromium.new_context(viewport={"width": 1400, "height": 900}, color_scheme="light")
+    window = context.new_page()
+    asked, faults = [], []
+    context.on("request", lambda request: asked.append(request.url))
+    context.on("requestfailed", lambda request: faults.append(request.url))
+    window.on("pageerror", lambda error: faults.append(str(error)))
+    window.on("console", lambda message: faults.append(message.text))
+    window.open_page = lambda name: window.goto(clone.product(f"page/{name}.html").as_uri())
+    yield window
+    context.close()
+    assert not faults
+    assert not [url for url in asked if not url.startswith(("file:", "data:"))]
+
+
+def shown(window, selector):
+    """The elements that a reader sees."""
+    return window.locator(f"{selector}:visible")
+
+
+def box(window, model):
+    """The box that chooses a model."""
+    return window.get_by_role("checkbox", name=model, exact=True)
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+@pytest.mark.parametrize("name", PAGES)
+def test_no_picture_is_missing_and_no_text_beyond_the_window(reader, name, width):
+    reader.set_viewport_size({"width": width, "height": 800})
+    reader.open_page(name)
+    for details in reader.locator("details").all():
+        details.evaluate("details => { details.open = true }")
+    assert reader.evaluate(MISSING) == []
+    assert reader.evaluate(BEYOND) == []
+    assert reader.evaluate("document.documentElement.scrollWidth") <= width
+    for picture in reader.locator("img").all():
+        assert picture.get_attribute("alt")
+
+
+def test_the_start_page_leads_to_every_study_with_a_picture(reader):
+    reader.open_page("index")
+    studies = reader.locator(".studies .study")
+    # Without a README, a study is called by its name.
+    titles = ["Category selectivity", "MLP distributions", "Mine"]
+    assert studies.locator("h3").all_text_contents() == titles
+    assert "Are words of one category" in studies.first.text_content()
+    assert [shown(study, "img").count() for study in studies.all()] == [1, 1, 1]
+    assert "rsa_profile" in shown(studies.first, "img").get_attribute("src")
+    expect(reader.get_by_alt_text("RSA (r), over the relative depth of each model")).to_be_visible()
+    for number, name in enumerate(FIGURES):
+        reader.open_page("index")
+        studies.nth(number).click()
+        expect(reader).to_have_url(re.compile(rf"/{name}\.html"))
+
+
+@pytest.mark.parametrize("study", FIGURES)
+def test_a_page_has_every_figure_of_every_model(reader, clone, study):
+    reader.open_page(study)
+    sections = reader.locator("section.figure")
+    names = [section.get_attribute("id") for section in sections.all()]
+    assert names == list(FIGURES[study])
+    for name, of_model in FIGURES[study].items():
+        folders = [f"{model}/" for model in MODELS] if of_model else [""]
+        pictures = reader.locator(f"#{name} figure img").all()
+        files = [f"../figures/{study}/{folder}{name}.png" for folder in folders]
+        assert [picture.get_attribute("src") for picture in pictures] == files
+        links = reader.locator(f"#{name} figure a.svg").all()
+        for link, file in zip(links, files, strict=True):
+            assert link.get_attribute("href") == file.replace(".png", ".svg")
+            assert (clone.product("page") / link.get_attribute("href")).exists()
+
+
+def test_captions_say_what_to_look_at_and_the_numbers_of_each_model(reader):
+    reader.open_page("category_selectivity")
+    expect(reader.locator("#rsa_profile .caption")).to_contain_text("Look for layers where")
+    said = reader.locator("#rsa_profile figcaption p").all_text_contents()
+    assert len(said) == len(set(said)) == 2
+    assert all(re.match(r"Scores are −?\d\.\d\d to ", text) for text in said)
+    assert reader.locator("details#method math").count() > 10
+    expect(reader.locator("#errata")).to_contain_text("normalises the stored activations in place")
+
+
+def test_one_choice_of_models_holds_for_all_figures_and_pages(reader):
+    reader.open_page("category_selectivity")
+    assert shown(reader, "figure").count() == 4
+    box(reader, "twin").uncheck()
+    assert shown(reader, "figure").count() == 2
+    assert shown(reader, "[data-model=twin]").count() == 0
+    reader.get_by_role("link", name="All studies").first.click()
+    expect(box(reader, "twin")).not_to_be_checked()
+    reader.locator(".study").nth(1).click()
+    expect(reader.locator("#gelu img")).to_be_visible()  # of no model
+    assert shown(reader, "figure").count() == 2
+    box(reader, "tiny").uncheck()
+    expect(reader.locator(".none")).to_be_visible()
+    box(reader, "twin").check()
+    assert shown(reader, "figure").last.get_attribute("data-model") == "twin"
+    reader.reload()
+    expect(box(reader, "tiny")).not_to_be_checked()
+    expect(box(reader, "twin")).to_be_checked()
+
+
+def test_the_start_page_shows_the_first_model_that_is_chosen(reader):
+    reader.open_page("index")
+    picture = shown(reader.locator(".study").first, "img")
+    assert picture.get_attribute("data-model") == "tiny"
+    box(reader, "tiny").uncheck()
+    assert picture.get_attribute("data-model") == "twin"
+
+
+def test_tables_are_sorted_and_saved(reader, clone):
+    reader.open_page("mlp_distributions")
+    table = reader.locator("#table-weight_counts table").first
+    counts = table.locator("td:nth-child(3)")
+    first = counts.all_text_contents()
+    numbers = sorted(map(int, first))
+    assert len(set(numbers)) > 1
+    button = table.get_by_role("button", name="count")
+    button.click()
+    assert list(map(int, counts.all_text_contents())) == numbers
+    button.press("Enter")
+    assert list(map(int, counts.all_text_contents())) == numbers[::-1]
+    table.get_by_role("button", name="tensor").click()
+    tensors = table.locator("td:first-child").all_text_contents()
+    assert tensors == sorted(tensors, key=str.lower)
+    link = reader.get_by_role("link", name="CSV").first
+    file = clone.product("page") / link.get_attribute("href")
+    assert file.resolve() == clone.product("tables/mlp_distributions/tiny/weight_counts.csv")
+    assert [line.split(",")[-2] for line in file.read_text().splitlines()[1:]] == first
+
+
+def test_a_figure_opens_in_full_size(reader):
+    reader.open_page("mine")
+    reader.locator("#drawn img").first.click()
+    large = reader.locator("dialog[open]")
+    expect(large.locator("img")).to_have_js_property("complete", True)
+    assert large.locator("img").evaluate("image => image.naturalWidth") > 0
+    source = large.locator("img").get_attribute("src")
+    assert source.endswith("/figures/mine/tiny/drawn.svg")
+    assert large.get_by_role("link", name="SVG").get_attribute("href") == source
+    reader.keyboard.press("Escape")
+    expect(large).to_have_count(0)
+
+
+def test_provenance_leads_from_a_figure_to_its_texts_and_its_code(reader, clone):
+    reader.open_page("category_selectivity")
+    provenance = reader.locator("#rsa_profile .provenance")
+    expect(provenance.locator("dl")).to_be_hidden()
+    provenance.locator("summary").press("Enter")
+    found = provenance.locator("dl").inner_text()
+    assert clone.config["models"]["tiny"]["source"] in found  # and its revision: a folder's digest
+    assert re.search(r"twin: untrained://tiny\?seed=1, revision seed 1", found)
+    assert "The next word is {word}" in found
+    assert "fruit: apple, pear, plum" in found
+    assert "rsa in results/statistics/category_selectivity/model/rsa.h5" in found
+    assert "from results/activations/model/words" in found
+    assert 'layers: [0, 1], sites: ["q", "k", "v"], word_token: -1' in found
+    assert "studies/category_selectivity/figures.py" in found
+    assert "def rsa_profile(rsa: xr.Dataset) -> Figure:" in found
+    commands = [line for line in found.splitlines() if "--force" in line]
+    assert len(commands) == 2
+    _, *arguments = commands[0].split()
+    assert clone.planned(*arguments) == {"figures/category_selectivity/tiny/rsa_profile"}
+
+
+def test_light_and_dark(reader, clone, chromium):
+    def colour(window):
+        return window.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    reader.open_page("index")
+    light = colour(reader)
+    reader.get_by_role("button", name="Dark").click()
+    dark = colour(reader)
+    assert dark != light
+    reader.locator(".study").first.click()
+    assert colour(reader) == dark
+    reader.get_by_role("button", name="Light").click()
+    assert colour(reader) == light
+    # Nothing chosen: as the system has it.
+    context = chromium.new_context(color_scheme="dark")
+    other = context.new_page()
+    other.goto(clone.product("page/index.html").as_uri())
+    assert colour(other) == dark
+    context.close()
+
+
+def test_on_paper_there_is_what_can_be_read(reader):
+    reader.open_page("category_selectivity")
+    reader.emulate_media(media="print")
+    reader.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(reader.locator(".bar")).to_be_hidden()
+    expect(reader.locator("#method math").first).to_be_visible()
+    assert shown(reader, "figure img").count() == 4
+
+
+def test_all_pages_take_less_than_a_megabyte(clone):
+    files = [file for file in clone.product("page").glob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 1e6
+    names = {file.name for file in files if not file.name.startswith(".")}
+    assert names == {f"{name}.html" for name in PAGES} | {"style.css", "page.js"}
+
+
+def test_pages_are_as_they_were_made(clone):
+    assert clone.verify() == []
+    before = clone.contents()
+    for file in clone.product("page").glob("*.html"):
+        file.unlink()
+    assert clone.run() == {f"page/{name}" for name in PAGES}
+    assert clone.contents() == before
