@@ -163,7 +163,7 @@ def page_code(name):
 
 def page_inputs(name):
     """What a study's page is made from."""
-    page = study_page(studies, name, PAGE_COMMAND)
+    page = study_page(studies, name)
 
     def files(stem, models, extension):
         return [f"{of(stem, model)}{extension}" for model in models]

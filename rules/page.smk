@@ -31,10 +31,12 @@ for study in studies_shown(studies):
         log:
             f"results/logs/page/studies/{study}.log",
         localrule: True
+        resources:
+            # No param: files of another name with the same config make no page stale.
+            command=lambda wildcards: PAGE_COMMAND,
         params:
             study=study,
-            command=PAGE_COMMAND,
-            about=digest(study_page(studies, study, PAGE_COMMAND)),
+            about=digest(study_page(studies, study)),
             code=page_code(study),
         script:
             "../scripts/page.py"
