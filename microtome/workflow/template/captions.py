@@ -1,10 +1,11 @@
-"""What the figures of the study on the growth of the residual stream say of a model."""
+"""What the figures of the study on the growth of the residual stream say of a model, in numbers."""
 
 import xarray as xr
 
-from microtome.page.numbers import peak, spread
+from microtome.page.numbers import number, peak
 
 
 def growth(norms: xr.Dataset) -> str:
-    """The range of the mean norm, and where it is largest."""
-    return f"The mean norm is {spread(norms['mean'], 1)}, largest in {peak(norms['mean'], 1)}."
+    """Where the norm is largest."""
+    mean = norms["mean"]
+    return f"The mean norm is {number(mean[0])} after the first block, and largest in {peak(mean)}."
