@@ -59,7 +59,7 @@ for study in studies_profiled(studies):
             **profile_params(study),
             n_layers={m: config["models"][m]["n_layers"] for m in studies.study(study).models},
             style=dict(sorted(config["style"].items())),
-            code=code("profile.py"),
+            code=PROFILE_CODE,
         script:
             "../scripts/profile.py"
 

@@ -204,6 +204,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
 
 #: Files that take long go first, so that no process is left alone with one at the end.
 LONG = (
+    "test_page",
     "test_never_broken",
     "test_staleness",
     "test_workflow",

@@ -276,6 +276,17 @@ def test_all_pages_take_less_than_a_megabyte(clone):
     assert names == {f"{name}.html" for name in PAGES} | {"style.css", "page.js"}
 
 
+def test_a_profile_that_is_none_is_named_in_a_line(clone, tmp_path):
+    clone = clone.copy(tmp_path / "edited")
+    clone.replace("studies/category_selectivity/study.yaml", "'variable': 'r'", "'variable': 's'")
+    done = clone.snakemake()
+    assert done.returncode != 0
+    assert (
+        "microtome: studies/category_selectivity/study.yaml: page.profile: results/" in done.stderr
+    )
+    assert "rsa.h5: no variable 's'; " in done.stderr
+
+
 def test_pages_are_as_they_were_made(clone):
     assert clone.verify() == []
     before = clone.contents()
