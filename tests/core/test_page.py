@@ -178,10 +178,10 @@ def test_one_choice_of_models_holds_for_all_figures_and_pages(reader):
 
 def test_the_start_page_shows_the_first_model_that_is_chosen(reader):
     reader.open_page("index")
-    picture = shown(reader.locator(".study").first, "img")
-    assert picture.get_attribute("data-model") == "tiny"
+    picture = shown(reader.locator(".study").first, "[data-model]")
+    assert picture.text_content().strip() == "tiny"
     box(reader, "tiny").uncheck()
-    assert picture.get_attribute("data-model") == "twin"
+    assert picture.text_content().strip() == "twin"
 
 
 def test_tables_are_sorted_and_saved(reader, clone):
@@ -267,6 +267,25 @@ def test_on_paper_there_is_what_can_be_read(reader):
     expect(reader.locator(".bar")).to_be_hidden()
     expect(reader.locator("#method math").first).to_be_visible()
     assert shown(reader, "figure img").count() == 4
+
+
+def test_the_report_has_figures_by_study_and_model_before_the_graph(clone, chromium):
+    asked = ("--report", "results/report.html", "--report-metadata", "report/metadata.yaml")
+    done = clone.snakemake("all", *asked)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    context = chromium.new_context()
+    window = context.new_page()
+    window.goto(clone.product("report.html").as_uri())
+    expect(window.get_by_role("link", name="cosine_matrices")).to_have_count(2)
+    names = window.locator(".prose a").all_text_contents()
+    of_words = ["category_selectivity", *("cosine_matrices", "rsa_profile") * 2]
+    of_texts = ["mlp_distributions", "gelu", "tsne", "tsne"]
+    assert names == [*of_words, *of_texts, "mine", "drawn", "drawn"]
+    expect(window.locator("#rulegraph")).to_be_hidden()
+    window.get_by_role("link", name="tsne").last.click()
+    expect(window.get_by_text("results/figures/mlp_distributions/twin/tsne.png")).to_be_visible()
+    context.close()
 
 
 def test_all_pages_take_less_than_a_megabyte(clone):
