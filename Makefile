@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.lock)
 
 .PHONY: figures book plan report verify test chromium torture cluster-test benchmark docs \
-	lint lint-style lint-types lint-rules
+	lint lint-style lint-types lint-rules help
 
 figures: .venv/installed  ## everything, from an empty folder to the page; V=1 shows all that Snakemake says
 	@$(BIN)/microtome run $(if $(V),-v)
@@ -102,7 +102,7 @@ endif
 
 # All is locked but what torch depends on, which differs by platform.
 .venv/installed: requirements.lock pyproject.toml
-	@mkdir -p .venv
+	@mkdir -p .venv && : >$(LOG)
 	@echo "Installing packages into .venv with $(INSTALLER); what it says is in $(LOG)"
 	$(call logged,$(VENV))
 	$(call logged,$(INSTALL) --no-deps -r requirements.lock)

@@ -1,5 +1,6 @@
 # Functions for the `input:` and `params:` of rules that make models, activations and statistics.
 import ast
+import os
 from importlib.metadata import PackageNotFoundError, version
 
 from snakemake.io import IOFile
@@ -140,10 +141,11 @@ def taps_param(model, sites, name, file):
 
 #: Of the pages.
 TEMPLATES = ROOT / "microtome" / "page" / "templates"
-#: What makes a product again, before the product's name.
-PAGE_COMMAND = " ".join(
-    [".venv/bin/snakemake", *(["--configfile"] if overlays else []), *map(str, overlays), "--force"]
-)
+#: What makes a product again, before the product's name. A workflow that imports this one has a
+#: command of its own.
+OWN_OVERLAYS = overlays if Path(workflow.basedir) == ROOT else []
+CONFIGFILES = ["--configfile", *map(os.path.relpath, OWN_OVERLAYS)] if OWN_OVERLAYS else []
+PAGE_COMMAND = " ".join([".venv/bin/snakemake", *CONFIGFILES, "--force"])
 
 
 def templates(name):
@@ -162,7 +164,6 @@ def page_code(name):
 def page_inputs(name):
     """What a study's page is made from."""
     page = study_page(studies, name, PAGE_COMMAND)
-    readme = studies.study(name).folder / "README.md"
 
     def files(stem, models, extension):
         return [f"{of(stem, model)}{extension}" for model in models]
@@ -175,7 +176,6 @@ def page_inputs(name):
         "tables": [file for t in page.tables for file in files(t.stem, t.models, ".csv")],
         "manifests": files("results/models/{model}/manifest.json", page.models, ""),
         "stimuli": list(page.stimuli.values()),
-        "readme": [readme] if readme.is_file() else [],
         "style": PAGE_STYLE,
     }
 
@@ -183,12 +183,10 @@ def page_inputs(name):
 def start_page_inputs():
     """What the start page is made from."""
     page = start_page(studies)
-    readmes = (studies.study(entry.study).folder / "README.md" for entry in page.entries)
     return {
         "pictures": [f"{of(e.picture, model)}.png" for e in page.entries for model in e.models],
         "profiles": [f"{entry.profile}.png" for entry in page.entries if entry.profile],
         "manifests": [f"results/models/{model}/manifest.json" for model in page.models],
-        "readmes": [readme for readme in readmes if readme.is_file()],
         "style": PAGE_STYLE,
     }
 

@@ -9,7 +9,7 @@ from microtome.store.files import replacing
 from microtome.workflow.config import Studies
 from microtome.workflow.jobs import job
 from microtome.workflow.load import ROOT, load
-from microtome.workflow.pages import studies_shown, study_page
+from microtome.workflow.pages import study_page
 
 if __name__ == "__main__":
     with job(snakemake):
@@ -23,7 +23,5 @@ if __name__ == "__main__":
             for model in picture.models:
                 read = [read_dataset(of(file, model)) for file in picture.reads.values()]
                 said[picture.name, model] = say(*read, **picture.arguments(model))
-        readme = studies.study(page.study).folder / "README.md"
         with replacing(snakemake.output[0]) as unfinished:
-            text = render_study(page, readme, said, studies_shown(studies))
-            unfinished.write_text(text, encoding="utf-8")
+            unfinished.write_text(render_study(page, said), encoding="utf-8")

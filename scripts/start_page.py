@@ -11,10 +11,6 @@ from microtome.workflow.pages import start_page
 
 if __name__ == "__main__":
     with job(snakemake):
-        studies = Studies(snakemake.config, (Path(), ROOT))
-        page = start_page(studies)
-        readmes = {
-            entry.study: studies.study(entry.study).folder / "README.md" for entry in page.entries
-        }
+        page = start_page(Studies(snakemake.config, (Path(), ROOT)))
         with replacing(snakemake.output[0]) as unfinished:
-            unfinished.write_text(render_start(page, readmes), encoding="utf-8")
+            unfinished.write_text(render_start(page), encoding="utf-8")

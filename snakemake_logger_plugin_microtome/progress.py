@@ -21,7 +21,7 @@ _USUAL = {
     "table": 0.2,
 }
 #: Rules that make nothing themselves.
-_TARGETS = ("all", "tokens", "activations", "interventions", "statistics", "total")
+_TARGETS = ("all", "tokens", "activations", "interventions", "statistics", "page", "total")
 
 
 def kind(rule: str) -> str:

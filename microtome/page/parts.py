@@ -6,6 +6,8 @@ Files have `{model}` in the place of a model's name.
 from dataclasses import dataclass
 from typing import Any
 
+from microtome.page.readme import Readme
+
 #: Options by model; by None, of a product that depends on no model.
 Options = dict[str | None, dict[str, Any]]
 
@@ -96,22 +98,28 @@ class StudyPage:
 
     Attributes:
         study: the study's name.
+        title: what it is called.
         source: where the study comes from.
         models: the models it runs on, each with its source.
         stimuli: the file of each stimulus set.
         pictures: its figures, in the order of study.yaml.
         tables: its tables.
+        readme: its README.md.
+        linked: the other studies that this links to and that have a page.
         command: what makes a product again, before the product's name.
         theme: of the figures, light or dark.
         dpi: dots per inch of the figures.
     """
 
     study: str
+    title: str
     source: str
     models: dict[str, str]
     stimuli: dict[str, str]
     pictures: tuple[Picture, ...]
     tables: tuple[Table, ...]
+    readme: Readme
+    linked: tuple[str, ...]
     command: str
     theme: str
     dpi: int
@@ -123,6 +131,8 @@ class Entry:
 
     Attributes:
         study: its name.
+        title: what it is called.
+        question: its question, in Markdown.
         picture: where the figure that stands for it lies, without `.png`; empty if it has none.
         models: the models that the figure is drawn of; None alone if it depends on none.
         profile: where its profiles across models lie, without `.png`; empty if it has none.
@@ -130,6 +140,8 @@ class Entry:
     """
 
     study: str
+    title: str
+    question: str
     picture: str = ""
     models: tuple[str | None, ...] = ()
     profile: str = ""

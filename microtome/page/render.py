@@ -1,7 +1,7 @@
 """Pages as HTML, from what they are made of and the files of a run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,86 +21,60 @@ from microtome.page.files import (
     read_texts,
 )
 from microtome.page.parts import Options, StartPage, StudyPage, of
-from microtome.page.readme import ERRATA, FIGURES, METHOD, TABLES, read_readme
+from microtome.page.readme import ERRATA, FIGURES, METHOD, TABLES
 
 #: CSS pixels to an inch of a picture, at which its letters can just be read.
 LEAST_DPI = 54
 
 
-def render_study(
-    page: StudyPage, readme: Path, said: Mapping[tuple[str, str | None], str], shown: list[str]
-) -> str:
+def render_study(page: StudyPage, said: Mapping[tuple[str, str | None], str]) -> str:
     """A study's page.
 
     Args:
         page: what it is made of.
-        readme: the study's README.md, which may be missing.
         said: what a figure's numbers say in this run, in Markdown, by figure and model.
-        shown: the studies that have a page, which others may link to.
     """
-    found = read_readme(readme)
-    link = partial(_link, shown)
-    return (
-        _environment()
-        .get_template("study.html")
-        .render(
-            page=page,
-            title=found.title or _title(page.study),
-            readme=found,
-            captions=found.sections(FIGURES),
-            tabled=found.sections(TABLES),
-            method=found.chapters.get(METHOD),
-            errata=found.chapters.get(ERRATA),
-            said=said,
-            texts={name: read_texts(Path(file)) for name, file in page.stimuli.items()},
-            manifests=_manifests(page.models),
-            html=lambda text: Markup(markdown.html(text, link)),
-            inline=lambda text: Markup(markdown.inline(text, link)),
-        )
+    link = partial(_link, page.linked)
+    return _render(
+        "study.html",
+        page=page,
+        captions=page.readme.sections(FIGURES),
+        tabled=page.readme.sections(TABLES),
+        method=page.readme.chapters.get(METHOD),
+        errata=page.readme.chapters.get(ERRATA),
+        said=said,
+        texts={name: read_texts(Path(file)) for name, file in page.stimuli.items()},
+        html=lambda text: Markup(markdown.html(text, link)),
+        inline=lambda text: Markup(markdown.inline(text, link)),
     )
 
 
-def render_start(page: StartPage, readmes: Mapping[str, Path]) -> str:
-    """The start page.
-
-    Args:
-        page: what it is made of.
-        readmes: the README.md of each study, which may be missing.
-    """
-    found = {name: read_readme(file) for name, file in readmes.items()}
+def render_start(page: StartPage) -> str:
+    """The start page, from what it is made of."""
 
     def inline(text: str) -> Markup:
         return Markup(markdown.inline(text, lambda target: None))
 
-    return (
-        _environment()
-        .get_template("index.html")
-        .render(
-            page=page,
-            title=lambda entry: found[entry.study].title or _title(entry.study),
-            question=lambda entry: inline(found[entry.study].question),
-            inline=inline,
-            manifests=_manifests(page.models),
-        )
-    )
+    return _render("index.html", page=page, inline=inline)
+
+
+def _render(template: str, page: StudyPage | StartPage, **given: Any) -> str:
+    found = _environment().get_template(template)
+    return found.render(page=page, manifests=_manifests(page.models), **given)
 
 
 def _manifests(models: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     return {name: read_manifest(Path(f"results/models/{name}/manifest.json")) for name in models}
 
 
-def _title(name: str) -> str:
-    return name.replace("_", " ").capitalize()
-
-
-def _link(shown: list[str], target: str) -> str | None:
+def _link(studies: Sequence[str], target: str) -> str | None:
     """Where a link of a README leads on its page: to the web, to a part of a page, or nowhere."""
     if target.startswith(("https://", "http://", "#")):
         return target
     path, _, part = target.partition("#")
     folder, _, file = path.rpartition("/")
     study = folder.removeprefix("../")
-    if file == "README.md" and study in shown:
+    if file == "README.md" and study in studies:
         return f"{study}.html#{part}" if part else f"{study}.html"
     return None
 

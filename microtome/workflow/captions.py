@@ -1,28 +1,21 @@
-"""Captions of figures, from a study's README.md: the sections under its heading "Figures"."""
+"""Captions of figures for Snakemake's report, from a study's README.md."""
 
 import re
 from pathlib import Path
 
+from microtome.page.readme import FIGURES, read_readme
+
 
 def captions(readme: Path) -> dict[str, str]:
-    """The captions of a study's figures, by their names, as reStructuredText for the report.
+    """The captions of a study's figures, by their names, as reStructuredText.
 
     Args:
         readme: a file with a heading `## Figures` and below it a heading `` ### `name` `` for each
             figure. Tables may have sections of the same names, below a heading of their own. Where
             there is no file, no figure has a caption.
     """
-    if not readme.is_file():
-        return {}
-    chapters = _sections(readme.read_text(encoding="utf-8", errors="replace"), "##")
-    figures = _sections(chapters.get("Figures", ""), "###")
-    return {name.strip("`"): _restructured(text) for name, text in figures.items()}
-
-
-def _sections(text: str, level: str) -> dict[str, str]:
-    """What stands below each heading of one level."""
-    parts = re.split(rf"^{level} +(.*?) *$", text, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+    sections = read_readme(readme).sections(FIGURES)
+    return {name: _restructured(text) for name, text in sections.items()}
 
 
 def _restructured(text: str) -> str:

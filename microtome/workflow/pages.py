@@ -15,7 +15,8 @@ from microtome.page.parts import (
     StudyPage,
     Table,
 )
-from microtome.workflow.config import Product, Studies
+from microtome.page.readme import Readme, read_readme
+from microtome.workflow.config import Product, Studies, Study
 from microtome.workflow.functions import Function, functions, read_function, source
 
 #: The file of what a study's figures say in this run.
@@ -48,13 +49,18 @@ def study_page(studies: Studies, name: str, command: str) -> StudyPage:
     pictures = [studies.product(name, "figures", figure) for figure in study.entries["figures"]]
     tables = [studies.product(name, "tables", table) for table in study.entries["tables"]]
     texts = dict.fromkeys(stimuli for product in pictures for stimuli in _stimuli(product))
+    readme = _readme(study)
+    said = "\n".join(readme.chapters.values())
     return StudyPage(
         name,
+        _title(readme, name),
         study.source,
         {model: config["models"][model]["source"] for model in study.models},
         {stimuli: str(studies.stimulus_file(stimuli)) for stimuli in texts},
         tuple(_picture(studies, product, study.models) for product in pictures),
         tuple(Table(t.name, t.stem, tuple(models_of(t, study.models))) for t in tables),
+        readme,
+        tuple(other for other in studies_shown(studies) if f"../{other}/README.md" in said),
         command,
         config["style"]["theme"],
         config["style"]["dpi"],
@@ -77,11 +83,22 @@ def _entry(studies: Studies, name: str) -> Entry:
     study = studies.study(name)
     figure = study.page.get("picture", next(iter(study.entries["figures"]), None))
     profile = study.page.get("profile", {})
-    shown = {"profile": f"{PAGES}/profiles/{name}", "label": profile["label"]} if profile else {}
-    if figure is None:
-        return Entry(name, **shown)
-    product = studies.product(name, "figures", figure)
-    return Entry(name, product.stem, tuple(models_of(product, study.models)), **shown)
+    shown: dict[str, Any] = {}
+    if profile:
+        shown |= {"profile": f"{PAGES}/profiles/{name}", "label": profile["label"]}
+    if figure is not None:
+        product = studies.product(name, "figures", figure)
+        shown |= {"picture": product.stem, "models": tuple(models_of(product, study.models))}
+    readme = _readme(study)
+    return Entry(name, _title(readme, name), readme.question, **shown)
+
+
+def _readme(study: Study) -> Readme:
+    return read_readme(study.folder / "README.md")
+
+
+def _title(readme: Readme, name: str) -> str:
+    return readme.title or name.replace("_", " ").capitalize()
 
 
 def models_of(product: Product, models: tuple[str, ...]) -> list[str | None]:

@@ -18,6 +18,7 @@ FLOORS = (
     "interventions",
     "statistics",
     "figures",
+    "page",
     "workflow",
     "api",
     "show",
@@ -70,7 +71,7 @@ def test_torch_is_imported_when_a_model_is_at_work(module):
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("kind", ["statistics", "figures", "tables"])
+@pytest.mark.parametrize("kind", ["statistics", "figures", "tables", "captions"])
 def test_a_study_is_imported_without_torch(kind):
     names = [f"studies.{f.parent.name}.{kind}" for f in (ROOT / "studies").glob(f"*/{kind}.py")]
     seen = "print(*{'torch', 'transformers'} & set(sys.modules))"

@@ -22,6 +22,16 @@ def statistics(code: str | bytes, options: str = "") -> dict[str, bytes]:
     return study(f"source: x\nstatistics: {{a: {{{options}}}}}\n", statistics=code)
 
 
+def drawn(page: str = "", **code: str) -> dict[str, bytes]:
+    """The files of a study with a statistic `a` and a figure `b` of no model, and more of each."""
+    return study(
+        f"source: x\nstatistics: {{a: {{}}}}\nfigures: {{b: {{}}}}\n{page}\n",
+        statistics="def a():\n    pass\n",
+        figures="def b(a):\n    pass\n",
+        **code,
+    )
+
+
 FILE, CODE = "microtome: studies/mine/study.yaml", "microtome: studies/mine/statistics.py"
 
 #: The files of the study, and what is said of them.
@@ -165,6 +175,36 @@ FOLDERS = {
         ),
         f"{FILE}: statistics.a.targets: wants a list of texts that are one token, each once; has",
     ),
+    # Its page
+    "a_picture_that_is_no_figure": (
+        drawn("page: {picture: bb}"),
+        f"{FILE}: page.picture: no figure 'bb'; did you mean 'b'?",
+    ),
+    "a_profile_of_no_statistic": (
+        drawn("page: {profile: {statistic: aa, variable: x, label: X}}"),
+        f"{FILE}: page.profile.statistic: no statistic 'aa'; did you mean 'a'?",
+    ),
+    "a_profile_of_no_model": (
+        drawn("page: {profile: {statistic: a, variable: x, label: X}}"),
+        f"{FILE}: page.profile.statistic: a is of no model; take a statistic that is",
+    ),
+    "a_profile_without_a_label": (
+        drawn("page: {profile: {statistic: a, variable: x}}"),
+        f"{FILE}: page.profile: the key 'label' is missing",
+    ),
+    "an_empty_page": (drawn("page: {}"), f"{FILE}: page: wants {{picture: …}}, {{profile: …}} or"),
+    "a_caption_of_no_figure": (
+        drawn(captions="def bb(a):\n    pass\n"),
+        "studies/mine/captions.py: figures.py has no function 'bb'; did you mean 'b'?",
+    ),
+    "a_caption_that_reads_something_else": (
+        drawn(captions="def b(tokens):\n    pass\n"),
+        "studies/mine/captions.py: b takes 'tokens', which is no input of the figure; known: a",
+    ),
+    "a_caption_with_an_option_of_its_own": (
+        drawn(captions="def b(a, *, digits: int = 2):\n    pass\n"),
+        "studies/mine/captions.py: b takes 'digits', which is no option of the figure; take it out",
+    ),
     "a_stream_and_a_site": (
         statistics(f"{OPTIONS}def a(stream, logits, *, site: Site):\n    pass\n", "site: q"),
         f"{FILE}: statistics.a: a reads a stream, which is not stored, and logits; take one out",
@@ -176,6 +216,12 @@ FOLDERS = {
 def test_a_study_that_cannot_be_made_is_refused_in_one_line(tmp_path, name):
     files, *says = FOLDERS[name]
     assert_refused(tmp_path, Case(CONFIG, tuple(says), files))
+
+
+def test_no_study_is_called_as_the_start_page_is(tmp_path):
+    config = "studies: {index: {models: [smollm2-135m]}}"
+    says = ("mine.yaml: studies.index: is the name of the start page; choose another name",)
+    assert_refused(tmp_path, Case(config, says, {"studies/index/study.yaml": b"source: x\n"}))
 
 
 def test_a_study_that_is_only_read_is_checked_too(tmp_path):

@@ -48,12 +48,13 @@ def growth(growth, outcome):
     return growth.to_dataframe()
 """
 EACH_MADE = {"interventions/silence/tiny/each"}
-GROWTH = {"statistics/silence/tiny/growth", "tables/silence/tiny/growth"}
+TABLE = {"tables/silence/tiny/growth", "page/silence"}
+GROWTH = {"statistics/silence/tiny/growth"} | TABLE
 CHOSEN_MADE = {"interventions/silence/tiny/chosen"} | GROWTH
 STRONG = {"statistics/silence/tiny/strong"} | CHOSEN_MADE
-TABLE = {"tables/silence/tiny/growth"}
 INTERVENED = EACH_MADE | STRONG | TABLE
-ALL = {"models/tiny", "tokens/tiny/texts"} | INTERVENED
+MADE = {"models/tiny", "tokens/tiny/texts"} | INTERVENED
+ALL = MADE | {"page/index", "page/style"}
 OVERLAY = ("studies", "silence", "interventions")
 
 
@@ -176,8 +177,8 @@ def test_a_target_makes_the_interventions_alone(clone, tmp_path):
     fresh = Clone(tmp_path, clone.config["models"]["tiny"]["source"])
     add_study(fresh)
     assert fresh.planned("tokens") == {"models/tiny", "tokens/tiny/texts"}
-    assert fresh.planned("interventions") == ALL - GROWTH
-    assert fresh.planned("statistics") == ALL - TABLE
+    assert fresh.planned("interventions") == MADE - GROWTH
+    assert fresh.planned("statistics") == MADE - TABLE
 
 
 @pytest.mark.parametrize(

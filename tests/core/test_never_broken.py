@@ -307,6 +307,7 @@ def test_a_local_model_that_changed_is_fetched_again(whole, model):
             "statistics/category_selectivity/twin/rsa",
             "figures/category_selectivity/twin/cosine_matrices",
             "figures/category_selectivity/twin/rsa_profile",
+            *("page/category_selectivity", "page/index"),
         }
     finally:
         file.write_bytes(original)

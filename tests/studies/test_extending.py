@@ -21,6 +21,7 @@ from microtome import options
 from microtome.errors import MicrotomeError
 from microtome.workflow.config import INPUTS
 from microtome.workflow.faults import check
+from microtome.workflow.new_study import new_study
 
 ROOT = Path(__file__).parents[2]
 STUDY = "studies/residual_growth"
@@ -69,14 +70,27 @@ def work(tmp_path_factory, gpt2_tokenizer):
         "sweep": {"device": "cpu", "threads": 1},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
-    overlays = ("--configfile", "mine.yaml", "tiny.yaml", "--cores", "1")
+    overlays = ("--configfile", f"{STUDY}/config.yaml", "tiny.yaml", "--cores", "1")
     run("--snakefile", str(ROOT / "Snakefile"), *overlays, cwd=folder)
     return folder
 
 
 def test_the_document_has_all_files_of_a_study(tmp_path):
-    files = {"study.yaml", "statistics.py", "figures.py", "tables.py", "README.md"}
-    assert {f"{STUDY}/{name}" for name in files} | {"mine.yaml"} < write_examples(tmp_path)
+    python = {f"{name}.py" for name in ("statistics", "figures", "tables", "captions")}
+    files = {"config.yaml", "study.yaml", "README.md"} | python
+    assert {f"{STUDY}/{name}" for name in files} < write_examples(tmp_path)
+
+
+def test_the_document_shows_what_new_study_makes(tmp_path, monkeypatch):
+    write_examples(tmp_path / "document")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    new_study("residual_growth")
+    made, shown = (
+        {file.name: file.read_text() for file in (tmp_path / place / STUDY).iterdir()}
+        for place in ("work", "document")
+    )
+    assert made == shown
 
 
 def test_the_document_names_all_inputs_types_and_needs():
@@ -84,7 +98,7 @@ def test_the_document_names_all_inputs_types_and_needs():
     types = [name for name in vars(options) if name[0].isupper() and name[1:] != name[1:].upper()]
     needs = [name for name, value in vars(options).items() if isinstance(value, options.Need)]
     named = set(re.findall(r"`(\w+)`", text))
-    imported = {"Annotated", "Any", "Need", "Wanted"}
+    imported = {"Annotated", "Any", "Need", "Sequence", "Wanted"}
     assert set(types) - imported | set(needs) | set(INPUTS) <= named
 
 
@@ -202,7 +216,7 @@ def test_a_function_of_another_study_reads_what_the_study_says(work):
 
 
 def test_nothing_is_stale_from_the_other_folder(work):
-    overlays = ("--configfile", str(work / "mine.yaml"), str(work / "tiny.yaml"))
+    overlays = ("--configfile", str(work / STUDY / "config.yaml"), str(work / "tiny.yaml"))
     assert "Nothing to be done" in run("-n", "--directory", str(work), *overlays, cwd=ROOT)
 
 
@@ -210,7 +224,13 @@ def test_an_edit_of_the_users_code_makes_its_products_stale(work, tmp_path):
     edited = tmp_path / "work"
     shutil.copytree(work, edited, symlinks=True)
     tables, helpers = (edited / STUDY / name for name in ("tables.py", "helpers.py"))
-    arguments = ("--snakefile", str(ROOT / "Snakefile"), "--configfile", "mine.yaml", "tiny.yaml")
+    arguments = (
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--configfile",
+        f"{STUDY}/config.yaml",
+        "tiny.yaml",
+    )
 
     def planned():
         return set(re.findall(r"rule (\w+):", run("-n", *arguments, cwd=edited)))
@@ -254,8 +274,8 @@ def test_an_edit_of_the_users_code_makes_its_products_stale(work, tmp_path):
             "study.yaml",
             "stimuli: penguins",
             "",
-            "{work}/mine.yaml: studies.residual_growth.stimuli: norms reads texts; name a stimulus "
-            "set, as in `stimuli: …`",
+            "{folder}/config.yaml: studies.residual_growth.stimuli: norms reads texts; name a "
+            "stimulus set, as in `stimuli: …`",
         ),
         (
             "study.yaml",
@@ -264,10 +284,10 @@ def test_an_edit_of_the_users_code_makes_its_products_stale(work, tmp_path):
             "{folder}/study.yaml: the key 'source' is missing",
         ),
         (
-            "../../mine.yaml",
+            "config.yaml",
             "}",
             ", figures: {growth: {limits: [0, 1]}}}",
-            "{work}/mine.yaml: studies.residual_growth.figures.growth.limits: unknown option; "
+            "{folder}/config.yaml: studies.residual_growth.figures.growth.limits: unknown option; "
             "growth takes none; take it out",
         ),
     ],
@@ -278,10 +298,10 @@ def test_a_fault_in_a_study_names_its_file(tmp_path, file, old, new, message):
     text = (folder / file).read_text(encoding="utf-8")
     assert old in text
     (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
-    files = [ROOT / "config.yaml", tmp_path / "mine.yaml"]
+    files = [ROOT / "config.yaml", folder / "config.yaml"]
     config = {}
     for path in files:
         update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")))
     with pytest.raises(MicrotomeError) as error:
         check(config, ROOT / "config.schema.yaml", files, [tmp_path, ROOT])
-    assert str(error.value) == message.format(folder=folder, work=tmp_path)
+    assert str(error.value) == message.format(folder=folder)
