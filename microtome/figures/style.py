@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import manimgx_fonts
 import matplotlib as mpl
@@ -15,11 +15,13 @@ import noto_cjk_sans_otc
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
-from matplotlib.typing import RcKeyType
 
 from microtome.store.files import replacing
 
-_COMMON: dict[RcKeyType, Any] = {
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+_COMMON: "dict[RcKeyType, Any]" = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titleweight": "bold",
@@ -28,7 +30,7 @@ _COMMON: dict[RcKeyType, Any] = {
     "svg.fonttype": "path",
     "text.hinting": "no_hinting",  # hinted text is wider or narrower from resolution to resolution
 }
-_DARK: dict[RcKeyType, Any] = {
+_DARK: "dict[RcKeyType, Any]" = {
     "figure.facecolor": "#282a2c",
     "figure.edgecolor": "#282a2c",
     "savefig.facecolor": "#282a2c",

@@ -64,7 +64,7 @@ def test_the_citation_names_the_sources_of_the_studies():
 
 def prerequisites(target):
     """What a target of the Makefile is made from."""
-    return re.search(rf"^{re.escape(target)}:(.*)$", text_of("Makefile"), flags=re.M)[1].split()
+    return re.search(rf"^{re.escape(target)}:([^#\n]*)", text_of("Makefile"), flags=re.M)[1].split()
 
 
 def test_the_hooks_run_before_a_commit_are_the_lints_of_ci():

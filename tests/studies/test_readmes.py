@@ -48,12 +48,9 @@ def test_a_study_without_a_readme_has_no_captions(tmp_path):
 
 
 def documents():
-    """README.md, all of docs/ and each study's README.md."""
-    return [
-        ROOT / "README.md",
-        *sorted(ROOT.glob("docs/*.md")),
-        *(s / "README.md" for s in STUDIES),
-    ]
+    """README.md and the like, all of docs/ and each study's README.md."""
+    places = ("*.md", "docs/**/*.md", "docs/notebooks/*.ipynb", "studies/*/README.md")
+    return sorted(file for place in places for file in ROOT.glob(place))
 
 
 def anchors(document):
@@ -74,10 +71,30 @@ def test_links_lead_somewhere(document):
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_links_elsewhere_have_the_form_of_a_link(document):
+    text = document.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((\w+:[^)\s]*)\)", text):
+        assert re.fullmatch(r"https://[a-z0-9-]+(\.[a-z0-9-]+)+(/[\w.~/#?=&%-]*)?", link), link
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda file: str(file.relative_to(ROOT)))
 def test_files_of_the_repository_are_called_what_they_are_called(document):
     text = document.read_text(encoding="utf-8")
     for name in re.findall(r"`((?:microtome|rules|scripts|tests|stimuli)/[\w/.]+\.\w+)`", text):
         assert (ROOT / name).exists() or "my_corpus" in name, name
+
+
+def test_the_api_has_every_module():
+    text = "".join(page.read_text(encoding="utf-8") for page in ROOT.glob("docs/api/*.md"))
+    listed = re.findall(r"automodule:: microtome\.(\S+)", text)
+    library = ROOT / "microtome"
+    packages = ("figures", "statistics", "store", "sweeps", "texts")
+    modules = [file for name in packages for file in library.glob(f"{name}/[!_]*.py")]
+    wanted = [".".join(file.relative_to(library).with_suffix("").parts) for file in modules]
+    for file in ROOT.glob("studies/*/*.py"):
+        if file.stem in ("figures", "statistics", "tables"):
+            wanted.append(f"studies.{file.parent.name}.{file.stem}")
+    assert set(listed) == {*wanted, "errors", "options", "sites"}  # each module of docs/api/
 
 
 def test_the_way_from_a_figure_to_the_sweep_is_there():

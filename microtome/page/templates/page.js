@@ -69,7 +69,7 @@ function showFull(link) {
   image.loading = "eager";
   image.hidden = false;
   const name = document.createElement("p");
-  name.textContent = image.alt;
+  name.textContent = image.alt.split(": ")[0];
   const svg = document.createElement("a");
   svg.href = link.href;
   svg.textContent = "SVG";
