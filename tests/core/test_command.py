@@ -40,9 +40,9 @@ SHOWN = {
     "results/activations/tiny/words/layer-01.h5": [
         r"results/activations/tiny/words/layer-01.h5: activations of layer 1, [\d.]+ kB",
         r"  of tiny \(.*\), computed in float32, torch \S+, transformers \S+",
-        r"  q  \(token \d+, n_heads 4, d_head 16\)     float32",
-        r"  k  \(token \d+, n_kv_heads 4, d_head 16\)  float32",
-        r"  v  \(token \d+, n_kv_heads 4, d_head 16\)  float32",
+        r"  q  \(token \d+, n_heads 4, d_head 6\)     float32",
+        r"  k  \(token \d+, n_kv_heads 4, d_head 6\)  float32",
+        r"  v  \(token \d+, n_kv_heads 4, d_head 6\)  float32",
         r"  \d+ tokens of 6 texts: 'The' ' next' ' word' ' is' ' apple' .* …",
         r"  from  results/models/tiny",
         r"  from  results/tokens/tiny/words.h5",
@@ -82,8 +82,8 @@ SHOWN = {
         r"  as it was made",
     ],
     "tiny": [
-        r"results/models/tiny: a model of 3.4 million parameters",
-        r"  from .*model \(.*\)",
+        r"results/models/tiny: a model of 1.2 million parameters",
+        r"  from .*tiny \(.*\)",
         r"  gpt2, predicts the next token: n_layers 3, d_model 64, .*",
         r"  sites: resid_pre, ln1_out, q, k, v, .*, logits",
         r"  no router: no experts",
@@ -207,7 +207,9 @@ def test_verify_takes_another_folder(whole, tmp_path, capsys):
 
 def test_a_new_study_has_its_own_name_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "microtome run --configfile studies/my_question/config.yaml\n" in new_study("my_question")
+    assert "microtome run --configfile studies/my_question/config.yaml\n" in new_study(
+        "my_question"
+    )
     files = {file.name: file.read_text() for file in Path("studies/my_question").iterdir()}
     assert "residual_growth" not in "".join(files.values())
     assert files["README.md"].startswith("# My question\n")
