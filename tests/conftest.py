@@ -212,6 +212,7 @@ LONG = (
     "test_bad_studies",
     "test_bad_config",
     "test_extending",
+    "test_docs",
     "test_verify",
     "test_hidden_states",
     "test_grammar_tuning",
