@@ -26,6 +26,13 @@ ROOT = Path(workflow.current_basedir).parent
 BASES = (Path(), ROOT)
 
 
+if workflow.modifier.path_modifier.replace_prefix("results/models", None) != "results/models":
+    sys.exit(
+        "microtome: `prefix:` and `replace_prefix:` of a module would move some files and not "
+        "others; take them out, and choose the folder with --directory"
+    )
+
+
 def own_config():
     """The config, without other keys of a workflow that imports this one."""
     if Path(workflow.basedir) == ROOT:

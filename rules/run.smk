@@ -5,12 +5,14 @@ import fcntl
 import logging
 import os
 import re
+import shlex
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from snakemake.logging import logger
+from snakemake.script import PythonScript
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from microtome.store.files import REFUSALS
@@ -40,7 +42,10 @@ refuse_unwritable(".snakemake")
 
 
 def begin_run():
-    """Prepare a run, before its first job."""
+    """Prepare a run, before its first job; once, also if two modules are this workflow."""
+    if hasattr(workflow, "microtome_run"):
+        return
+    workflow.microtome_run = os.environ[RUN]
     refuse_unwritable("results")
     acquire_run_lock()
     disable_job_rate_limit()
@@ -81,20 +86,24 @@ def disable_job_rate_limit():
 def start_fork_server():
     """Run the scripts of this repository as forks of one process that has imported their packages.
 
-    Shell commands and scripts of another workflow run as they would without the server.
+    Nothing else that a workflow runs has to do with it.
     """
     global fork_server
-    if os.path.basename(shell.get_executable() or "") != "bash":
+    client = os.environ.get(forks.CLIENT)
+    if client is None and (started := forks.start_server()):
+        fork_server, client = started
+    # If Snakemake drops this method, scripts run without the server: slower, but right.
+    execute = getattr(PythonScript, "_execute_cmd", None)
+    if client is None or execute is None:
         return
-    route = os.environ.get(forks.ROUTE)
-    if route is None and (started := forks.start_server()):
-        fork_server, route = started
-    if route:
-        # If Snakemake drops this attribute, a prefix that another workflow has set is lost.
-        prefix = getattr(shell, "_process_prefix", None)
-        if prefix is None:
-            prefix = 'test -z "$BASH_VERSION" || set -euo pipefail; '
-        shell.prefix(f"{route}{prefix}".replace("{", "{{").replace("}", "}}"))
+
+    def execute_by_server(script, command, **values):
+        ours = Path(str(script.path)).resolve().parent == forks.ROOT / "scripts"
+        if ours and values.get("py_exec") == sys.executable:
+            values["py_exec"] = f"{client} {shlex.quote(sys.executable)}"
+        return execute(script, command, **values)
+
+    PythonScript._execute_cmd = execute_by_server
 
 
 class SlurmFailures(logging.Handler):

@@ -148,9 +148,7 @@ class LogHandler(LogHandlerBase):
         """Write lines that stay."""
         if self.on_terminal and (lines or self.ended.is_set()):
             self._put("\x1b[J")
-            self.complete = ""  # the path of Snakemake's own log
-        self.told = 0  # how many jobs were done when one failed
-        self.written = ""
+            self.written = ""
         for line in lines:
             self._put(f"{line}\n")
 

@@ -5,8 +5,7 @@ than a small sweep, and Snakemake starts a Python for every script. In place of 
 file asks a server to run the script in a fork, and exits with the script's status. The server
 imports a package when a script first needs it, and what a package imports later, in the middle of a
 job, when that job has ended. Each fork imports this repository's code itself, so that an edit takes
-effect at once. Without a server, and for scripts of another repository, the
-command runs as it is.
+effect at once. Without a server, the command runs as it is.
 
     python -I -S forks.py SOCKET python SCRIPT     (the client: without packages it starts fast)
     python forks.py --serve DESCRIPTOR             (the server: on a listening socket)
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Environment variable: the shell command of a server that runs already.
-ROUTE = "MICROTOME_FORKS"
+#: Environment variable: the client of a server that runs already.
+CLIENT = "MICROTOME_FORKS"
 #: The most bytes of a message that are read; the system's own limit is lower.
 MESSAGE = 1 << 20
 
@@ -58,25 +57,12 @@ class Job(NamedTuple):
     imported: int
 
 
-#: Makes a bash function of Python's path, which calls the client for scripts that Snakemake wrote.
-#: Bash in POSIX mode has no functions of such names.
-_FUNCTION = """\
-test -o posix && return
-{python}() {{
-    case "$1" in
-        */.snakemake/scripts/*) exec {client} {python} "$@" ;;
-        *) command {python} "$@" ;;
-    esac
-}}
-"""
-
-
 def start_server() -> "tuple[Popen[bytes], str] | None":
     """Start a server, which ends with this process.
 
     Returns:
-        The server, and a shell command after which bash runs Snakemake's scripts through it. None
-        where the system has no such sockets or the path of TMPDIR is too long for one.
+        The server, and its client, a shell command that `python SCRIPT` is to follow. None where
+        the system has no such sockets or the path of TMPDIR is too long for one.
     """
     import subprocess
     import tempfile
@@ -96,11 +82,7 @@ def start_server() -> "tuple[Popen[bytes], str] | None":
             pass_fds=[listener.fileno()],
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
-    client = shlex.join([sys.executable, "-I", "-S", __file__, str(folder / "socket")])
-    route = folder / "route.bash"
-    route.write_text(_FUNCTION.format(python=sys.executable, client=client), encoding="utf-8")
-    quoted = shlex.quote(str(route))
-    return server, f'test -z "$BASH_VERSION" || test ! -r {quoted} || . {quoted}; '
+    return server, shlex.join([sys.executable, "-I", "-S", __file__, str(folder / "socket")])
 
 
 def run_by_server(server: str, command: list[str]) -> NoReturn:
@@ -108,11 +90,8 @@ def run_by_server(server: str, command: list[str]) -> NoReturn:
 
     Args:
         server: the path of the server's socket.
-        command: what to run. It runs in this process if no server answers, or if the script is
-            not from this repository.
+        command: what to run. It runs in this process if no server answers.
     """
-    if not _is_ours(command[-1]):
-        os.execv(command[0], command)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.connect(server)
@@ -126,20 +105,6 @@ def run_by_server(server: str, command: list[str]) -> NoReturn:
     if int(status) < 0:
         os.kill(os.getpid(), -int(status))
     sys.exit(int(status))
-
-
-def _is_ours(script: str) -> bool:
-    """Whether a script is Snakemake's copy of one in this repository.
-
-    Snakemake writes the path of the original at the head of the copy. If it stops doing so, our
-    scripts run without the server: slower, but right.
-    """
-    try:
-        with open(script, encoding="utf-8") as copy:
-            head = copy.read(MESSAGE).partition("preamble end")[0]
-    except (OSError, ValueError):
-        return False
-    return f"__file__ = {str(ROOT / 'scripts' / '_')!r}"[:-2] in head
 
 
 def serve(listener: socket.socket) -> tuple[Request, int] | None:

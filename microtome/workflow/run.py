@@ -44,7 +44,7 @@ def run(options: Sequence[str], *, verbose: bool = False) -> int:
     """
     server = forks.start_server()
     if server:
-        _, os.environ[forks.ROUTE] = server
+        _, os.environ[forks.CLIENT] = server
     import snakemake.cli
 
     snakemake.cli.get_argument_parser()  # imports all plugins

@@ -22,9 +22,6 @@ ASK = [sys.executable, "-I", "-S", forks.__file__]
 #: Seconds that nothing here takes, unless it hangs.
 HANGS = 900
 
-#: How Snakemake's copy of a script of this repository begins.
-HEAD = f"__file__ = {str(forks.ROOT / 'scripts' / 'x.py')!r}\n"
-
 
 class Server:
     """A server and a folder with scripts for it."""
@@ -47,7 +44,7 @@ class Server:
     def start(self, script: str, **environment: str) -> subprocess.Popen:
         """Have a script run."""
         file = self.folder / f"{len(list(self.folder.iterdir()))}.py"
-        file.write_text(HEAD + script)
+        file.write_text(script)
         return subprocess.Popen(
             [*ASK, self.socket, sys.executable, str(file)],
             stdout=subprocess.PIPE,
@@ -173,33 +170,7 @@ print("forked" if "--serve" in parent else "started", *sys.argv[1:])
 """
 
 
-@pytest.fixture
-def scripts(tmp_path: Path) -> dict[str, Path]:
-    """A copy that Snakemake made of a script of ours, one of another's, and a file elsewhere."""
-    folder = tmp_path / ".snakemake" / "scripts"
-    folder.mkdir(parents=True)
-    files = {"ours": folder / "a.x.py", "theirs": folder / "b.x.py", "other": tmp_path / "c.py"}
-    for whose, file in files.items():
-        file.write_text((HEAD if whose == "ours" else "") + SAYS)
-    return files
-
-
-@pytest.mark.parametrize("shell", [["bash"], ["bash", "--posix"], ["sh"]])
-def test_only_our_scripts_are_forked(scripts, shell):
-    server, route = forks.start_server()
-    python, *commands = (sys.executable, *scripts.values())
-    lines = [f"({python} {file})" for file in commands]
-    lines += [f"{python} {scripts['other']} 'two words' | cat; echo after"]
-    done = subprocess.run(
-        [*shell, "-c", route + "; ".join(lines)], capture_output=True, text=True, check=True
-    )
-    ours = "forked" if shell == ["bash"] else "started"
-    assert done.stdout.splitlines() == [ours, "started", "started", "started two words", "after"]
-    assert done.stderr == ""
-    server.communicate(timeout=HANGS)
-
-
-def test_copies_that_snakemake_makes_are_known_as_ours(model, tmp_path):
+def test_scripts_of_a_run_are_forked(model, tmp_path):
     clone = Clone(tmp_path, model)
     clone.replace("scripts/token_table.py", "if __name__", f"{SAYS}\nif __name__")
     said = clone.snakemake("tokens")

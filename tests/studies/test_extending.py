@@ -240,11 +240,11 @@ def test_an_edit_of_the_users_code_makes_its_products_stale(work, tmp_path):
     own = "from studies.residual_growth.helpers import change\n"
     tables.write_text(code.replace("\n\n\n", f"\n\n{own}\n\n", 1))
     helpers.write_text("def change(column):\n    return column.diff()\n")
-    assert planned() == {"all", "table__residual_growth__growth"}
+    assert planned() == {"all", "table__residual_growth__growth", "page__residual_growth"}
     run("--cores", "1", *arguments, cwd=edited)
     assert planned() == set()
     helpers.write_text("def change(column):\n    return column.pct_change()\n")
-    assert planned() == {"all", "table__residual_growth__growth"}
+    assert planned() == {"all", "table__residual_growth__growth", "page__residual_growth"}
 
 
 @pytest.mark.parametrize(
