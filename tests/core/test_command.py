@@ -84,7 +84,7 @@ SHOWN = {
     "tiny": [
         r"results/models/tiny: a model of 1.2 million parameters",
         r"  from .*tiny \(.*\)",
-        r"  gpt2, predicts the next token: n_layers 3, d_model 64, .*",
+        r"  gpt2, predicts the next token: n_layers 3, d_model 24, .*",
         r"  sites: resid_pre, ln1_out, q, k, v, .*, logits",
         r"  no router: no experts",
         r"  no pre_linear: its MLP is not gated",
