@@ -39,6 +39,7 @@ default_role = "py:obj"
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+napoleon_use_rtype = False  # of "sites: what they are", the first part is no type
 python_maximum_signature_line_length = 88
 
 html_theme = "furo"

@@ -153,17 +153,22 @@ def templates(name):
     return file_digest(*(TEMPLATES / file for file in ("base.html", "parts.html", name)))
 
 
+#: What is the same for the pages of all studies.
+PAGE_CODE = [code("page.py"), templates("study.html")]
+PROFILE_CODE = code("profile.py")
+
+
 def page_code(name):
     """The digests of what writes a study's page, and says the numbers of its figures."""
     products = [studies.product(name, "figures", f) for f in studies.study(name).entries["figures"]]
     said = [found for found in map(caption, products) if found]
     captions = [(function.file, function.name) for function in said]
-    return [code("page.py"), templates("study.html"), code_digest(captions, ROOT)]
+    return [*PAGE_CODE, code_digest(captions, ROOT)]
 
 
 def page_inputs(name):
     """What a study's page is made from."""
-    page = study_page(studies, name, PAGE_COMMAND)
+    page = study_page(studies, name)
 
     def files(stem, models, extension):
         return [f"{of(stem, model)}{extension}" for model in models]

@@ -31,10 +31,12 @@ for study in studies_shown(studies):
         log:
             f"results/logs/page/studies/{study}.log",
         localrule: True
+        resources:
+            # No param: files of another name with the same config make no page stale.
+            command=lambda wildcards: PAGE_COMMAND,
         params:
             study=study,
-            command=PAGE_COMMAND,
-            about=digest(study_page(studies, study, PAGE_COMMAND)),
+            about=digest(study_page(studies, study)),
             code=page_code(study),
         script:
             "../scripts/page.py"
@@ -57,7 +59,7 @@ for study in studies_profiled(studies):
             **profile_params(study),
             n_layers={m: config["models"][m]["n_layers"] for m in studies.study(study).models},
             style=dict(sorted(config["style"].items())),
-            code=code("profile.py"),
+            code=PROFILE_CODE,
         script:
             "../scripts/profile.py"
 

@@ -14,7 +14,7 @@ from microtome.workflow.pages import study_page
 if __name__ == "__main__":
     with job(snakemake):
         studies = Studies(snakemake.config, (Path(), ROOT))
-        page = study_page(studies, snakemake.params.study, snakemake.params.command)
+        page = study_page(studies, snakemake.params.study)
         said = {}
         for picture in page.pictures:
             if picture.caption is None:
@@ -24,4 +24,5 @@ if __name__ == "__main__":
                 read = [read_dataset(of(file, model)) for file in picture.reads.values()]
                 said[picture.name, model] = say(*read, **picture.arguments(model))
         with replacing(snakemake.output[0]) as unfinished:
-            unfinished.write_text(render_study(page, said), encoding="utf-8")
+            text = render_study(page, said, snakemake.resources.command)
+            unfinished.write_text(text, encoding="utf-8")

@@ -89,6 +89,8 @@ class LogHandler(LogHandlerBase):
                 self.told = self.progress.done
             case _ if ended := _ENDED.search(message):
                 self.failures.how = f"its process {ended[1]}"
+            case _ if message.startswith("Trying to restart job"):
+                self._write(["  it is tried again"])
             case _ if message.startswith("Complete log"):
                 self.complete = os.path.relpath(message.partition(": ")[2])
             case _ if record.levelno >= WARNING and not _SAID.search(message):
@@ -146,9 +148,7 @@ class LogHandler(LogHandlerBase):
         """Write lines that stay."""
         if self.on_terminal and (lines or self.ended.is_set()):
             self._put("\x1b[J")
-            self.complete = ""  # the path of Snakemake's own log
-        self.told = 0  # how many jobs were done when one failed
-        self.written = ""
+            self.written = ""
         for line in lines:
             self._put(f"{line}\n")
 

@@ -204,6 +204,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
 
 #: Files that take long go first, so that no process is left alone with one at the end.
 LONG = (
+    "test_page",
     "test_never_broken",
     "test_staleness",
     "test_workflow",
@@ -211,6 +212,7 @@ LONG = (
     "test_bad_studies",
     "test_bad_config",
     "test_extending",
+    "test_docs",
     "test_verify",
     "test_hidden_states",
     "test_grammar_tuning",

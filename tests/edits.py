@@ -124,6 +124,18 @@ def own_study(clone: Clone) -> None:
     clone.change("studies", "mine", to={"models": ["tiny"]})
 
 
+def show_profile(clone: Clone) -> None:
+    """Have the start page show what a statistic says of each layer."""
+    with (clone.folder / STUDY / "study.yaml").open("a", encoding="utf-8") as file:
+        profile = "{statistic: rsa, variable: r, at: {pair: q-k}, label: RSA}"
+        file.write(f"page: {{picture: cosine_matrices, profile: {profile}}}\n")
+
+
+def show_another_picture(clone: Clone) -> None:
+    with (clone.folder / STUDY / "study.yaml").open("a", encoding="utf-8") as file:
+        file.write("page: {picture: rsa_profile}\n")
+
+
 def remove_study(clone: Clone) -> None:
     del clone.config["studies"]["mlp_distributions"]
     clone.save(clone.config)
@@ -299,6 +311,11 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         in_code("microtome/page/templates/style.css", "sans-serif", "serif"),
         PAGES | {"page/style"},
     ),
+    "a profile across models": (
+        show_profile,
+        {"page/profiles/category_selectivity"} | START_PAGE,
+    ),
+    "another picture of a study": (show_another_picture, START_PAGE),
     # What carries results about, and decides none.
     "an error's wording": (
         in_code(

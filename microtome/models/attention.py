@@ -105,7 +105,8 @@ def attending(module: nn.Module, see: Callable[[Attended], None]) -> Iterator[No
 
     enter = module.register_forward_pre_hook(observer.enter, with_kwargs=True)
     leave = module.register_forward_hook(observer.leave)
-    # A registered function of our own would lose the default, the model's own eager attention.
+    # A registered function of our own would lose the default, the model's own eager attention. The
+    # method itself is replaced, which mypy takes for a mistake.
     AttentionInterface.get_interface = get_interface  # type: ignore[assignment, method-assign]
     try:
         with observer:

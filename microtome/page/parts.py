@@ -106,7 +106,6 @@ class StudyPage:
         tables: its tables.
         readme: its README.md.
         linked: the other studies that this links to and that have a page.
-        command: what makes a product again, before the product's name.
         theme: of the figures, light or dark.
         dpi: dots per inch of the figures.
     """
@@ -120,7 +119,6 @@ class StudyPage:
     tables: tuple[Table, ...]
     readme: Readme
     linked: tuple[str, ...]
-    command: str
     theme: str
     dpi: int
 

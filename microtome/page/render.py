@@ -27,12 +27,13 @@ from microtome.page.readme import ERRATA, FIGURES, METHOD, TABLES
 LEAST_DPI = 54
 
 
-def render_study(page: StudyPage, said: Mapping[tuple[str, str | None], str]) -> str:
+def render_study(page: StudyPage, said: Mapping[tuple[str, str | None], str], command: str) -> str:
     """A study's page.
 
     Args:
         page: what it is made of.
         said: what a figure's numbers say in this run, in Markdown, by figure and model.
+        command: what makes a product again, before the product's name.
     """
     link = partial(_link, page.linked)
     return _render(
@@ -43,6 +44,7 @@ def render_study(page: StudyPage, said: Mapping[tuple[str, str | None], str]) ->
         method=page.readme.chapters.get(METHOD),
         errata=page.readme.chapters.get(ERRATA),
         said=said,
+        command=command,
         texts={name: read_texts(Path(file)) for name, file in page.stimuli.items()},
         html=lambda text: Markup(markdown.html(text, link)),
         inline=lambda text: Markup(markdown.inline(text, link)),

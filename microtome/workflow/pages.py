@@ -37,14 +37,8 @@ def studies_profiled(studies: Studies) -> list[str]:
     return [name for name in studies_shown(studies) if "profile" in studies.study(name).page]
 
 
-def study_page(studies: Studies, name: str, command: str) -> StudyPage:
-    """What a study's page is made of.
-
-    Args:
-        studies: the studies.
-        name: the study's name.
-        command: what makes a product again, before the product's name.
-    """
+def study_page(studies: Studies, name: str) -> StudyPage:
+    """What a study's page is made of."""
     config, study = studies.config, studies.study(name)
     pictures = [studies.product(name, "figures", figure) for figure in study.entries["figures"]]
     tables = [studies.product(name, "tables", table) for table in study.entries["tables"]]
@@ -61,7 +55,6 @@ def study_page(studies: Studies, name: str, command: str) -> StudyPage:
         tuple(Table(t.name, t.stem, tuple(models_of(t, study.models))) for t in tables),
         readme,
         tuple(other for other in studies_shown(studies) if f"../{other}/README.md" in said),
-        command,
         config["style"]["theme"],
         config["style"]["dpi"],
     )

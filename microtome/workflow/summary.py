@@ -21,8 +21,8 @@ def summary(*, first: bool) -> str:
     studies = sorted({study for study, *_ in of})
     models = sorted({model for _, *rest in of for model in rest})
     lines = [
-        f"{len(figures)} figures and {len(tables)} tables of {len(studies)} studies, on "
-        f"{len(models)} models, are up to date.",
+        f"Up to date: {len(figures)} figures and {len(tables)} tables; studies: {len(studies)}, "
+        f"models: {len(models)}",
         f"Open {PAGE} in a browser. Pictures: {RESULTS}/figures/  Numbers: {RESULTS}/tables/",
     ]
     if first and models:

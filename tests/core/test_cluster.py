@@ -164,7 +164,7 @@ def test_jobs_that_are_ended_are_tried_again_with_more(slurm, local, tmp_path):
     with sweep_held(clone, "words"):
         with sweep_held(clone, "texts"):
             few = "activations__tiny__words:mem_mb=attempt*attempt*300"
-            main = start(clone, "--set-resources", few)
+            main = start(clone, "--logger", "microtome", "--set-resources", few)
             job = wait_for(slurm, main, before, TEXTS_SWEEP, "RUNNING")
             slurm.ask("scancel", job["JobId"])
             wait_for(slurm, main, before, TEXTS_SWEEP, *ENDED)
@@ -183,6 +183,11 @@ def test_jobs_that_are_ended_are_tried_again_with_more(slurm, local, tmp_path):
     assert second == 2 * first
     assert tried[WORDS_SWEEP][0]["MinMemoryNode"] == "300M"
     assert tried[WORDS_SWEEP][1]["MinMemoryNode"] == "1200M"
+    said = (clone.folder / "main.log").read_text()
+    assert re.search(r"^\d+ of \d+ jobs left, [23] submitted", said, re.M)
+    assert "microtome: activations__tiny__texts: ended by Slurm (CANCELLED)\n" in said
+    assert "  it is tried again\n" in said
+    assert re.match(r"\d+ jobs done in ", said.splitlines()[-1])
 
 
 def test_a_job_that_is_never_given_enough_is_reported_and_the_rest_survives(slurm, local, tmp_path):

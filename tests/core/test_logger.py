@@ -197,11 +197,13 @@ def test_a_retry_that_ends_well_mends_a_failure(capsys, monkeypatch):
     say("job_info", **about)
     error = "SLURM-job '7' failed, SLURM status is: 'OUT_OF_MEMORY'"
     say("job_error", **about, log=["none.log"], rule_msg=error)
+    say(None, "Trying to restart job 1.")
     say("job_info", **about)
     say("job_finished", job_id=1)
     handler.close()
     told = capsys.readouterr().err
     assert "microtome: activations__m__s: ended by Slurm (OUT_OF_MEMORY)\n" in told
+    assert "  it is tried again\n" in told
     assert told.splitlines()[-1].startswith("1 jobs done in ")
 
 

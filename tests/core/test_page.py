@@ -178,10 +178,10 @@ def test_one_choice_of_models_holds_for_all_figures_and_pages(reader):
 
 def test_the_start_page_shows_the_first_model_that_is_chosen(reader):
     reader.open_page("index")
-    picture = shown(reader.locator(".study").first, "img")
-    assert picture.get_attribute("data-model") == "tiny"
+    picture = shown(reader.locator(".study").first, "[data-model]")
+    assert picture.text_content().strip() == "tiny"
     box(reader, "tiny").uncheck()
-    assert picture.get_attribute("data-model") == "twin"
+    assert picture.text_content().strip() == "twin"
 
 
 def test_tables_are_sorted_and_saved(reader, clone):
@@ -199,6 +199,11 @@ def test_tables_are_sorted_and_saved(reader, clone):
     table.get_by_role("button", name="tensor").click()
     tensors = table.locator("td:first-child").all_text_contents()
     assert tensors == sorted(tensors, key=str.lower)
+    # A minus is a minus, in the exponent too, and words come after numbers.
+    for cell, text in zip(counts.all(), ["", "4e−05", "−1e−06", "−2.5"], strict=True):
+        cell.evaluate("(cell, text) => { cell.textContent = text }", text)
+    button.click()
+    assert counts.all_text_contents() == ["−2.5", "−1e−06", "4e−05", ""]
     link = reader.get_by_role("link", name="CSV").first
     file = clone.product("page") / link.get_attribute("href")
     assert file.resolve() == clone.product("tables/mlp_distributions/tiny/weight_counts.csv")
@@ -269,11 +274,41 @@ def test_on_paper_there_is_what_can_be_read(reader):
     assert shown(reader, "figure img").count() == 4
 
 
+def test_the_report_has_figures_by_study_and_model_before_the_graph(clone, chromium):
+    asked = ("--report", "results/report.html", "--report-metadata", "report/metadata.yaml")
+    done = clone.snakemake("all", *asked)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    context = chromium.new_context()
+    window = context.new_page()
+    window.goto(clone.product("report.html").as_uri())
+    expect(window.get_by_role("link", name="cosine_matrices")).to_have_count(2)
+    names = window.locator(".prose a").all_text_contents()
+    of_words = ["category_selectivity", *("cosine_matrices", "rsa_profile") * 2]
+    of_texts = ["mlp_distributions", "gelu", "tsne", "tsne"]
+    assert names == [*of_words, *of_texts, "mine", "drawn", "drawn"]
+    expect(window.locator("#rulegraph")).to_be_hidden()
+    window.get_by_role("link", name="tsne").last.click()
+    expect(window.get_by_text("results/figures/mlp_distributions/twin/tsne.png")).to_be_visible()
+    context.close()
+
+
 def test_all_pages_take_less_than_a_megabyte(clone):
     files = [file for file in clone.product("page").glob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 1e6
     names = {file.name for file in files if not file.name.startswith(".")}
     assert names == {f"{name}.html" for name in PAGES} | {"style.css", "page.js"}
+
+
+def test_a_profile_that_is_none_is_named_in_a_line(clone, tmp_path):
+    clone = clone.copy(tmp_path / "edited")
+    clone.replace("studies/category_selectivity/study.yaml", "'variable': 'r'", "'variable': 's'")
+    done = clone.snakemake()
+    assert done.returncode != 0
+    assert (
+        "microtome: studies/category_selectivity/study.yaml: page.profile: results/" in done.stderr
+    )
+    assert "rsa.h5: no variable 's'; " in done.stderr
 
 
 def test_pages_are_as_they_were_made(clone):

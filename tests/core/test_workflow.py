@@ -95,7 +95,8 @@ def test_only_what_a_changed_option_touches_is_stale(run, model):
     assert len(products) > 30
     stale = {product for product, plan in products.items() if plan != "no update"}
     expected = {
-        f"results/figures/{STUDY}/tiny/cosine_matrices.{extension}" for extension in ("svg", "png")
+        *(f"results/figures/{STUDY}/tiny/cosine_matrices.{suffix}" for suffix in ("svg", "png")),
+        f"results/page/{STUDY}.html",
     }
     assert stale == expected
 
