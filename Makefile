@@ -29,7 +29,7 @@ test: .venv/tested chromium  ## the tests
 
 # A browser for the tests of the page; on Debian, as root, it is installed.
 chromium:
-	@command -v chromium chromium-browser >/dev/null || { \
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
 		command -v apt-get >/dev/null && test "$$(id -u)" = 0 || { echo "make test: no Chromium; install it"; exit 1; }; \
 		apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends chromium; }
 

@@ -30,6 +30,10 @@ class Wanted:
     schema: dict[str, Any]
     text: str
 
+    def __repr__(self) -> str:
+        """The text, so that `help` of a function can be read."""
+        return self.text
+
 
 @dataclass(frozen=True)
 class Need:
@@ -42,6 +46,10 @@ class Need:
 
     name: str
     text: str
+
+    def __repr__(self) -> str:
+        """The name, so that `help` of a function can be read."""
+        return self.name
 
 
 ALL_TOKENS = Need("ALL_TOKENS", "all tokens of each text")

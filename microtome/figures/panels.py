@@ -26,7 +26,7 @@ class Look(NamedTuple):
 
 
 def looks(n: int) -> list[Look]:
-    """Distinct looks for n series."""
+    """Looks for n series; up to 42 are distinct."""
     return [
         Look(LINES[i % len(LINES)], MARKERS[i % len(MARKERS)], FILLS[i % len(FILLS)])
         for i in range(n)
@@ -121,7 +121,12 @@ def laminar_profile(
 
 
 def clean_line(axes: Axes, clean: float) -> None:
-    """Draw a dashed line at the value of the unchanged model, with a label beside it."""
+    """Draw a dashed line at the value of the unchanged model, with a label beside it.
+
+    Args:
+        axes: where.
+        clean: the value, in the units of the y axis.
+    """
     axes.axhline(clean, linestyle="--", color=(0.7, 0.7, 0.7), zorder=-3)
     # Beside the line's end, where no mark can lie.
     axes.annotate(
@@ -137,7 +142,15 @@ def clean_line(axes: Axes, clean: float) -> None:
 def dots(
     axes: Axes, x: np.ndarray, y: np.ndarray, fill: tuple[float, float, float], **labels: str
 ) -> None:
-    """Draw many points as small outlined dots; in an SVG, more than 2,000 are one image."""
+    """Draw many points as small outlined dots; in an SVG, more than 2,000 are one image.
+
+    Args:
+        axes: where.
+        x: (point,).
+        y: (point,).
+        fill: their colour, red, green and blue from 0 to 1.
+        labels: labels of the axes and the title, as `Axes.set` names them.
+    """
     axes.plot(
         x,
         y,
@@ -153,7 +166,7 @@ def dots(
 
 
 def depth_colours(n: int, *, first: int = 1) -> np.ndarray:
-    """A colour for each of n depths, (n, 4).
+    """A colour for each of n depths, (n, 4), red, green, blue and opacity from 0 to 1.
 
     Args:
         n: how many depths.

@@ -11,7 +11,12 @@ from microtome.statistics.positions import from_position
 
 
 def autoregression(autoregression: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw the betas of `autoregression` over the layers; source: part 4."""
+    """Draw the betas of `autoregression` over the layers; source: part 4.
+
+    Args:
+        autoregression: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (10, 4), layout="tight")
     places = np.arange(autoregression.sizes["layer"])
     axes.axhline(0, color="gray")

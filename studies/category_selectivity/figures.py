@@ -101,7 +101,12 @@ def masks(word_pairs: xr.Dataset) -> Figure:
 
 
 def qkv_profile(qkv_correlations: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw `qkv_correlations` over the layers; source: project 38, part 2."""
+    """Draw `qkv_correlations` over the layers; source: project 38, part 2.
+
+    Args:
+        qkv_correlations: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (10, 3), layout="tight")
     series = {
         pair.upper(): qkv_correlations["r"].sel(pair=pair).values
@@ -133,7 +138,12 @@ def qkv_scatter(qkv_points: xr.Dataset) -> Figure:
 
 
 def rsa_profile(rsa: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw the scores of `rsa` over the layers; source: project 38, part 4."""
+    """Draw the scores of `rsa` over the layers; source: project 38, part 4.
+
+    Args:
+        rsa: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (10, 3), layout="tight")
     series = {pair.upper(): rsa["r"].sel(pair=pair).values for pair in rsa["pair"].values}
     laminar_profile(axes, rsa["layer"].values, series, "RSA scores")

@@ -26,7 +26,12 @@ def moments(moments: xr.Dataset) -> Figure:
 
 
 def entropies(entropies: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw the mean of `entropies` over all tokens as an image, heads by layers."""
+    """Draw the mean of `entropies` over all tokens as an image, heads by layers.
+
+    Args:
+        entropies: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (10, 4), layout="constrained")
     mean = entropies["entropy"].weighted(entropies["n"]).mean("position")
     image = axes.imshow(

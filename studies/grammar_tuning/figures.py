@@ -50,7 +50,12 @@ def word_activations(word_activations: xr.Dataset, *, limits: Limits) -> Figure:
 
 
 def t_tests(t_tests: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw the t of every neuron's paired test; source: exercise 4."""
+    """Draw the t of every neuron's paired test; source: exercise 4.
+
+    Args:
+        t_tests: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (10, 4), layout="tight")
     paired = t_tests.sel(test="paired")
     t = paired["t"].values

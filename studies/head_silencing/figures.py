@@ -32,7 +32,12 @@ SERIES = {
 
 
 def clean_similarity(clean_similarity: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw means over an image of the histograms; source: project 40, part 2."""
+    """Draw means over an image of the histograms; source: project 40, part 2.
+
+    Args:
+        clean_similarity: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (10, 4), layout="constrained")
     layers, centres = clean_similarity["layer"].values, clean_similarity["value"].values
     count, half = clean_similarity["count"].values, np.diff(centres).mean() / 2
@@ -87,7 +92,12 @@ def similarity_change(similarity_change: xr.Dataset) -> Figure:
 
 
 def one_head(one_head: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw the most likely token's log-probability; source: project 40, part 4."""
+    """Draw the most likely token's log-probability; source: project 40, part 4.
+
+    Args:
+        one_head: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (10, 3), layout="tight")
     values = one_head["log_probability"].values
     _hexagons(axes, values, depth_colours(len(values), first=0))
@@ -136,7 +146,12 @@ def each_head(each_head: xr.Dataset) -> Figure:
 
 
 def layer_averages(layer_averages: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw means over the heads with bars of one standard deviation; source: project 40, part 5."""
+    """Draw means over the heads with bars of one standard deviation; source: project 40, part 5.
+
+    Args:
+        layer_averages: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (10, 3.5), layout="tight")
     places = np.arange(layer_averages.sizes["layer"])
     for token, (label, colour, marker, fill, aside) in SERIES.items():

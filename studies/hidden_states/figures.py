@@ -79,7 +79,12 @@ def token_similarity(token_similarity: xr.Dataset, *, limits: Limits) -> Figure:
 
 
 def similarity_profile(similarity_profile: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw `similarity_profile` over the hidden states; source: LLM breakdown 4/6, demo 2."""
+    """Draw `similarity_profile` over the hidden states; source: LLM breakdown 4/6, demo 2.
+
+    Args:
+        similarity_profile: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (10, 4), layout="tight")
     strips(axes, similarity_profile["cosine"].values)
     sparse_ticks(axes.xaxis, similarity_profile["hidden"].values, most=16)
@@ -89,7 +94,12 @@ def similarity_profile(similarity_profile: xr.Dataset, *, ax: Axes | None = None
 
 
 def scaling(scaling: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw `scaling` over the blocks; source: LLM breakdown 4/6, demo 3."""
+    """Draw `scaling` over the blocks; source: LLM breakdown 4/6, demo 3.
+
+    Args:
+        scaling: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (9, 3), layout="tight")
     layers = scaling["layer"].values
     axes.plot(

@@ -26,7 +26,11 @@ def token_profile(
     *,
     token: Position,
 ) -> xr.Dataset:
-    """One token's activations in every hidden state, and their variance."""
+    """One token's activations in every hidden state, and their variance.
+
+    Returns:
+        `activation`, (`hidden`, `d_model`), in the model's units, and `variance`, (`hidden`,).
+    """
     return distributions.token_profile(stack_hidden_states(resid_pre, ln_final), token)
 
 
@@ -36,7 +40,11 @@ def layer_similarity(
     *,
     n_tokens: Count,
 ) -> xr.Dataset:
-    """Cosine similarity of each two hidden states of a token, for some tokens."""
+    """Cosine similarity of each two hidden states of a token, for some tokens.
+
+    Returns:
+        `cosine`, (`token`, `hidden`, `other`), float64, with the tokens' coordinates.
+    """
     return similarity.layer_similarity(stack_hidden_states(resid_pre, ln_final), n_tokens)
 
 
@@ -46,7 +54,11 @@ def token_similarity(
     *,
     n_layers: Count,
 ) -> xr.Dataset:
-    """Cosine similarity of each two tokens in a hidden state, for some of them."""
+    """Cosine similarity of each two tokens in a hidden state, for some of them.
+
+    Returns:
+        `cosine`, (`hidden`, `token`, `other`), float64, with the tokens' coordinates.
+    """
     return similarity.token_similarity(stack_hidden_states(resid_pre, ln_final), n_layers)
 
 
@@ -56,7 +68,12 @@ def similarity_profile(
     *,
     first_token: FirstPosition,
 ) -> xr.Dataset:
-    """Cosine similarity of each two tokens, in every hidden state."""
+    """Cosine similarity of each two tokens, in every hidden state.
+
+    Returns:
+        `cosine`, (`hidden`, `pair`), float64, with the positions `first` and `second` of a pair's
+        tokens.
+    """
     return similarity.similarity_profile(stack_hidden_states(resid_pre, ln_final), first_token)
 
 
@@ -66,10 +83,19 @@ def next_tokens(
     *,
     n: Count,
 ) -> xr.Dataset:
-    """The most likely tokens after the text."""
+    """The most likely tokens after the text.
+
+    Returns:
+        `token_id`, `text` and `log_probability` (natural logarithm), (`rank`,), ranks 1, 2, ….
+    """
     return prediction.next_tokens(logits.to_dataset(name="logits"), tokenizer, n)
 
 
 def scaling(scaled_blocks: Annotated[xr.Dataset, ONE_TEXT, NEXT_TOKEN]) -> xr.Dataset:
-    """What scaling each block's output does to the prediction of a target token."""
+    """What scaling each block's output does to the prediction of a target token.
+
+    Returns:
+        `log_probability` (natural logarithm), (`layer`,), of the target with that block's output
+        scaled, and `clean`.
+    """
     return prediction.target_log_probability(scaled_blocks)

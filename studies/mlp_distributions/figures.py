@@ -48,7 +48,12 @@ ASIDE = (
 
 
 def gelu(gelu: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw the values before and after; source: project 42, the demo of GELU."""
+    """Draw the values before and after; source: project 42, the demo of GELU.
+
+    Args:
+        gelu: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (10, 5), layout="constrained")
     raw, difference = gelu["raw"].values, gelu["squared_difference"].values
     axes.plot(raw, raw, color=ink())
@@ -119,6 +124,7 @@ def weight_product(
         limits: the squares at the ends of the colour scale.
         relative: whether these are multiples of the mean square, since models' weights differ in
             size.
+        ax: axes to draw on, in the place of a figure of its own.
     """
     figure, axes = panel(ax, (6, 5), layout="constrained")
     squared = weight_product["squared"].values
@@ -142,6 +148,7 @@ def weight_histograms(
     Args:
         weight_histograms: the statistic.
         layer: the layer.
+        ax: axes to draw on, in the place of a figure of its own.
     """
     figure, axes = panel(ax, (8, 3), layout="tight")
     limit = weight_histograms.attrs["limit"]
@@ -177,7 +184,12 @@ def weight_profile(weight_histograms: xr.Dataset, *, limits: Limits) -> Figure:
 
 
 def activation_histograms(activation_histograms: xr.Dataset, *, ax: Axes | None = None) -> Figure:
-    """Draw one line per stage of `activation_histograms`; source: project 42, part 2."""
+    """Draw one line per stage of `activation_histograms`; source: project 42, part 2.
+
+    Args:
+        activation_histograms: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
     figure, axes = panel(ax, (7, 4), layout="tight")
     limit = activation_histograms.attrs["limit"]
     for site, name in zip(

@@ -23,27 +23,48 @@ from microtome.statistics.positions import from_position
 
 
 def gelu(*, n: Count, limit: Positive) -> xr.Dataset:
-    """What GELU does to evenly spaced values; of no model."""
+    """What GELU does to evenly spaced values; of no model.
+
+    Returns:
+        `raw`, `gelu` of it and `squared_difference` of the two, (`sample`,).
+    """
     return distributions.gelu_demonstration(n, limit)
 
 
 def linear_separation(*, n: Count, noise: NotNegative, seed: Seed) -> xr.Dataset:
-    """Two rings that a third dimension makes linearly separable; of no model."""
+    """Two rings that a third dimension makes linearly separable; of no model.
+
+    Returns:
+        `x`, `y` and `radius`, (`ring`, `point`).
+    """
     return dimensionality.linear_separation_demonstration(n, noise, seed)
 
 
 def weight_counts(stored: StoredMLP, *, layer: Layer) -> xr.Dataset:
-    """How many weights and biases an MLP has."""
+    """How many weights and biases an MLP has.
+
+    Returns:
+        `size` (as in 768 x 3072), `count` and `percent` of all, (`tensor`,); attribute `layer`.
+    """
     return distributions.weight_counts(stored, layer)
 
 
 def weight_product(stored: StoredMLP, *, layer: Layer) -> xr.Dataset:
-    """The squared product of an MLP's first and last weight matrix."""
+    """The squared product of an MLP's first and last weight matrix.
+
+    Returns:
+        `squared`, (`input`, `output`), d_model × d_model, float32; attributes `layer` and `first`.
+    """
     return similarity.weight_product(stored, layer)
 
 
 def weight_histograms(stored: StoredMLP, *, n_edges: Edges, limit: Positive) -> xr.Dataset:
-    """Histograms of the MLP's weight matrices, for every layer."""
+    """Histograms of the MLP's weight matrices, for every layer.
+
+    Returns:
+        `density`, (`layer`, `matrix`, `value`), and the share `beyond` the limits, (`layer`,
+        `matrix`).
+    """
     return distributions.weight_histograms(stored, n_edges, limit)
 
 
@@ -56,7 +77,11 @@ def activation_histograms(
     n_edges: Edges,
     limit: Positive,
 ) -> xr.Dataset:
-    """Histograms of the stages of an MLP over all tokens, at one layer."""
+    """Histograms of the stages of an MLP over all tokens, at one layer.
+
+    Returns:
+        `density`, (`site`, `value`); `n` and the share `beyond` the limits, (`site`,).
+    """
     histograms = distributions.site_histograms(section, sites, n_edges, limit)
     return histograms.assign_attrs(stored.attributes(), layer=layer)
 
@@ -70,7 +95,12 @@ def token_histograms(
     n_edges: Edges,
     limit: Positive,
 ) -> xr.Dataset:
-    """Histograms of the stages of an MLP by token position, at one layer."""
+    """Histograms of the stages of an MLP by token position, at one layer.
+
+    Returns:
+        `density`, (`position`, `site`, `value`); `n` and the share `beyond` the limits,
+        (`position`, `site`).
+    """
     histograms = distributions.token_histograms(section, sites, n_edges, limit)
     return histograms.assign_attrs(stored.attributes(), layer=layer)
 
@@ -84,7 +114,12 @@ def activation_profile(
     limit: Positive,
     first_token: FirstPosition,
 ) -> xr.Dataset:
-    """Histograms of the stages of an MLP, for every layer, without the first tokens of a text."""
+    """Histograms of the stages of an MLP, for every layer, without the first tokens of a text.
+
+    Returns:
+        `density`, (`site`, `value`) of the one layer; `n` and the share `beyond` the limits,
+        (`site`,).
+    """
     rest = from_position(section, first_token)
     histograms = distributions.site_histograms(rest, sites, n_edges, limit)
     return histograms.assign_attrs(stored.attributes())
@@ -99,7 +134,12 @@ def tsne(
     seed: Seed,
     first_token: FirstPosition,
 ) -> xr.Dataset:
-    """Tokens before and after an MLP, in two dimensions and value by value, at one layer."""
+    """Tokens before and after an MLP, in two dimensions and value by value, at one layer.
+
+    Returns:
+        `embedding`, (`site`, `token`, `component`), in arbitrary units; the pair's values as
+        `ln2_out-mlp_out`, (`axis`, `value_…`), and their `r`, (`pair`,).
+    """
     rest = from_position(section, first_token)
     embedding = dimensionality.tsne(section, sites, perplexity, seed)
     found = embedding.merge(paired_values(rest, sites)).merge(correlations(rest, sites))

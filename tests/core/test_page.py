@@ -199,6 +199,11 @@ def test_tables_are_sorted_and_saved(reader, clone):
     table.get_by_role("button", name="tensor").click()
     tensors = table.locator("td:first-child").all_text_contents()
     assert tensors == sorted(tensors, key=str.lower)
+    # A minus is a minus, in the exponent too, and words come after numbers.
+    for cell, text in zip(counts.all(), ["", "4e−05", "−1e−06", "−2.5"], strict=True):
+        cell.evaluate("(cell, text) => { cell.textContent = text }", text)
+    button.click()
+    assert counts.all_text_contents() == ["−2.5", "−1e−06", "4e−05", ""]
     link = reader.get_by_role("link", name="CSV").first
     file = clone.product("page") / link.get_attribute("href")
     assert file.resolve() == clone.product("tables/mlp_distributions/tiny/weight_counts.csv")

@@ -1,6 +1,7 @@
 """Statistics and figures of the studies, called by hand as in a notebook."""
 
 import inspect
+import pydoc
 import shutil
 import subprocess
 import sys
@@ -230,6 +231,12 @@ def test_studies_of_ones_own_come_first(tmp_path):
     assert python(code.format("mt.studies.mine.figures.drawn()"), tmp_path, ROOT) == ["mine"]
     assert python(code.format("mt.studies.corpus.figures.drawn()"), tmp_path, ROOT) == ["mine"]
     assert "mine" in python(code.format("*dir(mt.studies)"), tmp_path, ROOT)[0].split()
+
+
+def test_help_of_a_function_can_be_read():
+    shown = pydoc.plain(pydoc.render_doc(mt.studies.grammar_tuning.statistics.word_activations))
+    assert "Annotated[xarray.core.dataset.Dataset, CATEGORIES, ALL_TOKENS]" in shown
+    assert "site: Annotated[str, one site]" in shown.replace("typing.", "")
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ function sortBy(header) {
   header.ariaSort = sign > 0 ? "ascending" : "descending";
   const key = (row) => {
     const text = row.cells[column].textContent;
-    const number = Number(text.replace("−", "-"));
+    const number = Number(text.replaceAll("−", "-"));
     return text.trim() && !Number.isNaN(number) ? number : text;
   };
   const rows = [...table.tBodies[0].rows].map((row) => [key(row), row]);
