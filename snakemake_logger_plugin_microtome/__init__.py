@@ -114,6 +114,9 @@ class LogHandler(LogHandlerBase):
             said = f"; all that Snakemake said: {self.complete}" if self.complete else ""
             count = f"{progress.done} of {progress.total} jobs done, {failed} failed{said}"
             return [*repeated, f"microtome: {count}"]
+        if self.failures.interrupted:
+            count = f"{progress.done} of {progress.total} jobs are done"
+            return [f"microtome: interrupted; {count}; run again to go on"]
         if progress.total and OTHERS not in os.environ:
             return [f"{progress.done} jobs done in {progress.spent}"]
         return []

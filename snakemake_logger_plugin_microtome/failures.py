@@ -34,11 +34,13 @@ class Failures:
 
     Attributes:
         how: how the last job's process has ended, as Snakemake tells it before it names the job.
+        interrupted: whether a job has ended by Ctrl-C.
     """
 
     def __init__(self) -> None:
         """Begin without any."""
         self.how = ""
+        self.interrupted = False
         self._failed: dict[int, Failure] = {}
         self._told: set[str] = set()
 
@@ -49,6 +51,9 @@ class Failures:
             The lines that tell it. Where another job has failed for the same reason, there are
             none.
         """
+        if "SIGINT" in self.how:
+            self.interrupted = True
+            return []
         logs = [str(log) for log in record.log or ()]
         why = _error(logs) or _slurm(record) or self.how or "failed"
         self.how = ""

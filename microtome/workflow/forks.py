@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from subprocess import Popen
+    from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Environment variable: the client of a server that runs already.
@@ -265,7 +266,16 @@ def run(request: Request, imported: int) -> None:
     os._exit(0)
 
 
+def _tell_unless_interrupted(
+    kind: type[BaseException], error: BaseException, trace: "TracebackType | None"
+) -> None:
+    """Print a traceback, but not for Ctrl-C, by which every process of a run ends."""
+    if kind is not KeyboardInterrupt:
+        sys.__excepthook__(kind, error, trace)
+
+
 if __name__ == "__main__":
+    sys.excepthook = _tell_unless_interrupted
     if sys.argv[1] == "--serve":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.path[0] = str(ROOT)

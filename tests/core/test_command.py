@@ -237,3 +237,53 @@ def test_after_a_first_run_there_are_five_lines(here):
     assert "microtome show tiny" in lines[3]
     assert "microtome new-study NAME" in lines[4]
     assert summary(first=False).splitlines() == lines[:2]
+
+
+def make(*arguments, path=None):
+    environment = os.environ | ({"PATH": f"{path}:{os.environ['PATH']}"} if path else {})
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def test_make_help_has_a_line_for_each_target():
+    lines = make("help").splitlines()
+    listed = [line.split()[1] for line in lines]
+    assert {"figures", "book", "plan", "verify", "test", "lint", "docs", "help"} <= set(listed)
+    text = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: ((?:.*\\\n)*.*)", text, re.M)[1].replace("\\", "").split()
+    parts = {name for name in phony if name.startswith("lint-")} | {"chromium"}  # of other targets
+    assert sorted(listed) == sorted(set(phony) - parts)
+    assert all(re.fullmatch(r"make [a-z-]+  +\S.*", line) for line in lines)
+
+
+def test_uv_is_told_how_pip_is_configured(tmp_path):
+    """With a pip that answers as if it had a mirror; nothing is installed."""
+    config = [
+        ":env:.find-links='/own/wheels'",
+        "global.cert='/own/cert.pem'",
+        "global.extra-index-url='file:///one file:///two'",
+        "global.find-links='/wheels /more'",
+        "global.index-url='file:///mirror'",
+        "global.timeout='60'",
+    ]
+    for name, says in {"uv": [], "python": config}.items():
+        file = tmp_path / name
+        file.write_text("#!/bin/sh\n" + "".join(f'echo "{line}"\n' for line in says))
+        file.chmod(0o755)
+    arguments = ("--dry-run", "--always-make", ".venv/installed", "PYTHON=python")
+    commands = make(*arguments, path=tmp_path).splitlines()
+    (locked,) = (line for line in commands if "--no-deps -r requirements.lock" in line)
+    told = dict(re.findall(r"(\w+)='([^']*)'", locked.partition(" uv pip install ")[0]))
+    assert told == {
+        "UV_FIND_LINKS": "/own/wheels",  # as with pip, the environment wins
+        "UV_INDEX": "file:///one file:///two",
+        "UV_DEFAULT_INDEX": "file:///mirror",
+        "SSL_CERT_FILE": "/own/cert.pem",
+    }
+    assert "--compile-bytecode" in locked
