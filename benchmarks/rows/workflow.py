@@ -199,8 +199,8 @@ ROWS = (
         name="make-figures",
         title="`make figures`",
         text="The whole command in a clone with the default config, its packages installed: from "
-        "nothing to the page, then with nothing to do, then after a change to one figure's function "
-        "(a figure of each of four models, and the page of their study).",
+        "nothing to the page, then with nothing to do, then after a change to one figure's "
+        "function (a figure of each of four models, and the page of their study).",
         ways={},
         bars=(
             Bar("first run, s", lambda p: p["first run"]["wall"], 90.0),
