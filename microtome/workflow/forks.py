@@ -8,7 +8,7 @@ job, when that job has ended. Each fork imports this repository's code itself, s
 effect at once. Without a server, the command runs as it is.
 
     python -I -S forks.py SOCKET python SCRIPT     (the client: without packages it starts fast)
-    python forks.py --serve DESCRIPTOR             (the server: on a listening socket)
+    python forks.py --serve DESCRIPTOR MODULE ...  (the server: on a listening socket)
 """
 
 import atexit
@@ -58,8 +58,11 @@ class Job(NamedTuple):
     imported: int
 
 
-def start_server() -> "tuple[Popen[bytes], str] | None":
+def start_server(modules: Iterable[str] = ()) -> "tuple[Popen[bytes], str] | None":
     """Start a server, which ends with this process.
+
+    Args:
+        modules: what it imports before it is asked to, in the time until it is.
 
     Returns:
         The server, and its client, a shell command that `python SCRIPT` is to follow. None where
@@ -78,7 +81,7 @@ def start_server() -> "tuple[Popen[bytes], str] | None":
     with listener:
         listener.listen()
         server = subprocess.Popen(
-            [sys.executable, __file__, "--serve", str(listener.fileno())],
+            [sys.executable, __file__, "--serve", str(listener.fileno()), *modules],
             stdin=subprocess.PIPE,
             pass_fds=[listener.fileno()],
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
@@ -209,7 +212,7 @@ def _import_for(script: Path, folder: Path) -> None:
 
 
 def _import_all(names: Iterable[str]) -> None:
-    """Import modules, in the order in which a fork imported them."""
+    """Import modules, in this order."""
     for name in names:
         with suppress(Exception, SystemExit):  # one that only a script's own doings make possible
             importlib.import_module(name)
@@ -281,6 +284,7 @@ if __name__ == "__main__":
         sys.path[0] = str(ROOT)
         listening = socket.socket(fileno=int(sys.argv[2]))
         place = Path(listening.getsockname())
+        _import_all(sys.argv[3:])
         request = serve(listening)
         if request:
             run(*request)

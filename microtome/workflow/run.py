@@ -24,6 +24,10 @@ STAGES = {
     "activations": ("activations",),
     "statistics": ("intervention", "statistic"),
 }
+#: The kinds of jobs that run a model, what these import, and what nearly all jobs do.
+RUNNING = {"fetch_model", "activations", "intervention"}
+MODEL = ("torch", "transformers", "transformers.modeling_utils")
+DRAWING = ("xarray", "matplotlib.figure", "matplotlib.backends.backend_svg")
 #: Jobs of these stages, in a plan.
 _UPSTREAM = re.compile(r"rule (fetch_model|token_table|activations_|intervention_|statistic_)")
 #: A product that is there already, in the plan only because something upstream of it is.
@@ -42,9 +46,6 @@ def run(options: Sequence[str], *, verbose: bool = False) -> int:
     Returns:
         The exit status of the first call that failed, or 0.
     """
-    server = forks.start_server()
-    if server:
-        _, os.environ[forks.CLIENT] = server
     import snakemake.cli
 
     snakemake.cli.get_argument_parser()  # imports all plugins
@@ -64,6 +65,10 @@ def run(options: Sequence[str], *, verbose: bool = False) -> int:
     # In a first run there is nothing downstream yet that a call for each stage would spare.
     in_stages = _UPSTREAM.search(plan) and _CARRIED.search(plan)
     left, done = _planned(plan), 0
+    # It imports while Snakemake reads its rules once more.
+    server = forks.start_server([*(MODEL if left.keys() & RUNNING else ()), *DRAWING])
+    if server:
+        _, os.environ[forks.CLIENT] = server
     for target in (*STAGES, "all") if in_stages else ("all",):
         own = STAGES.get(target, left)
         later = Counter({kind: number for kind, number in left.items() if kind not in own})
