@@ -87,8 +87,7 @@ def _run(given: argparse.Namespace) -> None:
     from microtome.workflow.summary import PAGE, summary
 
     first = not (given.directory / PAGE).exists()
-    options = ["--directory", str(given.directory), *given.options]
-    if failed := run(options, verbose=given.verbose):
+    if failed := run(given.directory, given.options, verbose=given.verbose):
         sys.exit(failed)
     with chdir(given.directory):
         print(summary(first=first))

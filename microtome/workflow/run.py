@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from microtome.workflow import forks
 from microtome.workflow.places import snakefile
@@ -36,11 +37,12 @@ _CARRIED = re.compile(
 )
 
 
-def run(options: Sequence[str], *, verbose: bool = False) -> int:
+def run(directory: Path, options: Sequence[str], *, verbose: bool = False) -> int:
     """Make everything that the config asks for and that is stale.
 
     Args:
-        options: options of Snakemake, for each of its calls.
+        directory: the folder that has `results/`, or will.
+        options: other options of Snakemake, for each of its calls.
         verbose: whether Snakemake says all that it does.
 
     Returns:
@@ -50,6 +52,11 @@ def run(options: Sequence[str], *, verbose: bool = False) -> int:
 
     snakemake.cli.get_argument_parser()  # imports all plugins
 
+    options = ["--directory", str(directory), *options]
+    if not (directory / ".snakemake" / "metadata").exists():
+        # In a first run there is nothing yet that a call for each stage would spare.
+        _start_server([*MODEL, *DRAWING])
+        return call(["all", *options], verbose=verbose)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         _say("looking for what is stale …")
         failed = call(["all", "--dry-run", *options], output=said.fileno())
@@ -62,13 +69,9 @@ def run(options: Sequence[str], *, verbose: bool = False) -> int:
         return failed
     if "Nothing to be done" in plan:
         return 0
-    # In a first run there is nothing downstream yet that a call for each stage would spare.
     in_stages = _UPSTREAM.search(plan) and _CARRIED.search(plan)
     left, done = _planned(plan), 0
-    # It imports while Snakemake reads its rules once more.
-    server = forks.start_server([*(MODEL if left.keys() & RUNNING else ()), *DRAWING])
-    if server:
-        _, os.environ[forks.CLIENT] = server
+    _start_server([*(MODEL if left.keys() & RUNNING else ()), *DRAWING])
     for target in (*STAGES, "all") if in_stages else ("all",):
         own = STAGES.get(target, left)
         later = Counter({kind: number for kind, number in left.items() if kind not in own})
@@ -78,6 +81,13 @@ def run(options: Sequence[str], *, verbose: bool = False) -> int:
             return failed
         done, left = done + left.total() - later.total(), later
     return 0
+
+
+def _start_server(modules: Sequence[str]) -> None:
+    """Start the server, which imports while Snakemake reads its rules."""
+    server = forks.start_server(modules)
+    if server:
+        _, os.environ[forks.CLIENT] = server
 
 
 def _planned(plan: str) -> Counter[str]:
