@@ -212,17 +212,17 @@ ROWS = (
             ),
         ),
         remark="A first run has 345 jobs. The jobs themselves compute for 110 s of two cores' time: "
-        "figures 37 (each as PNG and SVG), interventions 25, statistics 21, sweeps 11, models 6 (half "
-        "of it the GGUF), token tables 4, pages and tables 5; and the kernel works 20 s for them, on "
-        "memory that forks share until they write to it, and on files. Around a job pass another "
-        "77 ms: 26 until the server is asked, 12 to fork a process with torch in memory, 16 to "
-        "import this repository's code, 16 until its end is known, 7 in Snakemake. Nothing runs in "
-        "the first 4 s, while Snakemake is imported and reads its rules, and one core has little to "
-        "do for 5 more, until SmolLM2 is unpacked. With nothing stale: 0.9 s to import Snakemake, "
-        "the rest to read the rules, digest the code and build the graph. With a figure edited: the "
-        "same, once more for the run, beside which the server imports matplotlib, then four figures "
-        "and a page. These are seconds and follow the machine: first runs took from 93 to 110 s on "
-        "one day.",
+        "figures 37 (each as PNG and SVG), interventions 25, statistics 21, sweeps 11, models "
+        "6 (half of it the GGUF), token tables 4, pages and tables 5; and the kernel works 20 "
+        "s for them, on memory that forks share until they write to it, and on files. Around "
+        "a job pass another 77 ms: 26 until the server is asked, 12 to fork a process with "
+        "torch in memory, 16 to import this repository's code, 16 until its end is known, 7 "
+        "in Snakemake. Nothing runs in the first 4 s, while Snakemake is imported and reads "
+        "its rules, and one core has little to do for 5 more, until SmolLM2 is unpacked. With "
+        "nothing stale: 0.9 s to import Snakemake, the rest to read the rules, digest the "
+        "code and build the graph. With a figure edited: the same, once more for the run, "
+        "beside which the server imports matplotlib, then four figures and a page. These are "
+        "seconds and follow the machine: first runs took from 93 to 110 s on one day.",
     ),
     ManyStudies(
         name="many-studies",
