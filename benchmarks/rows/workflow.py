@@ -211,7 +211,7 @@ ROWS = (
                 6.0,
             ),
         ),
-        remark="A first run has 345 jobs. The jobs themselves compute for 110 s of two cores': "
+        remark="A first run has 345 jobs. The jobs themselves compute for 110 s, on two cores: "
         "figures 37 (each as PNG and SVG), interventions 25, statistics 21, sweeps 11, models "
         "6 (half of it the GGUF), token tables 4, pages and tables 5; and the kernel works 20 "
         "s for them, on memory that forks share until they write to it, and on files. Around "
