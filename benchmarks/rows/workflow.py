@@ -217,12 +217,12 @@ ROWS = (
         "s for them, on memory that forks share until they write to it, and on files. Around "
         "a job pass another 77 ms: 26 until the server is asked, 12 to fork a process with "
         "torch in memory, 16 to import this repository's code, 16 until its end is known, 7 "
-        "in Snakemake. Nothing runs in the first 4 s, while Snakemake is imported and reads "
+        "in Snakemake. Nothing runs in the first 3 s, while Snakemake is imported and reads "
         "its rules, and one core has little to do for 5 more, until SmolLM2 is unpacked. With "
         "nothing stale: 0.9 s to import Snakemake, the rest to read the rules, digest the "
         "code and build the graph. With a figure edited: the same, once more for the run, "
         "beside which the server imports matplotlib, then four figures and a page. These are "
-        "seconds and follow the machine: first runs took from 93 to 110 s on one day.",
+        "seconds and follow the machine: first runs took from 92 to 110 s on one day.",
     ),
     ManyStudies(
         name="many-studies",
