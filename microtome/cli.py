@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="what a run will cost, before anything runs")
     _add_place(plan)
-    _add_config(plan)
+    plan.add_argument(
+        "--configfile", nargs="+", default=[], metavar="FILE", help="laid over config.yaml"
+    )
     plan.set_defaults(command=_plan)
 
     verify = commands.add_parser("verify", help="are all products as they were made?")
@@ -73,12 +75,6 @@ def _parser() -> argparse.ArgumentParser:
 def _add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d", "--directory", type=Path, default=Path(), help="where results/ is; by default here"
-    )
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--configfile", nargs="+", default=[], metavar="FILE", help="laid over config.yaml"
     )
 
 

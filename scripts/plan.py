@@ -18,6 +18,7 @@ from microtome.errors import MicrotomeError, in_short
 from microtome.interventions.extent import extent
 from microtome.models.sources import Folder, Hub, Package, Untrained, parse_source
 from microtome.options import layer_numbers
+from microtome.show.lines import size
 from microtome.store.checksums import RESULTS
 from microtome.sweeps import cost
 from microtome.texts.stimuli import read_stimuli
@@ -27,7 +28,6 @@ CHARACTERS_PER_TOKEN = 4
 LARGE = 100e6
 ABOVE = ("", "", "", "", "a token", "", "", "")
 HEADINGS = ("model", "stimuli", "tokens", "layers", "and layer", "disk", "memory", "time")
-UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def shape(models: dict[str, Any], name: str) -> cost.Model:
@@ -104,12 +104,6 @@ def lengths(about: Mapping[str, Any]) -> tuple[list[int], bool]:
     return [math.ceil(number / CHARACTERS_PER_TOKEN) for number in characters], False
 
 
-def human(number: float) -> str:
-    """Bytes in a unit that leaves up to three digits."""
-    power = min(len(UNITS) - 1, int(math.log(max(number, 1), 1000)))
-    return f"{number / 1000**power:.3g} {UNITS[power]}"
-
-
 @dataclass(frozen=True)
 class Entry:
     """One line of the plan.
@@ -134,7 +128,7 @@ class Entry:
     def cells(self) -> list[str]:
         """The line's cells, in the order of `HEADINGS`."""
         needed = self.cost
-        sizes = [human(needed.disk), human(needed.memory), f"{math.ceil(needed.seconds)} s"]
+        sizes = [size(needed.disk), size(needed.memory), f"{math.ceil(needed.seconds)} s"]
         return [self.model, self.label, self.tokens, str(self.layers), self.per_token, *sizes]
 
 
@@ -150,7 +144,7 @@ def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str,
         sweep["stimuli"],
         number(tokens, counted),
         sum(len(job["layers"]) for job in sweep["jobs"]),
-        human(sum(cost.bytes_per_token(widths, site, store_dtype) for site in sites)),
+        size(sum(cost.bytes_per_token(widths, site, store_dtype) for site in sites)),
         cost.Cost(
             memory=max(job.memory for job in jobs),
             disk=sum(job.disk for job in jobs),
@@ -216,7 +210,7 @@ def shortages(entries: list[Entry]) -> Iterator[str]:
     free = shutil.disk_usage(RESULTS if RESULTS.exists() else Path()).free
     if more > free:
         yield (
-            f"The disk is too small: {human(more)} more are wanted, {human(free)} are free. Keep "
+            f"The disk is too small: {size(more)} more are wanted, {size(free)} are free. Keep "
             "fewer tokens of a stimulus set (`tokens`), fewer sites or layers, or smaller numbers "
             "(`store_dtype`), or choose another place with --directory."
         )
@@ -225,7 +219,7 @@ def shortages(entries: list[Entry]) -> Iterator[str]:
     if available is not None and wanted > available:
         yield (
             f"This machine's memory is too small: {largest.label} of {largest.model} wants "
-            f"{human(wanted)}, {human(available)} are available. Make `batch_size` smaller, take "
+            f"{size(wanted)}, {size(available)} are available. Make `batch_size` smaller, take "
             "fewer texts or words, or run on a larger machine or a cluster."
         )
 
@@ -267,8 +261,8 @@ def main(
         return
     costs = [entry.cost for entry in entries]
     print(
-        f"In all {human(sum(c.disk for c in costs))} on disk, "
-        f"{human(max(c.memory for c in costs))} of memory at most, and "
+        f"In all {size(sum(c.disk for c in costs))} on disk, "
+        f"{size(max(c.memory for c in costs))} of memory at most, and "
         f"{math.ceil(sum(c.seconds for c in costs) / 60)} min for one job after another with "
         f"{settings['threads']} threads."
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError
+from microtome.page.files import picture_size
 from microtome.show.lines import columns, count, size, some
 from microtome.store.checksums import RESULTS, fault, untouched
 
@@ -71,9 +72,7 @@ def _txt(path: Path) -> list[str]:
 
 
 def _png(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        head = file.read(24)
-    width, height = int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+    width, height = picture_size(path)
     return [f"  {width} × {height} pixels"]
 
 

@@ -29,8 +29,6 @@ STAGES = {
 RUNNING = {"fetch_model", "activations", "intervention"}
 MODEL = ("torch", "transformers", "transformers.modeling_utils")
 DRAWING = ("xarray", "matplotlib.figure", "matplotlib.backends.backend_svg")
-#: Jobs of these stages, in a plan.
-_UPSTREAM = re.compile(r"rule (fetch_model|token_table|activations_|intervention_|statistic_)")
 #: A product that is there already, in the plan only because something upstream of it is.
 _CARRIED = re.compile(
     r"rule (?!all:)\S+:$(\n    .*)*\n    reason: Input files updated by another job", re.MULTILINE
@@ -69,8 +67,9 @@ def run(directory: Path, options: Sequence[str], *, verbose: bool = False) -> in
         return failed
     if "Nothing to be done" in plan:
         return 0
-    in_stages = _UPSTREAM.search(plan) and _CARRIED.search(plan)
     left, done = _planned(plan), 0
+    upstream = {kind for kinds in STAGES.values() for kind in kinds}
+    in_stages = left.keys() & upstream and _CARRIED.search(plan)
     _start_server([*(MODEL if left.keys() & RUNNING else ()), *DRAWING])
     for target in (*STAGES, "all") if in_stages else ("all",):
         own = STAGES.get(target, left)
