@@ -131,6 +131,8 @@ Layer = Annotated[
 ]
 #: The index of an attention head.
 Head = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a head number")]
+#: The index of a dimension of a site.
+Dimension = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a dimension's number")]
 #: A token's position in its text, negative from the end.
 Position = Annotated[int, Wanted(_POSITION, "a token's position, negative from the end")]
 #: A token's place in its word, negative from the end.
