@@ -9,19 +9,20 @@ from microtome.statistics.positions import from_position
 
 def block_output(block_output: xr.Dataset) -> str:
     """The largest difference of the two."""
-    largest = abs(block_output["hidden"] - block_output["output"]).max()
-    return f"The two differ by {significant(largest)} at most."
+    largest = float(abs(block_output["hidden"] - block_output["output"]).max())
+    return f"The two differ by {significant(largest)} at most." if largest else "The two are equal."
 
 
 def output_differences(output_differences: xr.Dataset) -> str:
     """Where the two differ, and what the final norm does to the last one."""
-    *others, last = output_differences["difference"].values
-    ends = output_differences.isel(layer=-1)
+    *others, _ = output_differences["difference"].values
+    last, largest = output_differences.isel(layer=-1), max(others, default=0)
+    differ = f"differ by a norm of {significant(largest)} at most" if largest else "are equal"
     return (
-        f"The norm of the difference is {significant(max(others, default=0))} at most up to the last "
-        f"block and {number(last)} there: the last hidden state has a norm of "
-        f"{number(ends['hidden'])}, the last block's output {number(ends['output'])}, and their "
-        f"mean cosine similarity is {number(ends['cosine'])}."
+        f"Up to the last block the two {differ}. There the norm of the difference is "
+        f"{number(last['difference'])}: the last hidden state has a norm of "
+        f"{number(last['hidden'])}, the last block's output {number(last['output'])}, and their "
+        f"mean cosine similarity is {number(last['cosine'])}."
     )
 
 
@@ -35,8 +36,9 @@ def adjustments(block: xr.Dataset, adjustments: xr.Dataset, *, token: int) -> st
     return (
         f"On average, r is {number(adjustments['pearson'].mean())} (Pearson) and "
         f"{number(adjustments['spearman'].mean())} (Spearman); they differ by {number(apart)} at "
-        f"most. Corrected over tokens, {counts[0]} and {counts[1]} of {n} are significant. With the "
-        f"MLP's adjustments of other tokens, Pearson's r is {number(adjustments['others'].mean())}."
+        f"most. Corrected over tokens, {counts[0]} and {counts[1]} of {n} are significant. With "
+        "what the MLP adds to other tokens, Pearson's r is "
+        f"{number(adjustments['others'].mean())}."
     )
 
 
@@ -46,9 +48,10 @@ def reconstruction(reconstruction: xr.Dataset, *, first_token: int) -> str:
     pre, post = (kept[name].values.ravel() for name in ("resid_pre", "resid_post"))
     r = np.corrcoef(pre, post)[0, 1]
     sizes = [kept[name].std() / post.std() for name in ("attn_out", "mlp_out")]
-    error = abs(kept["sum"] - kept["resid_post"]).max()
+    error = float(abs(kept["sum"] - kept["resid_post"]).max())
+    off = f"off by {significant(error)} at most" if error else "exact"
     return (
         f"What enters and what leaves have a correlation of {number(r, 3)}. The standard deviation "
         f"of what attention adds is {share(float(sizes[0]))} of that of what leaves, the MLP's "
-        f"{share(float(sizes[1]))}. The sum is off by {significant(error)} at most."
+        f"{share(float(sizes[1]))}. The sum is {off}."
     )
