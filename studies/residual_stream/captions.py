@@ -42,9 +42,9 @@ def adjustments(block: xr.Dataset, adjustments: xr.Dataset, *, token: int) -> st
     )
 
 
-def reconstruction(reconstruction: xr.Dataset, *, first_token: int) -> str:
+def reconstruction(block: xr.Dataset, *, first_token: int) -> str:
     """How alike the stream is before and after, how large the adjustments, and the error."""
-    kept = from_position(reconstruction, first_token)
+    kept = from_position(block, first_token)
     pre, post = (kept[name].values.ravel() for name in ("resid_pre", "resid_post"))
     r = np.corrcoef(pre, post)[0, 1]
     sizes = [kept[name].std() / post.std() for name in ("attn_out", "mlp_out")]

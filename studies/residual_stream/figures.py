@@ -109,18 +109,16 @@ def adjustments(block: xr.Dataset, adjustments: xr.Dataset, *, token: Position) 
     return figure
 
 
-def reconstruction(reconstruction: xr.Dataset, *, first_token: FirstPosition) -> Figure:
+def reconstruction(block: xr.Dataset, *, first_token: FirstPosition) -> Figure:
     """Draw what enters, is added, and leaves, value by value; source: project 26, part 4.
 
     Args:
-        reconstruction: the statistic `block`.
+        block: the statistic.
         first_token: the position of the first token that is drawn.
     """
     figure = Figure(figsize=(12.5, 4.3), layout="constrained")
-    layer = reconstruction.attrs["layer"]
-    drawn = {
-        name: x.values.ravel() for name, x in from_position(reconstruction, first_token).items()
-    }
+    layer = block.attrs["layer"]
+    drawn = {name: x.values.ravel() for name, x in from_position(block, first_token).items()}
     # The marks have a size, so the limits are a bit beyond the largest value.
     limit = 1.1 * max(np.abs(drawn[name]).max() for name in ("resid_pre", "resid_post"))
     before, after = f"Stream entering L{layer}", f"Stream leaving L{layer}"
