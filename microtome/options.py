@@ -171,6 +171,11 @@ Site = Annotated[str, Wanted(_SITE, "one site")]
 ResidualSite = Annotated[
     str, Wanted({"enum": list(RESIDUAL)}, "resid_pre, resid_mid or resid_post")
 ]
+#: What enters and what leaves each block: all hidden states, read by a `lens` too.
+HiddenSites = Annotated[
+    tuple[str, str],
+    Wanted({"enum": [["resid_pre", "resid_post"]]}, "[resid_pre, resid_post]"),
+]
 Sites = Annotated[
     tuple[str, ...],
     Wanted(
