@@ -57,7 +57,7 @@ def target_profile(
         slopes: the statistic.
         ax: axes to draw on, in the place of a figure of its own.
     """
-    figure, axes = panel(ax, (9, 5), layout="tight")
+    figure, axes = panel(ax, (11, 4.5), layout="tight")
     chosen = predictions.isel(token=predictions.attrs["chosen"])
     fit = slopes.sel(of="target").isel(token=predictions.attrs["chosen"])
     const, slope, low, high = (fit[name].item() for name in ("const", "slope", "low", "high"))
@@ -65,7 +65,7 @@ def target_profile(
     sign = "-" if slope < 0 else "+"
     equation = rf"$\hat{{y}} = {const:.3f} {sign} {abs(slope):.3f}\sqrt{{k}}$"
     share = 1 - slopes.attrs["alpha"]
-    label = f"{equation}\n{share:.0%} interval of the slope: {low:.2f} to {high:.2f}"
+    label = f"{equation}\n{share:.0%} interval of the slope:\n{low:.2f} to {high:.2f}"
     axes.plot(k, const + slope * np.sqrt(k), "r", label=label)
     axes.plot(
         k,
@@ -79,7 +79,7 @@ def target_profile(
     token = token_label(chosen["text"].item())
     axes.set(xlabel="Hidden state k (model depth)", ylabel="Log-probability")
     axes.set(title=f'Lens in the place of "{token}", {_way(predictions)}')
-    axes.legend(loc="upper left", frameon=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 
 
@@ -94,8 +94,8 @@ def lens_images(
         target_limits: the log-probabilities at the ends of the target's colour scale.
         top_limits: the same of the most likely token's.
     """
-    figure = Figure(figsize=(13.5, 4.8), layout="constrained")
-    row = figure.subplots(1, 3)
+    figure = Figure(figsize=(14, 4.8), layout="constrained")
+    row = figure.subplots(1, 3, gridspec_kw={"wspace": 0.06})
     tokens = [token_label(text) for text in predictions["text"].values]
     for axes, name, limits, title in (
         (row[0], "log_probability", target_limits, "A) Target token"),
@@ -158,12 +158,12 @@ def predicted_tokens(predictions: xr.Dataset, *, ax: Axes | None = None) -> Figu
     scaled = (values - values.min()) / (spread or 1)
     colours = mpl.colormaps["Reds"](scaled)
     box = {"boxstyle": "round,pad=0.3", "edgecolor": "none", "alpha": 0.5}
-    right = predictions["rank"].values == 1
+    texts, right = predictions["top_text"].values, predictions["rank"].values == 1
     for y, x in np.ndindex(values.shape):
         axes.text(
             x,
             y,
-            _short(predictions["top_text"].values[y, x]),
+            _short(str(texts[y, x])),
             ha="center",
             va="center",
             fontsize=9,

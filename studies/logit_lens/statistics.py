@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import xarray as xr
-from statsmodels.stats.multitest import multipletests
 
 from microtome.errors import MicrotomeError
 from microtome.options import ALL_TOKENS, Alpha, HiddenSites, Position, ResidualSite
+from microtome.statistics.corrections import holm
 from microtome.statistics.lens import Lens, entropy, rank
 from microtome.statistics.regression import line
 from microtome.store.layers import Section
@@ -145,6 +145,20 @@ def predictions(
     )
 
 
+def averages(predictions: xr.Dataset) -> xr.Dataset:
+    """What every hidden state predicts, on average over the tokens.
+
+    Returns:
+        (`hidden`,): the means of `log_probability`, `top_log_probability` and `entropy`, the median
+        `rank`, and `hits`, the share of the tokens that are the most likely ones.
+    """
+    names = ["log_probability", "top_log_probability", "entropy"]
+    means = predictions[names].astype(np.float64).mean("token")
+    return means.assign(
+        rank=predictions["rank"].median("token"), hits=(predictions["rank"] == 1).mean("token")
+    ).drop_attrs()
+
+
 def slopes(predictions: xr.Dataset, *, alpha: Alpha) -> xr.Dataset:
     """Least squares of log-probabilities on the square root of the number of the hidden state.
 
@@ -152,26 +166,34 @@ def slopes(predictions: xr.Dataset, *, alpha: Alpha) -> xr.Dataset:
 
     Returns:
         (`of`, `token`), of the `target`, which is there, and of the `top` token, the most likely
-        one: `slope` and `const`; `r_squared`; `low` and `high`, the interval of the slope for
-        independent errors, and `low_hac`, `high_hac`, that of Newey and West, which allow for
-        autocorrelation; `p_hac` of the slope and `p_hac_holm`; coordinates of `token` as in
-        `predictions`; attributes `alpha`, and `chosen` as there.
+        one: `const`, `slope` and `r_squared`; `low` and `high`, the interval of the slope for
+        independent errors, `low_hac`, `high_hac` and `p_hac` after Newey and West, which allow for
+        autocorrelation, and `p_hac_holm`. The same without the embeddings: `slope_blocks`,
+        `low_hac_blocks`, `high_hac_blocks`, `p_hac_blocks` and `p_hac_blocks_holm`. Coordinates of
+        `token` as in `predictions`; attributes `alpha`, and `chosen` as there.
     """
     x = np.sqrt(np.arange(predictions.sizes["hidden"]))
     series = {"target": "log_probability", "top": "top_log_probability"}
-    fits = [
-        [line(x, y, alpha) for y in predictions[name].values.T.astype(np.float64)]
-        for name in series.values()
-    ]
-    found = {name: np.array([[fit[name] for fit in row] for row in fits]) for name in fits[0][0]}
-    p = found["p_hac"]
-    found["p_hac_holm"] = multipletests(p.ravel(), method="holm")[1].reshape(p.shape)
+    values = np.stack([predictions[name].values.T for name in series.values()]).astype(np.float64)
+    found = _lines(x, values, alpha)
+    blocks = _lines(x[1:], values[..., 1:], alpha)
+    kept = ("slope", "low_hac", "high_hac", "p_hac", "p_hac_holm")
+    found |= {
+        f"{name}_blocks".replace("_holm_blocks", "_blocks_holm"): blocks[name] for name in kept
+    }
     own = {name: c for name, c in predictions.coords.items() if c.dims == ("token",)}
     return xr.Dataset(
         {name: (("of", "token"), values) for name, values in found.items()},
         {"of": list(series), **own},
         {"alpha": alpha, "chosen": predictions.attrs["chosen"]},
     )
+
+
+def _lines(x: np.ndarray, values: np.ndarray, alpha: float) -> dict[str, np.ndarray]:
+    """What `line` says of each series, (of, token, hidden) to (of, token), and Holm's p-values."""
+    fits = [[line(x, y, alpha) for y in series] for series in values]
+    found = {name: np.array([[fit[name] for fit in row] for row in fits]) for name in fits[0][0]}
+    return found | {"p_hac_holm": holm(found["p_hac"])}
 
 
 def _unseen(

@@ -32,6 +32,11 @@ def predictions(predictions: xr.Dataset) -> pd.DataFrame:
     return frame.sort_values("token", kind="stable")[[*first, *rest]]
 
 
+def averages(averages: xr.Dataset) -> pd.DataFrame:
+    """One row per hidden state."""
+    return averages.to_dataframe().reset_index()
+
+
 def slopes(slopes: xr.Dataset) -> pd.DataFrame:
     """One row per token, of the target and of the most likely token."""
     frame = slopes.to_dataframe().reset_index()

@@ -5,7 +5,6 @@ from typing import Annotated
 import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
-from statsmodels.stats.multitest import multipletests
 
 from microtome.errors import MicrotomeError
 from microtome.options import (
@@ -18,6 +17,7 @@ from microtome.options import (
     Layer,
     Seed,
 )
+from microtome.statistics.corrections import holm
 from microtome.statistics.correlation import correlation_matrix
 from microtome.statistics.layers import stack_hidden_states
 from microtome.statistics.positions import from_position
@@ -151,7 +151,7 @@ def adjustments(
         # Equal up to rounding counts as reached.
         reached = (np.abs(null) >= np.abs(r) * (1 - 1e-12)).sum(axis=0)
         p = np.where(np.isnan(r), np.nan, (1 + reached) / (1 + n_permutations))
-        found |= {f"p_{name}": p, f"p_{name}_holm": _corrected(p)}
+        found |= {f"p_{name}": p, f"p_{name}_holm": holm(p)}
     return xr.Dataset(
         {name: ("token", values) for name, values in found.items()},
         block.coords,
@@ -238,11 +238,3 @@ def _trimmed(first: np.ndarray, second: np.ndarray, n: int) -> np.ndarray:
     return _products(
         *(_standardised(np.take_along_axis(rows, kept, axis=-1)) for rows in (first, second))
     )
-
-
-def _corrected(p: np.ndarray) -> np.ndarray:
-    """p-values corrected after Holm; those that are NaN stay so and do not count."""
-    known, found = np.isfinite(p), p.copy()
-    if known.any():
-        found[known] = multipletests(p[known], method="holm")[1]
-    return found
