@@ -25,17 +25,25 @@ DEPTH_LABEL = "Hidden layer (model depth)"
 
 
 def token_deviations(
-    token_descriptives: xr.Dataset, *, limits: Limits, ax: Axes | None = None
+    token_descriptives: xr.Dataset,
+    *,
+    limits: Limits,
+    relative: bool = False,
+    ax: Axes | None = None,
 ) -> Figure:
     """Draw the standard deviation of every token and hidden state; source: project 24, part 2.
 
     Args:
         token_descriptives: the statistic.
         limits: the standard deviations at the ends of the colour scale.
+        relative: whether these are multiples of the median one, since models differ in scale.
         ax: axes to draw on, in the place of a figure of its own.
     """
     figure, axes = panel(ax, (8, 5), layout="constrained")
     sd = token_descriptives["sd"].transpose("hidden", "token").values
+    if relative:
+        median = float(np.median(sd))
+        limits = (limits[0] * median, limits[1] * median)
     image = axes.imshow(
         sd,
         origin="lower",
@@ -77,7 +85,7 @@ def similarity_by_distance(layer_similarity: xr.Dataset, layer_distances: xr.Dat
     first, second = np.triu_indices(len(hidden), 1)
     distance = layer_distances["distance"].values[first, second]
     colours = depth_colours(len(hidden))[second]
-    row = figure.subplots(1, len(tokens), squeeze=False)[0]
+    row = figure.subplots(1, len(tokens), sharey=True, squeeze=False)[0]
     for axes, token, matrix in zip(row, tokens, layer_similarity["cosine"].values, strict=True):
         axes.scatter(
             distance,
@@ -108,7 +116,7 @@ def similarity_controls(similarity_controls: xr.Dataset, *, ax: Axes | None = No
     names = {
         "within": "Tokens of one text",
         "across": "Tokens of two texts",
-        "without_largest": f"Without {n} dimension{'s'[: n > 1]}",
+        "without_largest": f"Without {n} largest\ndimension{'' if n == 1 else 's'}",
         "centred": "Without the mean token",
         "permuted": "Dimensions permuted",
         "with_first": "With the first token",

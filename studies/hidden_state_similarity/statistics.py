@@ -169,13 +169,14 @@ def layer_descriptives(
         [rank_correlation(mean[:, blocks != i], sd[:, blocks != i]) for i in np.unique(blocks)]
     )
     low, high = correlation_interval(rho, without, alpha)
-    averages = kept[["mean", "mean_absolute", "sd"]].assign(
-        ratio=kept["mean_absolute"] / kept["sd"]
-    )
+    each = kept[["mean", "mean_absolute", "sd"]].assign(ratio=kept["mean_absolute"] / kept["sd"])
     first = at_position(descriptives["sd"], 0).mean("sequence").values
-    correlations = {"sd_first": first, "rho": rho, "low": low, "high": high}
-    found = {name: ("hidden", values) for name, values in correlations.items()}
-    return averages.assign(found).assign_attrs(first_token=first_token, block=block, alpha=alpha)
+    found = {"sd_first": first, "rho": rho, "low": low, "high": high}
+    return (
+        each.mean("token")
+        .assign({name: ("hidden", values) for name, values in found.items()})
+        .assign_attrs(first_token=first_token, block=block, alpha=alpha)
+    )
 
 
 def _controls(state: xr.DataArray, first_token: int, n_dimensions: int) -> dict[str, float]:

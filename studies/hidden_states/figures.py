@@ -27,15 +27,16 @@ def token_profile(token_profile: xr.Dataset, *, mean: bool = False) -> Figure:
         token_profile: the statistic.
         mean: whether the mean has a panel, too; source: project 24, part 2.
     """
-    hidden, variables = token_profile["hidden"].values, ["mean", "variance"][not mean :]
+    hidden = token_profile["hidden"].values
+    markers = {"mean": "h", "variance": "s"} if mean else {"variance": "s"}
     figure = Figure(figsize=(12, 4), layout="tight")
-    left, *others = figure.subplots(1, 1 + len(variables))
+    left, *others = figure.subplots(1, 1 + len(markers))
     strips(left, token_profile["activation"].values)
     left.set(ylabel="Activation value")
     titles = ["Hidden state activations"]
-    for axes, variable in zip(others, variables, strict=True):
+    for axes, (variable, marker) in zip(others, markers.items(), strict=True):
         fills, size = depth_colours(len(hidden)), min(12, 300 / len(hidden)) ** 2
-        marks(axes, token_profile[variable].values, fills, marker="s", size=size)
+        marks(axes, token_profile[variable].values, fills, marker=marker, size=size)
         axes.set(ylabel=f"Activation {variable}")
         titles.append(f"Activation {variable}s")
     token = token_label(token_profile["text"].item())
