@@ -34,7 +34,7 @@ def study(name: str) -> dict:
 
 def product(name: str, kind: str, entry: str) -> Callable:
     """The function that makes a product of a study: of the kind statistics, figures or tables."""
-    used = study(name).get(kind, {}).get(entry, {}).get("use", entry)
+    used = study(name)[kind].get(entry, {}).get("use", entry)
     owner, _, function = used.rpartition(".")
     return load(f"studies/{owner or name}/{kind}.py:{function}")
 
