@@ -27,11 +27,10 @@ def clean_prediction(predictions: xr.Dataset, *, ax: Axes | None = None) -> Figu
     figure, axes = panel(ax, (10, 3), layout="tight")
     found = predictions["log_probability"].sel(run="clean").values
     place, token = predictions.attrs["target_id"], token_label(predictions["text"].item())
-    look = {"color": "g", "linestyle": "--", "linewidth": 0.8}
-    axes.axhline(found[place], **look)
-    axes.axvline(place, **look)
     dots(axes, np.arange(len(found)), found, FILLS[1])
-    axes.plot(place, found[place], "h", color=ink(), markersize=9, markerfacecolor=FILLS[0])
+    for line, where in ((axes.axhline, found[place]), (axes.axvline, place)):
+        line(where, color="g", linestyle="--", linewidth=1, zorder=3)
+    axes.plot(place, found[place], "h", color=ink(), markerfacecolor=FILLS[0], zorder=3)
     # Beside the line's end, where no dot can lie.
     axes.annotate(
         f"{token}: {found[place]:.2f}",
@@ -100,7 +99,7 @@ def _norms(norms: xr.Dataset, changed: str) -> Figure:
     sparse_ticks(left.xaxis, hidden, most=16)
     sparse_ticks(right.xaxis, hidden, most=9)
     left.set(ylabel="Norm of difference", title=f"A) Difference with L{layer} {changed}")
-    right.set(ylabel="Norm of difference / clean norm", title="B) Relative, by token")
+    right.set(ylabel="Difference / clean norm", title="B) Relative, by token")
     return figure
 
 

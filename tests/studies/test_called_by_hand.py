@@ -34,6 +34,7 @@ SITES = {
     "head_silencing": [],
     "hidden_states": ["resid_pre", "ln_final", "logits"],
     "mlp_distributions": ["ln2_out", "pre", "post", "mlp_out"],
+    "noise_and_scaling": [],
 }
 
 
