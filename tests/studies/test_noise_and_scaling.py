@@ -22,7 +22,7 @@ from microtome.models.sources import Folder
 from microtome.store.datasets import read_dataset, write_dataset
 from microtome.store.tables import write_table
 from microtome.texts.stimuli import Stimulus
-from microtome.texts.tokens import load_tokenizer, token_table
+from microtome.texts.tokens import token_table
 from studies.noise_and_scaling import captions
 
 STUDY = "noise_and_scaling"
@@ -56,21 +56,6 @@ def random_model(folder, name, tokenizer):
     return folder / "checkpoint"
 
 
-def outcome(checkpoint, name, texts=None, **keys):
-    """What becomes of an intervention of the study."""
-    table = token_table([Stimulus(each) for each in texts or [text()]], checkpoint)
-    entry = study(STUDY)["interventions"][name] | keys
-    if "seed" in entry["each"]:
-        entry["change"] |= {"seed": SEEDS}
-    return intervene(
-        checkpoint,
-        {column: values.values for column, values in table.coords.items()},
-        declared(entry),
-        taps=taps_at(checkpoint),
-        tokenizer=load_tokenizer(checkpoint),
-    )
-
-
 def statistic(name, *inputs, **options):
     return product(STUDY, "statistics", name)(*inputs, **options)
 
@@ -84,13 +69,20 @@ def table(name, *inputs):
 
 
 @pytest.fixture(scope="module")
-def made(model, tmp_path_factory):
+def made(model, runs, tmp_path_factory):
     """The interventions' outcomes and all statistics of the study, read back from their files."""
+    table = token_table([Stimulus(text())], model.checkpoint)
+    columns = {column: values.values for column, values in table.coords.items()}
     layers = dict.fromkeys(("each_layer_noised", "each_layer_scaled"), model.layers)
     layers |= {name: [model.one] for name in ("one_layer_noised", "one_layer_scaled")}
     layers["later_tokens_noised"] = model.later
-    found = {name: outcome(model.checkpoint, name, layers=these) for name, these in layers.items()}
-    tokenizer, folder = load_tokenizer(model.checkpoint), tmp_path_factory.mktemp("statistics")
+    found, folder = {}, tmp_path_factory.mktemp("statistics")
+    for name, entry in study(STUDY)["interventions"].items():
+        if "seed" in entry["each"]:
+            entry["change"]["seed"] = SEEDS
+        declaration = declared(entry | {"layers": layers[name]})
+        more = {"taps": taps_at(model.checkpoint), "tokenizer": runs.tokenizer}
+        found[name] = intervene(model.checkpoint, columns, declaration, **more)
     inputs = {
         "predictions": ("one_layer_noised",),
         "noise_norms": ("one_layer_noised",),
@@ -101,7 +93,7 @@ def made(model, tmp_path_factory):
     }
     for name, options in study(STUDY)["statistics"].items():
         given = [found[read] for read in inputs[name]]
-        given += [tokenizer] if name == "predictions" else []
+        given += [runs.tokenizer] if name == "predictions" else []
         write_dataset(statistic(name, *given, **options), folder / f"{name}.h5")
         found[name] = read_dataset(folder / f"{name}.h5")
     return found
@@ -332,20 +324,21 @@ def test_tables_of_completions(made, tmp_path, model):
     assert frame["kl_high"].notna().all()
 
 
-def test_what_one_case_is_wanted_of_is_refused_of_several(tmp_path, gpt2_tokenizer):
-    checkpoint = random_model(tmp_path, "gpt2", gpt2_tokenizer)
-    two = outcome(checkpoint, "one_layer_scaled", layers=[1, 2])
+def test_what_one_case_is_wanted_of_is_refused_of_several(made):
+    def twice(name, dimension):
+        return xr.concat([made[name]] * 2, dimension, data_vars="all")
+
     with pytest.raises(MicrotomeError, match=r"2 layers are changed.*`layers` to one"):
-        statistic("scaling_norms", two)
-    texts = outcome(checkpoint, "one_layer_scaled", ["A man", "A wise"], layers=[1])
+        statistic("scaling_norms", twice("one_layer_scaled", "layer"))
+    texts = twice("one_layer_scaled", "read_token")
+    numbers = np.repeat([0, 1], made["one_layer_scaled"].sizes["read_token"])
+    texts["read_sequence"] = ("read_token", numbers)
     with pytest.raises(MicrotomeError, match="2 texts: this statistic is of one"):
         statistic("scaling_norms", texts)
-    read = {"log_probabilities": "last", "targets": [" curtain", " the"], "top": 1, "kl": "last"}
     with pytest.raises(MicrotomeError, match=r"2 targets.*`targets`"):
-        statistic("scaled_predictions", outcome(checkpoint, "each_layer_scaled", read=read))
-    once = outcome(checkpoint, "each_layer_noised", each=["layer"], change={"noise": 1, "seed": 0})
+        statistic("scaled_predictions", twice("each_layer_scaled", "target"))
     with pytest.raises(MicrotomeError, match=r"drawn once.*a list of seeds"):
-        statistic("noised_predictions", once)
+        statistic("noised_predictions", made["each_layer_noised"].isel(seed=0))
 
 
 def test_captions_name_the_layers():
