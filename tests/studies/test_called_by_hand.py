@@ -35,6 +35,7 @@ SITES = {
     "hidden_state_similarity": ["resid_pre", "ln_final"],
     "hidden_states": ["resid_pre", "ln_final", "logits"],
     "mlp_distributions": ["ln2_out", "pre", "post", "mlp_out"],
+    "noise_and_scaling": [],
 }
 
 
