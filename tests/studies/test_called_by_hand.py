@@ -36,7 +36,11 @@ SITES = {
     "hidden_states": ["resid_pre", "ln_final", "logits"],
     "mlp_distributions": ["ln2_out", "pre", "post", "mlp_out"],
     "noise_and_scaling": [],
+    "residual_stream": ["resid_pre", "attn_out", "mlp_out", "resid_post", "ln_final"],
 }
+
+#: Options whose values would take long, or do not fit a model as small as this.
+FEWER = {"n_permutations": 20, "dimension": 7}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def made(request, model, tmp_path_factory):
         entry.setdefault("stimuli", described["stimuli"])
     sets = {entry["stimuli"] for entry in entries}
     inputs = {stimuli: stored(model, stimuli, SITES[name], folder) for stimuli in sets}
-    expected = statistics(name, folder, inputs, n_permutations=20)
+    expected = statistics(name, folder, inputs, **FEWER)
 
     found = {}
     for intervention, entry in described.get("interventions", {}).items():
@@ -73,8 +77,7 @@ def made(request, model, tmp_path_factory):
     for statistic, entry in described["statistics"].items():
         function = of_entry(name, "statistics", statistic, entry)
         at_hand = sections.get(entry.pop("stimuli"))
-        if "n_permutations" in entry:
-            entry["n_permutations"] = 20
+        entry |= {option: value for option, value in FEWER.items() if option in entry}
         if "layer" in entry:
             entry["layer"] = layer_number(entry["layer"], N_LAYERS)
         found[statistic] = called(function, model, at_hand, found, entry)
