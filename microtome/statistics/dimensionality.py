@@ -66,23 +66,20 @@ def participation_ratio(variances: np.ndarray) -> np.ndarray:
         return 1 / (shares**2).sum(axis=-1)
 
 
-def numerical_rank(
-    variances: np.ndarray, shape: tuple[int, int], dtype: np.dtype = np.dtype(np.float32)
-) -> np.ndarray:
-    """How many components stand out from rounding errors.
+def numerical_rank(variances: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """How many components stand out from what rounding to float32 makes of the largest one.
 
     Args:
         variances: squared singular values, (…, component).
         shape: of the matrix, vectors by dimensions.
-        dtype: in which its values are known.
 
     Returns:
         (…), int64: the singular values above the largest one times the longer side of the matrix
-        times the dtype's machine epsilon, which is the rule of `torch.linalg.matrix_rank` and
+        times float32's machine epsilon, which is the rule of `torch.linalg.matrix_rank` and
         `numpy.linalg.matrix_rank`.
     """
     singular = np.sqrt(variances)
-    least = singular.max(axis=-1, keepdims=True) * max(shape) * np.finfo(dtype).eps
+    least = singular.max(axis=-1, keepdims=True) * max(shape) * np.finfo(np.float32).eps
     return (singular > least).sum(axis=-1)
 
 
@@ -100,7 +97,7 @@ def dimensionality(states: xr.DataArray, percent: float, first_token: int) -> xr
         `sequence`): `n_tokens`, and `n_unique` of them. Attributes `percent` and `first_token`.
 
     Raises:
-        MicrotomeError: texts of different numbers, or no token is left.
+        MicrotomeError: no token is left.
     """
     counted = xr.concat(
         [
@@ -191,7 +188,7 @@ def noisy_line_demonstration(n: int, length: float, noise: float, seed: int) -> 
 
     Returns:
         `x`, (`point`,), and `y`, (`kind`, `point`), kinds `line` and `noisy`; of each kind the
-        `rank` and the `participation_ratio`, (`kind`,); attribute `length`.
+        `participation_ratio`, (`kind`,); attribute `length`.
     """
     random = np.random.default_rng(seed)
     x = random.uniform(0, length, n)
@@ -200,7 +197,6 @@ def noisy_line_demonstration(n: int, length: float, noise: float, seed: int) -> 
     found = {
         "x": ("point", x),
         "y": (("kind", "point"), y),
-        "rank": ("kind", numerical_rank(variances, (n, 2))),
         "participation_ratio": ("kind", participation_ratio(variances)),
     }
     return xr.Dataset(found, {"kind": ["line", "noisy"]}, {"length": length})

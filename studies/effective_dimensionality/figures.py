@@ -147,7 +147,7 @@ def effective_dimensionality(
 
 
 def participation_ratio(comparison: xr.Dataset) -> Figure:
-    """Draw the participation ratios of all tokens, and without the first ones; beside project 28."""
+    """Draw the participation ratios of all tokens and of the rest; beside project 28, part 3."""
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     titles = {"all": "A) All tokens", "rest": "B) Without the first"}
     ratio = comparison.sel(measure="participation_ratio")

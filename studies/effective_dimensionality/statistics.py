@@ -30,7 +30,8 @@ def concept(*, n: Count, length: Positive, noise: NotNegative, seed: Seed) -> xr
     """Points on a line, and points of one effective dimension; of no model.
 
     Returns:
-        `x`, (`point`,), and `y`, (`kind`, `point`); `rank` and `participation_ratio`, (`kind`,).
+        `x`, (`point`,), and `y`, (`kind`, `point`); `participation_ratio`, (`kind`,); attribute
+        `length`.
     """
     return method.noisy_line_demonstration(n, length, noise, seed)
 
@@ -125,7 +126,7 @@ def comparison(
         for data in (dimensionality.isel(sequence=0), shuffled_dimensionality)
     )
     n = shuffled.sizes["sequence"]
-    logarithms = np.log(shuffled)
+    logarithms = xr.apply_ufunc(np.log, shuffled)
     mean, half = logarithms.mean("sequence"), np.nan
     if n > 1:
         sd = logarithms.std("sequence", ddof=1)
