@@ -32,6 +32,7 @@ SITES = {
     "category_selectivity": ["q", "k", "v"],
     "grammar_tuning": ["pre"],
     "head_silencing": [],
+    "hidden_state_similarity": ["resid_pre", "ln_final"],
     "hidden_states": ["resid_pre", "ln_final", "logits"],
     "mlp_distributions": ["ln2_out", "pre", "post", "mlp_out"],
 }
@@ -69,7 +70,7 @@ def made(request, model, tmp_path_factory):
         for stimuli in (sets if SITES[name] else ())
     }
     for statistic, entry in described["statistics"].items():
-        function = getattr(getattr(mt.studies, name).statistics, statistic)
+        function = of_entry(name, "statistics", statistic, entry)
         at_hand = sections.get(entry.pop("stimuli"))
         if "n_permutations" in entry:
             entry["n_permutations"] = 20
@@ -77,6 +78,12 @@ def made(request, model, tmp_path_factory):
             entry["layer"] = layer_number(entry["layer"], N_LAYERS)
         found[statistic] = called(function, model, at_hand, found, entry)
     return name, expected, found
+
+
+def of_entry(name, kind, product, entry):
+    """The function of a study, or of another one, that an entry of study.yaml names."""
+    owner, _, function = entry.pop("use", product).rpartition(".")
+    return getattr(getattr(getattr(mt.studies, owner or name), kind), function)
 
 
 def stored(model, stimuli, sites, folder):
@@ -125,10 +132,9 @@ def test_statistics_are_those_of_the_workflow(made):
 
 def test_a_figure_of_one_panel_is_drawn_where_it_is_asked_to_be(made):
     name, _, found = made
-    functions, described = getattr(mt.studies, name).figures, study(name)["figures"]
     drawn = 0
-    for figure, options in described.items():
-        function = getattr(functions, options.pop("use", figure))
+    for figure, options in study(name)["figures"].items():
+        function = of_entry(name, "figures", figure, options)
         parameters = inspect.signature(function).parameters
         given = [found[p.name] for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
         if "layer" in options:
