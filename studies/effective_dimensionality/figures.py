@@ -158,7 +158,7 @@ def participation_ratio(comparison: xr.Dataset) -> Figure:
         interval = f"{1 - comparison.attrs['alpha']:.0%} interval of a shuffle"
         low, high = chosen["low"].values, chosen["high"].values
         axes.fill_between(places, low, high, color=SHUFFLED.fill, alpha=0.5, label=interval)
-        for name, look in (("shuffled", SHUFFLED), ("real", REAL)):
+        for name, look in (("shuffled", SHUFFLED), ("observed", REAL)):
             axes.plot(
                 places,
                 chosen[name].values,
@@ -168,7 +168,7 @@ def participation_ratio(comparison: xr.Dataset) -> Figure:
                 label=LABELS[look],
             )
         # An interval may reach far beyond all that is measured.
-        largest = max(chosen[name].max().item() for name in ("real", "shuffled"))
+        largest = max(chosen[name].max().item() for name in ("observed", "shuffled"))
         _hidden(axes, comparison, most=8)
         axes.set(yscale="log", ylim=(0.9, 1.5 * largest))
         axes.yaxis.set_major_formatter(ScalarFormatter())

@@ -10,15 +10,14 @@ from conftest import build, describe
 from hooked import load
 from scipy import stats
 from sklearn.decomposition import PCA
-from studied import ROOT, layer_files, product, statistics, study
+from studied import ROOT, layer_files, statistics
 from transformers import AutoTokenizer
 
-from microtome.errors import MicrotomeError
-from microtome.figures.style import save, style
 from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
 from microtome.statistics import dimensionality as method
 from microtome.store.datasets import write_dataset
+from microtome.texts.forms import Starts
 from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import token_table
 
@@ -43,8 +42,8 @@ def run(request, tmp_path_factory, gpt2_tokenizer):
     n_layers, inputs, outputs = model.config.num_hidden_layers, {}, {}
     for name in SETS:
         said = read_set(ROOT / "stimuli" / f"{name}.yaml")
-        table = token_table(said.stimuli, checkpoint, cut=said.cut, shuffled=said.shuffled)
-        table = table.isel(token=table["position"].values < N_TOKENS)
+        cut = Starts((0,), N_TOKENS)
+        table = token_table(said.stimuli, checkpoint, cut=cut, shuffled=said.shuffled)
         place = folder / name
         place.mkdir()
         write_dataset(table, place / "tokens.h5")
@@ -130,7 +129,7 @@ def test_comparison(run):
     found, shuffled = run.made["comparison"], run.made["shuffled_dimensionality"]
     for name in ("n_components", "participation_ratio"):
         ours, values = found.sel(measure=name), shuffled[name].values
-        np.testing.assert_array_equal(ours["real"], run.made["dimensionality"][name][:, 0])
+        np.testing.assert_array_equal(ours["observed"], run.made["dimensionality"][name][:, 0])
         np.testing.assert_allclose(ours["shuffled"], stats.gmean(values, axis=1))
         # The interval of a difference of two means, one of a single value.
         n = values.shape[1]
