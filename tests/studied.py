@@ -111,11 +111,14 @@ def statistics(
             entry["layer"] = layer_number(entry["layer"], len(given["layers"]))
         if "section" in parameters and "layer" in entry:
             given["layers"] = [given["layers"][entry["layer"]]]
-        reads = [read for read in parameters if read in made]
-        files = Files(given | {"datasets": [folder / f"{read}.h5" for read in reads]})
+        bound = entry.pop("reads", {})
+        reads = {read: bound.get(read, read) for read in parameters}
+        reads = {read: name for read, name in reads.items() if name in made}
+        datasets = [folder / f"{name}.h5" for name in reads.values()]
+        files = Files(given | {"datasets": datasets})
         params = SimpleNamespace(
             options=entry,
-            reads=reads,
+            reads=list(reads),
             sites=entry.get("sites") or [entry.get("site")],
             taps={site: list(tap) for site, tap in taps_at(given["checkpoint"]).items()},
             threads=torch.get_num_threads(),
