@@ -132,7 +132,7 @@ def context_histograms(context_histograms: xr.Dataset, *, limits: Limits) -> Fig
         limits: the probabilities at the ends of the colour scale.
     """
     names, hidden = context_histograms["pairs"].values, context_histograms["hidden"].values
-    low, high = context_histograms.attrs["limits"]
+    low, high = (context_histograms.attrs[end] for end in ("low", "high"))
     figure = Figure(figsize=(4 * len(names), 4.2), layout="constrained")
     row = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, pairs in zip(row, names, strict=True):

@@ -136,7 +136,7 @@ def context_histograms(
         (`pairs`, `hidden`), with pairs across words split as in `similarity_distributions`: `mean`;
         `beyond`, the share outside the limits; `probability`, (…, `value`), of each bin among
         the similarities inside, NaN where none is, with the centres of the bins along `value`.
-        Attribute `limits`.
+        Attributes `low` and `high`, the limits.
     """
     edges = np.linspace(*limits, n_edges)
     cosine = context_similarities["cosine"].values
@@ -157,7 +157,7 @@ def context_histograms(
             "hidden": context_similarities["hidden"].values,
             "value": (edges[:-1] + edges[1:]) / 2,
         },
-        {"limits": list(limits)},
+        {"low": limits[0], "high": limits[1]},
     )
 
 

@@ -32,6 +32,7 @@ SITES = {
     "category_selectivity": ["q", "k", "v"],
     "grammar_tuning": ["pre"],
     "head_silencing": [],
+    "hidden_state_selectivity": ["resid_pre", "ln_final", "logits"],
     "hidden_states": ["resid_pre", "ln_final", "logits"],
     "mlp_distributions": ["ln2_out", "pre", "post", "mlp_out"],
 }
@@ -69,14 +70,21 @@ def made(request, model, tmp_path_factory):
         for stimuli in (sets if SITES[name] else ())
     }
     for statistic, entry in described["statistics"].items():
-        function = getattr(getattr(mt.studies, name).statistics, statistic)
+        function = of_entry(name, "statistics", statistic, entry)
         at_hand = sections.get(entry.pop("stimuli"))
         if "n_permutations" in entry:
             entry["n_permutations"] = 20
         if "layer" in entry:
             entry["layer"] = layer_number(entry["layer"], N_LAYERS)
-        found[statistic] = called(function, model, at_hand, found, entry)
+        bound = {name: found[read] for name, read in entry.pop("reads", {}).items()}
+        found[statistic] = called(function, model, at_hand, found | bound, entry)
     return name, expected, found
+
+
+def of_entry(name, kind, product, entry):
+    """The function of a study, or of another one, that an entry of study.yaml names."""
+    owner, _, function = entry.pop("use", product).rpartition(".")
+    return getattr(getattr(getattr(mt.studies, owner or name), kind), function)
 
 
 def stored(model, stimuli, sites, folder):
@@ -125,12 +133,12 @@ def test_statistics_are_those_of_the_workflow(made):
 
 def test_a_figure_of_one_panel_is_drawn_where_it_is_asked_to_be(made):
     name, _, found = made
-    functions, described = getattr(mt.studies, name).figures, study(name)["figures"]
     drawn = 0
-    for figure, options in described.items():
-        function = getattr(functions, options.pop("use", figure))
-        parameters = inspect.signature(function).parameters
-        given = [found[p.name] for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    for figure, options in study(name)["figures"].items():
+        function = of_entry(name, "figures", figure, options)
+        parameters, bound = inspect.signature(function).parameters, options.pop("reads", {})
+        names = [p.name for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        given = [found[bound.get(name, name)] for name in names]
         if "layer" in options:
             options["layer"] = layer_number(options["layer"], N_LAYERS)
         alone = function(*given, **options)
