@@ -33,6 +33,7 @@ SITES = {
     "grammar_tuning": ["pre"],
     "head_silencing": [],
     "hidden_state_similarity": ["resid_pre", "ln_final"],
+    "hidden_state_selectivity": ["resid_pre", "ln_final", "logits"],
     "hidden_states": ["resid_pre", "ln_final", "logits"],
     "mlp_distributions": ["ln2_out", "pre", "post", "mlp_out"],
     "noise_and_scaling": [],
@@ -80,7 +81,8 @@ def made(request, model, tmp_path_factory):
         entry |= {option: value for option, value in FEWER.items() if option in entry}
         if "layer" in entry:
             entry["layer"] = layer_number(entry["layer"], N_LAYERS)
-        found[statistic] = called(function, model, at_hand, found, entry)
+        bound = {name: found[read] for name, read in entry.pop("reads", {}).items()}
+        found[statistic] = called(function, model, at_hand, found | bound, entry)
     return name, expected, found
 
 
@@ -141,6 +143,9 @@ def test_a_figure_of_one_panel_is_drawn_where_it_is_asked_to_be(made):
         function = of_entry(name, "figures", figure, options)
         parameters = inspect.signature(function).parameters
         given = [found[p.name] for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        parameters, bound = inspect.signature(function).parameters, options.pop("reads", {})
+        names = [p.name for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        given = [found[bound.get(name, name)] for name in names]
         if "layer" in options:
             options["layer"] = layer_number(options["layer"], N_LAYERS)
         alone = function(*given, **options)
