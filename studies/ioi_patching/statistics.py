@@ -1,6 +1,6 @@
 """Statistics of the study on patching in indirect object identification; see README.md."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import xarray as xr
@@ -174,8 +174,9 @@ def name_fits(name_scores: xr.Dataset, *, alpha: Alpha) -> xr.Dataset:
     among = (layers[0] <= midpoint) & (midpoint <= layers[-1])
     mean, low, high, n = _over_names(fits["estimate"].values, fits["receiver"].values, among, alpha)
     dims = ("repeated", "parameter")
-    found = {"mean": (dims, mean), "low_mean": (dims, low), "high_mean": (dims, high)}
-    return fits.assign(found, n=("repeated", n)).assign_coords(repeated=list(REPEATED))
+    found: dict[str, Any] = {"mean": (dims, mean), "low_mean": (dims, low)}
+    found |= {"high_mean": (dims, high), "n": ("repeated", n)}
+    return fits.assign(found).assign_coords(repeated=list(REPEATED))
 
 
 def name_effect(name_scores: xr.Dataset, *, alpha: Alpha) -> xr.Dataset:
@@ -284,7 +285,7 @@ def _fits(scores: xr.Dataset, alpha: float) -> xr.Dataset:
     # Patched in the last layer, the score is the giver's: nothing else is predicted from.
     chosen = scores["score"].isel(layer=slice(-1))
     fits = [fit_sigmoid(chosen["layer"].values, pair, alpha) for pair in chosen.values]
-    return xr.concat(fits, scores["pair"])
+    return xr.concat(fits, "pair").assign_coords(scores["clean"].coords)
 
 
 def _over_names(
