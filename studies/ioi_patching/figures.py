@@ -8,9 +8,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from microtome.figures.panels import colour_bar_ends, panel, token_label
+from microtome.figures.panels import panel, token_label
 from microtome.figures.style import FILLS, LINES, ink
-from microtome.options import Limits
+from microtome.options import Positive
 from microtome.statistics.sigmoid import sigmoid
 
 #: How the name that is named first is drawn, and the other one: colour and marker.
@@ -34,12 +34,10 @@ def logits(vocabulary_logits: xr.Dataset) -> Figure:
     for axes, text, letter in ((left, "receiver", "A"), (middle, "giver", "B")):
         _vocabulary(axes, vocabulary_logits, vocabulary_logits[text].values)
         axes.set(ylabel="Logit", title=f"{letter}) … {_text(vocabulary_logits, text)} …")
-    low = min(axes.get_ylim()[0] for axes in (left, middle))
-    high = max(axes.get_ylim()[1] for axes in (left, middle))
-    for axes in (left, middle):
-        axes.set_ylim(low, high)
+    _same_height(left, middle)
     x, y = vocabulary_logits["giver"].values, vocabulary_logits["receiver"].values
-    right.plot(x, y, ".", color=ink(), alpha=0.3, markersize=3, rasterized=True)
+    right.plot(x, y, ".", color=ink(), alpha=0.15, markersize=2, rasterized=True)
+    right.axline((0, 0), slope=1, linestyle="--", color="gray", linewidth=0.5)
     _mark_names(right, vocabulary_logits, x[vocabulary_logits["name_id"].values], y)
     texts = [_initials(vocabulary_logits, repeated) for repeated in ("giver", "receiver")]
     right.set(xlabel=f"{texts[0]} logits", ylabel=f"{texts[1]} logits")
@@ -47,12 +45,12 @@ def logits(vocabulary_logits: xr.Dataset) -> Figure:
     return figure
 
 
-def patched_logits(vocabulary_logits: xr.Dataset, *, limits: Limits) -> Figure:
+def patched_logits(vocabulary_logits: xr.Dataset, *, limit: Positive) -> Figure:
     """Draw logits with one layer patched, and what it changes; source: project 32, part 2.
 
     Args:
         vocabulary_logits: the statistic.
-        limits: the differences at the ends of the third panel.
+        limit: where the axis of differences ends at most, on both sides of 0.
     """
     figure = Figure(figsize=(12, 3.2), layout="constrained")
     clean, patched, change = figure.subplots(1, 3)
@@ -60,16 +58,14 @@ def patched_logits(vocabulary_logits: xr.Dataset, *, limits: Limits) -> Figure:
     clean.set(ylabel="Logit", title="A) Clean model")
     _vocabulary(patched, vocabulary_logits, vocabulary_logits["patched"].values)
     patched.set(ylabel="Logit", title=f"B) L{vocabulary_logits.attrs['layer']} patched")
-    ends = [axes.get_ylim() for axes in (clean, patched)]
-    for axes in (clean, patched):
-        axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+    _same_height(clean, patched)
     difference = vocabulary_logits["receiver"].values - vocabulary_logits["patched"].values
     _vocabulary(change, vocabulary_logits, difference)
-    beyond = colour_bar_ends(difference, limits) != "neither"
-    n_beyond = int(((difference < limits[0]) | (difference > limits[1])).sum())
-    left_out = f"\n({n_beyond:,} beyond)" if beyond else ""
+    end = min(limit, 1.25 * np.abs(difference).max().item() or limit)
+    n_beyond = int((np.abs(difference) > end).sum())
+    left_out = f"\n({n_beyond:,} beyond)" if n_beyond else ""
     change.set(ylabel=f"Clean minus patched logit{left_out}\n← boost        suppress →")
-    change.set(ylim=limits, title="C) Manipulation effect")
+    change.set(ylim=(-end, end), title="C) Manipulation effect")
     return figure
 
 
@@ -85,8 +81,9 @@ def ioi_scores(ioi_scores: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     _clean_scores(axes, pair)
     values = pair["score"].values
     layers = pair["layer"].values
-    axes.plot(layers[:-1], values[:-1], color=ink(), markersize=10, **DATA)
-    axes.plot(layers[-1], values[-1], "x", color=LINES[0], markersize=9, markeredgewidth=2)
+    axes.plot(layers[:-1], values[:-1], color=ink(), markersize=10, label="Patched", **DATA)
+    last: Any = {"color": LINES[0], "markersize": 9, "markeredgewidth": 2, "linestyle": "none"}
+    axes.plot(layers[-1], values[-1], marker="x", label="Last layer", **last)
     _preferences(axes, pair)
     axes.set(title="Laminar profile of patch manipulation")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
@@ -192,7 +189,9 @@ def name_effect(
             )
     axes.axhline(0, linestyle="--", color="gray", linewidth=0.5)
     _layer_axis(axes)
-    axes.set(ylabel="Effect of the patch (logits)", title="Effect with other names")
+    level = f"{1 - name_effect.attrs['alpha']:.0%}"
+    axes.set(ylabel="Effect of the patch (logits)")
+    axes.set(title=f"Effect with other names (bands: {level} interval of the mean)")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 
@@ -200,10 +199,19 @@ def name_effect(
 def _vocabulary(axes: Axes, logits: xr.Dataset, values: np.ndarray) -> None:
     """Draw a value for each token of the vocabulary, (d_vocab,), the names among them."""
     ids = np.arange(len(values))
-    axes.plot(ids, values, ".", color=ink(), alpha=0.2, markersize=3, rasterized=True)
+    axes.plot(ids, values, ".", color=ink(), alpha=0.15, markersize=2, rasterized=True)
     _mark_names(axes, logits, logits["name_id"].values, values)
     axes.set(xlabel="Vocabulary index", xlim=(-100, len(values) + 100))
-    axes.legend(fontsize=8, loc="best")
+    # Above all tokens, where it hides none.
+    axes.margins(y=0.2)
+    axes.legend(fontsize=8, loc="upper right", ncols=2)
+
+
+def _same_height(*row: Axes) -> None:
+    """Give panels the limits that hold the values of all."""
+    ends = [axes.get_ylim() for axes in row]
+    for axes in row:
+        axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
 
 
 def _mark_names(axes: Axes, logits: xr.Dataset, x: np.ndarray, values: np.ndarray) -> None:
@@ -250,14 +258,18 @@ def _clean_scores(axes: Axes, pair: xr.Dataset) -> None:
 def _preferences(axes: Axes, pair: xr.Dataset) -> None:
     """Draw the line between both preferences, and label the axes."""
     axes.axhline(0, linestyle="--", color="gray", linewidth=0.5)
+    # At the end where scores are farther from the line.
+    size, n = np.abs(pair["score"].values), max(1, pair.sizes["layer"] // 5)
+    at_end = size[-n:].min() > size[:n].min()
     for place, above, align in (("first", 1, "bottom"), ("second", -1, "top")):
         axes.annotate(
             f'Prefer "{token_label(pair[place].item().strip())}"',
-            (pair["layer"].values[0], 0),
+            (pair["layer"].values[-1 if at_end else 0], 0),
             (0, above * ASIDE),
             textcoords="offset points",
             fontsize=12,
             va=align,
+            ha="right" if at_end else "left",
         )
     _layer_axis(axes)
     first, second = (token_label(pair[place].item().strip()) for place in ("first", "second"))
@@ -298,6 +310,8 @@ def _midpoints_of_others(axes: Axes, fit: xr.Dataset, name_fits: xr.Dataset) -> 
     mean, low, high = (others[name].item() for name in ("mean", "low_mean", "high_mean"))
     if not np.isfinite([mean, low, high]).all() or not np.isfinite(fit["estimate"].values).all():
         return
+    n_pairs = int((name_fits["receiver"] % 2 == fit["receiver"] % 2).sum())
+    limits = axes.get_xlim()  # the interval may be wider
     height, start = (fit["estimate"].sel(parameter=name).item() for name in ("A", "b"))
     axes.errorbar(
         mean,
@@ -307,5 +321,6 @@ def _midpoints_of_others(axes: Axes, fit: xr.Dataset, name_fits: xr.Dataset) -> 
         color=ink(),
         markersize=5,
         capsize=4,
-        label=f"x0, {int(others['n'])} other pairs of names",
+        label=f"x0, {int(others['n'])} of {n_pairs} other pairs",
     )
+    axes.set_xlim(limits)
