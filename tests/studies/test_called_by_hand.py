@@ -33,6 +33,7 @@ SITES = {
     "grammar_tuning": ["pre"],
     "head_silencing": [],
     "hidden_states": ["resid_pre", "ln_final", "logits"],
+    "ioi_patching": [],
     "mlp_distributions": ["ln2_out", "pre", "post", "mlp_out"],
 }
 
@@ -66,7 +67,9 @@ def made(request, model, tmp_path_factory):
         found[intervention] = mt.intervene(model, stimuli, **entry)
     sections = {
         stimuli: mt.sweep(model, STIMULI / f"{stimuli}.yaml", SITES[name])
-        for stimuli in (sets if SITES[name] else ())
+        if SITES[name]
+        else token_table(read_stimuli(STIMULI / f"{stimuli}.yaml"), model.checkpoint)
+        for stimuli in sets
     }
     for statistic, entry in described["statistics"].items():
         function = getattr(getattr(mt.studies, name).statistics, statistic)
