@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from microtome.page.numbers import listed, number, peak, quoted
+from microtome.page.numbers import listed, number, quoted, significant
 
 
 def logits(vocabulary_logits: xr.Dataset) -> str:
@@ -76,13 +76,15 @@ def score_fit(score_fits: xr.Dataset, name_fits: xr.Dataset) -> str:
 
 
 def name_effect(name_effect: xr.Dataset) -> str:
-    """Where the mean effect is largest."""
+    """From which layer on the interval of the mean effect lies above 0."""
     parts = []
     for repeated in name_effect["repeated"].values:
-        chosen = name_effect.sel(repeated=repeated, drop=True)
-        parts.append(f"in {peak(chosen['mean'])} where the {repeated} name is repeated")
+        low = name_effect["low"].sel(repeated=repeated).values
+        above = int(np.cumprod(low[::-1] > 0).sum())  # layers at the end
+        since = f"from layer {name_effect['layer'].values[-above]} on" if above else "nowhere"
+        parts.append(f"{since} where the {repeated} name is repeated")
     n = int(name_effect["n"][0])
-    return f"Over {n} pairs of names, the mean effect is largest {listed(parts)}."
+    return f"Over {n} pairs of names, the interval of the mean lies above 0 {listed(parts)}."
 
 
 def _score(vocabulary_logits: xr.Dataset, run: str) -> float:
@@ -97,12 +99,12 @@ def _estimates(fit: xr.Dataset) -> str:
         return "No sigmoid fits: the search for its parameters does not converge."
     undetermined = not np.isfinite(fit["std_error"].values).all()
     parts = [
-        f"{name} = {number(fit['estimate'].sel(parameter=name))}"
+        f"{name} = {significant(fit['estimate'].sel(parameter=name))}"
         + (
             ""
             if undetermined
-            else f" ({number(fit['low'].sel(parameter=name))} to "
-            f"{number(fit['high'].sel(parameter=name))})"
+            else f" ({significant(fit['low'].sel(parameter=name))} to "
+            f"{significant(fit['high'].sel(parameter=name))})"
         )
         for name in fit["parameter"].values
     ]
