@@ -35,6 +35,7 @@ SITES = {
     "hidden_state_similarity": ["resid_pre", "ln_final"],
     "hidden_state_selectivity": ["resid_pre", "ln_final", "logits"],
     "hidden_states": ["resid_pre", "ln_final", "logits"],
+    "ioi_patching": [],
     "mlp_distributions": ["ln2_out", "pre", "post", "mlp_out"],
     "noise_and_scaling": [],
     "residual_stream": ["resid_pre", "attn_out", "mlp_out", "resid_post", "ln_final"],
@@ -73,7 +74,9 @@ def made(request, model, tmp_path_factory):
         found[intervention] = mt.intervene(model, stimuli, **entry)
     sections = {
         stimuli: mt.sweep(model, STIMULI / f"{stimuli}.yaml", SITES[name])
-        for stimuli in (sets if SITES[name] else ())
+        if SITES[name]
+        else token_table(read_stimuli(STIMULI / f"{stimuli}.yaml"), model.checkpoint)
+        for stimuli in sets
     }
     for statistic, entry in described["statistics"].items():
         function = of_entry(name, "statistics", statistic, entry)
