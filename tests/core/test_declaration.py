@@ -434,12 +434,12 @@ FAULTS = {
     "target_is_a_text": (
         reading(logits="last", targets=" mat"),
         "read.targets",
-        "wants `clean`, or a list of texts, each one token; has ' mat'",
+        "wants `clean`, `next`, or a list of texts, each one token; has ' mat'",
     ),
     "no_targets": (
         reading(logits="last", targets=[]),
         "read.targets",
-        "wants `clean`, or a list of",
+        "wants `clean`, `next`, or a list of",
     ),
     "target_is_empty": (
         reading(logits="last", targets=[""]),
@@ -643,7 +643,8 @@ def test_what_is_read():
             "resid_post": SiteRead(Tokens("positions", (2,)), (1, 3), ("values", "cosine")),
         },
     )
-    assert declared(reading(logits="last", targets="clean")).read.targets == "clean"
+    for of_token in ("clean", "next"):
+        assert declared(reading(logits="last", targets=of_token)).read.targets == of_token
 
 
 @pytest.mark.parametrize(
