@@ -412,7 +412,7 @@ FAULTS = {
     ),
     # What is read
     "read_is_a_name": (with_(read="logits"), "read", "wants the keys logits, log_probabilities"),
-    "read_is_empty": (reading(), "read", "reads nothing; name logits, log_probabilities, kl, loss"),
+    "read_is_empty": (reading(), "read", "reads nothing; name logits, log_probabilities, kl"),
     "read_of_no_loss": (reading(loss=False), "read", "reads nothing; name logits"),
     "read_misspelt": (reading(logit="last"), "read.logit", "unknown key; did you mean 'logits'?"),
     "read_of_unknown_tokens": (reading(kl="first"), "read.kl", POSITIONS),
@@ -444,12 +444,12 @@ FAULTS = {
     "target_is_empty": (
         reading(logits="last", targets=[""]),
         "read.targets",
-        "wants `clean`, or a",
+        "wants `clean`, `next`, or a",
     ),
     "target_is_a_number": (
         reading(logits="last", targets=[5]),
         "read.targets",
-        "wants `clean`, or",
+        "wants `clean`, `next`, or",
     ),
     "target_twice": (reading(logits="last", targets=["a", "a"]), "read.targets", "has 'a' twice"),
     "top_of_none": (
