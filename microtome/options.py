@@ -94,6 +94,14 @@ Alpha = Annotated[
         "a level of significance between 0 and 1",
     ),
 ]
+#: A part of a whole.
+Percent = Annotated[
+    float,
+    Wanted(
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 100},
+        "a percentage between 0 and 100",
+    ),
+]
 Count = Annotated[
     int,
     Wanted({"type": "integer", "minimum": 1, "maximum": _MANY}, "a whole number, 1 to 1,000,000"),

@@ -5,7 +5,7 @@ import fcntl
 import logging
 import os
 import re
-import shlex
+import subprocess
 import sys
 import tempfile
 import time
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from snakemake.logging import logger
 from snakemake.script import PythonScript
+from snakemake.shell import shell
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from microtome.store.files import REFUSALS
@@ -89,21 +90,37 @@ def start_fork_server():
     Nothing else that a workflow runs has to do with it.
     """
     global fork_server
-    client = os.environ.get(forks.CLIENT)
-    if client is None and (started := forks.start_server()):
-        fork_server, client = started
+    server = os.environ.get(forks.SERVER)
+    if server is None and (started := forks.start_server()):
+        fork_server, server = started
     # If Snakemake drops this method, scripts run without the server: slower, but right.
     execute = getattr(PythonScript, "_execute_cmd", None)
-    if client is None or execute is None:
+    if server is None or execute is None:
         return
 
     def execute_by_server(script, command, **values):
         ours = Path(str(script.path)).resolve().parent == forks.ROOT / "scripts"
-        if ours and values.get("py_exec") == sys.executable:
-            values["py_exec"] = f"{client} {shlex.quote(sys.executable)}"
+        plain = values.get("py_exec") == sys.executable and not script.bench_record
+        # A prefix that a workflow gives all its commands wants a shell.
+        if ours and plain and not shell._process_prefix and not shell._process_suffix:
+            request = forks.Request(values["fname"], os.getcwd(), environment_of(script))
+            status = forks.run_by_server(server, request)
+            if status is not None:
+                if status:
+                    raise subprocess.CalledProcessError(status, f"{sys.executable} {script.path}")
+                return None
         return execute(script, command, **values)
 
     PythonScript._execute_cmd = execute_by_server
+
+
+def environment_of(script):
+    """The environment that Snakemake's `shell` gives a script."""
+    names = [f"{library}_NUM_THREADS" for library in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")]
+    threads = dict.fromkeys([*names, "VECLIB_MAXIMUM_THREADS"], str(script.threads))
+    folder = script.resources.get("tmpdir")
+    folders = dict.fromkeys(["TMPDIR", "TMP", "TEMPDIR", "TEMP"], folder) if folder else {}
+    return os.environ | threads | folders
 
 
 class SlurmFailures(logging.Handler):

@@ -1,14 +1,12 @@
 """Scripts as forks of one process that has imported their packages.
 
 Importing xarray and matplotlib takes longer than drawing most figures, importing torch longer
-than a small sweep, and Snakemake starts a Python for every script. In place of that Python, this
-file asks a server to run the script in a fork, and exits with the script's status. The server
-imports a package when a script first needs it, and what a package imports later, in the middle of a
-job, when that job has ended. Each fork imports this repository's code itself, so that an edit takes
-effect at once. Without a server, the command runs as it is.
+than a small sweep, and Snakemake starts a Python for every script. In place of that,
+`rules/run.smk` asks a server to run the script in a fork. The server imports a package when a
+script first needs it, and what a package imports later, in the middle of a job, when that job has
+ended. Each fork imports this repository's code itself, so that an edit takes effect at once.
 
-    python -I -S forks.py SOCKET python SCRIPT     (the client: without packages it starts fast)
-    python forks.py --serve DESCRIPTOR MODULE ...  (the server: on a listening socket)
+    python forks.py DESCRIPTOR MODULE ...  (the server: on a listening socket)
 """
 
 import atexit
@@ -18,22 +16,21 @@ import json
 import os
 import runpy
 import selectors
-import shlex
 import signal
 import socket
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from subprocess import Popen
     from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Environment variable: the client of a server that runs already.
-CLIENT = "MICROTOME_FORKS"
+#: Environment variable: the socket of a server that runs already.
+SERVER = "MICROTOME_FORKS"
 #: The most bytes of a message that are read; the system's own limit is lower.
 MESSAGE = 1 << 20
 
@@ -52,7 +49,7 @@ class Job(NamedTuple):
     process: int
     #: Becomes readable when the fork ends.
     ended: int
-    #: To the client.
+    #: To what asked for it.
     connection: socket.socket
     #: A file in memory, in which the fork leaves the names of the modules that it imported.
     imported: int
@@ -65,8 +62,8 @@ def start_server(modules: Iterable[str] = ()) -> "tuple[Popen[bytes], str] | Non
         modules: what it imports before it is asked to, in the time until it is.
 
     Returns:
-        The server, and its client, a shell command that `python SCRIPT` is to follow. None where
-        the system has no such sockets or the path of TMPDIR is too long for one.
+        The server, and the path of its socket. None where the system has no such sockets or the
+        path of TMPDIR is too long for one.
     """
     import subprocess
     import tempfile
@@ -81,40 +78,41 @@ def start_server(modules: Iterable[str] = ()) -> "tuple[Popen[bytes], str] | Non
     with listener:
         listener.listen()
         server = subprocess.Popen(
-            [sys.executable, __file__, "--serve", str(listener.fileno()), *modules],
+            [sys.executable, __file__, str(listener.fileno()), *modules],
             stdin=subprocess.PIPE,
             pass_fds=[listener.fileno()],
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
-    return server, shlex.join([sys.executable, "-I", "-S", __file__, str(folder / "socket")])
+    return server, str(folder / "socket")
 
 
-def run_by_server(server: str, command: list[str]) -> NoReturn:
-    """Have a server run `python SCRIPT`, and exit with the script's status.
+def run_by_server(server: str, request: Request) -> int | None:
+    """Have a server run a script, with the standard streams of this process, and wait for its end.
 
     Args:
         server: the path of the server's socket.
-        command: what to run. It runs in this process if no server answers.
+        request: the script.
+
+    Returns:
+        The script's status, negative after a signal; None if no server answers.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.connect(server)
-            request = json.dumps(Request(command[-1], os.getcwd(), dict(os.environ)))
-            socket.send_fds(connection, [request.encode()], [0, 1, 2])
+            socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
             status = connection.recv(MESSAGE)
     except OSError:
-        os.execv(command[0], command)
-    if not status:
-        sys.exit("microtome: the server that runs scripts has ended; run again")
-    if int(status) < 0:
-        os.kill(os.getpid(), -int(status))
-    sys.exit(int(status))
+        return None
+    if status:
+        return int(status)
+    print("microtome: the server that runs scripts has ended; run again", file=sys.stderr)
+    return 1
 
 
 def serve(listener: socket.socket) -> tuple[Request, int] | None:
     """Fork for every request until standard input closes, which happens when Snakemake ends.
 
-    A fork is ended when its client ends. It outlives the server.
+    A fork is ended when what asked for it ends. It outlives the server.
 
     Returns:
         In a fork, the request, and the file for the names of the modules that it imports; in the
@@ -156,7 +154,7 @@ def _accept(
     """Accept a request and fork; returns what `serve` does in the fork, None in the server."""
     connection, _ = listener.accept()
     message, descriptors, _, _ = socket.recv_fds(connection, MESSAGE, 3)
-    if not message:  # the client has ended already
+    if not message:  # what asked has ended already
         connection.close()
         return None
     request = Request(*json.loads(message))
@@ -279,18 +277,15 @@ def _tell_unless_interrupted(
 
 if __name__ == "__main__":
     sys.excepthook = _tell_unless_interrupted
-    if sys.argv[1] == "--serve":
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        sys.path[0] = str(ROOT)
-        listening = socket.socket(fileno=int(sys.argv[2]))
-        place = Path(listening.getsockname())
-        _import_all(sys.argv[3:])
-        request = serve(listening)
-        if request:
-            run(*request)
-        else:
-            for file in place.parent.iterdir():
-                file.unlink()
-            place.parent.rmdir()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.path[0] = str(ROOT)
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    place = Path(listening.getsockname())
+    _import_all(sys.argv[2:])
+    request = serve(listening)
+    if request:
+        run(*request)
     else:
-        run_by_server(sys.argv[1], sys.argv[2:])
+        for file in place.parent.iterdir():
+            file.unlink()
+        place.parent.rmdir()

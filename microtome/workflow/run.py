@@ -86,7 +86,7 @@ def _start_server(modules: Sequence[str]) -> None:
     """Start the server, which imports while Snakemake reads its rules."""
     server = forks.start_server(modules)
     if server:
-        _, os.environ[forks.CLIENT] = server
+        _, os.environ[forks.SERVER] = server
 
 
 def _planned(plan: str) -> Counter[str]:

@@ -1,6 +1,7 @@
 """Scripts as forks of one process: each is on its own as if Python had been started for it."""
 
 import ast
+import json
 import os
 import re
 import signal
@@ -16,9 +17,18 @@ from workflows import Clone
 
 from microtome.workflow import forks
 
-ASK = [sys.executable, "-I", "-S", forks.__file__]
-
-
+#: Has a script run, and ends as it does.
+ASKS = """
+import os, sys
+from microtome.workflow.forks import Request, run_by_server
+server, script = sys.argv[1:]
+status = run_by_server(server, Request(script, os.getcwd(), dict(os.environ)))
+if status is None:
+    sys.exit("no server answers")
+if status < 0:
+    os.kill(os.getpid(), -status)
+sys.exit(status)
+"""
 #: Seconds that nothing here takes, unless it hangs.
 HANGS = 900
 
@@ -35,7 +45,7 @@ class Server:
             listener.listen()
             number = listener.fileno()
             self.process = subprocess.Popen(
-                [sys.executable, forks.__file__, "--serve", str(number)],
+                [sys.executable, forks.__file__, str(number)],
                 stdin=subprocess.PIPE,
                 pass_fds=[number],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*path, forks.ROOT]))},
@@ -46,12 +56,12 @@ class Server:
         file = self.folder / f"{len(list(self.folder.iterdir()))}.py"
         file.write_text(script)
         return subprocess.Popen(
-            [*ASK, self.socket, sys.executable, str(file)],
+            [sys.executable, "-c", ASKS, self.socket, str(file)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            env=os.environ | environment,
+            env=os.environ | {"PYTHONPATH": str(forks.ROOT)} | environment,
         )
 
     def run(self, script: str, **environment: str) -> tuple[int, str, str]:
@@ -154,28 +164,41 @@ def test_a_client_that_is_killed_takes_its_fork_with_it(server):
     assert server.run("print('still there')") == (0, "still there\n", "")
 
 
-def test_without_a_server_the_command_runs_as_it_stands(server):
+def test_no_server_answers(server):
     server.stop()
     assert not Path(server.socket).parent.exists()
-    code, said, _ = server.run("import os; print(os.getppid())")
-    assert (code, said) == (0, f"{os.getpid()}\n")
+    assert server.run("print('never')") == (1, "", "no server answers\n")
 
 
-#: A script that says whether a server forked it.
+#: A script that says whether a server forked it, and its environment.
 SAYS = """
-import os, sys
+import json, os
 from pathlib import Path
 parent = Path("/proc", str(os.getppid()), "cmdline").read_text()
-print("forked" if "--serve" in parent else "started", *sys.argv[1:])
+print(json.dumps(["forks.py" in parent, dict(os.environ)]))
 """
+#: What differs: what a shell or the server adds, and what is another one in every run.
+OWN = {"_", "SHLVL", "PWD", "OLDPWD"} | {
+    f"MICROTOME_{name}" for name in ("SHARED_MIB", "FORKS", "RUN")
+}
 
 
-def test_scripts_of_a_run_are_forked(model, tmp_path):
+def test_scripts_of_a_run_are_forked_and_have_the_environment_that_a_shell_has(model, tmp_path):
     clone = Clone(tmp_path, model)
     clone.replace("scripts/token_table.py", "if __name__", f"{SAYS}\nif __name__")
-    said = clone.snakemake("tokens")
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.splitlines().count("forked") == 2
+    environments = []
+    for forked in (True, False):
+        if not forked:
+            clone.environment["MICROTOME_FORKS"] = str(tmp_path / "nowhere")
+        again = ("--forcerun", "token_table", "--default-resources", f"tmpdir='{tmp_path}'")
+        said = clone.snakemake("tokens", *again)
+        assert said.returncode == 0, said.stderr
+        lines = [json.loads(line) for line in said.stdout.splitlines() if line.startswith("[")]
+        assert [line[0] for line in lines] == [forked] * 2
+        environments.append({n: v for n, v in lines[0][1].items() if n not in OWN})
+    assert environments[0] == environments[1]
+    assert environments[0]["TMPDIR"] == str(tmp_path)
+    assert environments[0]["OMP_NUM_THREADS"] == "1"
 
 
 #: A job that takes 64 MiB; in its log it says how much it took.

@@ -62,16 +62,14 @@ def n_files(clone: Clone) -> int:
 
 
 def job_processes(parent: int) -> list[int]:
-    """The processes of running scripts below a main process: those that wait, and the forks."""
+    """The processes of running scripts below a main process."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             line = ancestors(int(process.name))
-            if str(parent) in line:
-                waits = ".snakemake/scripts" in command_of(process.name)
-                forked = "--serve" in command_of(process.name) and "--serve" in command_of(line[0])
-                if waits or forked:
-                    found.append(int(process.name))
+            forked = all("forks.py" in command_of(number) for number in (process.name, line[0]))
+            if forked and str(parent) in line:
+                found.append(int(process.name))
     return found
 
 

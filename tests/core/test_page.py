@@ -165,6 +165,7 @@ def test_one_choice_of_models_holds_for_all_figures_and_pages(reader):
     reader.get_by_role("link", name="All studies").first.click()
     expect(box(reader, "twin")).not_to_be_checked()
     reader.locator(".study").nth(1).click()
+    reader.wait_for_url("**/mlp_distributions.html*")
     expect(reader.locator("#gelu img")).to_be_visible()  # of no model
     assert shown(reader, "figure").count() == 2
     box(reader, "tiny").uncheck()
@@ -254,6 +255,7 @@ def test_light_and_dark(reader, clone, chromium):
     dark = colour(reader)
     assert dark != light
     reader.locator(".study").first.click()
+    reader.wait_for_url("**/category_selectivity.html*")
     assert colour(reader) == dark
     reader.get_by_role("button", name="Light").click()
     assert colour(reader) == light
