@@ -7,11 +7,26 @@ import xarray as xr
 from scipy import stats
 
 from microtome.errors import MicrotomeError
-from microtome.options import ALL_TOKENS, NEXT_TOKEN, ONE_TEXT, Alpha, Count, Layer, Seed, Share, Site
-from microtome.statistics.dimensionality import double_centered, n_components, reduced
-from microtome.statistics.positions import from_position, require_one_text
+from microtome.options import (
+    ALL_TOKENS,
+    NEXT_TOKEN,
+    ONE_TEXT,
+    Alpha,
+    Count,
+    Layer,
+    Percent,
+    Seed,
+    Site,
+)
+from microtome.statistics.dimensionality import (
+    component_variances,
+    components_needed,
+    double_centred,
+    low_rank,
+)
+from microtome.statistics.positions import require_all_tokens, require_one_text
 
-#: All tokens of the text, and all but the first.
+#: All tokens of the text, and all but the first: the first row of each.
 TOKENS = {"all": 0, "rest": 1}
 
 
@@ -77,18 +92,20 @@ def picture_svd(picture: xr.Dataset) -> xr.Dataset:
     """The singular value decomposition of the picture as it is.
 
     Returns:
-        As `hidden_state_svd`, with the pixels of a `row` in the place of a token's dimensions.
+        As of `hidden_state_svd`; rows and columns are the picture's.
     """
-    return _svd(picture["grey"])
+    return _svd(picture["grey"].values)
 
 
-def picture_reductions(picture_svd: xr.Dataset, *, components: Count, share: Share) -> xr.Dataset:
-    """The picture of so many components, and of as few as hold a share of its sum of squares.
+def picture_reductions(
+    picture_svd: xr.Dataset, *, components: Count, percent: Percent
+) -> xr.Dataset:
+    """The picture of some components: of so many, and of as few as hold so much of it.
 
     Returns:
-        (`kept`,), kept `components` and `share`: `grey`, (…, `row`, `column`); `n_components`,
-        `share`, what they hold, and `rank`, of the result. `full_rank`, of the picture; attribute
-        `n_notebook`, one component fewer.
+        (`kept`,), kept `components` and `percent`: `grey`, (…, `row`, `column`); `n_components`;
+        `held`, their part of the sum of squares, in percent; `rank` of the result. `full_rank`, of
+        the picture.
 
     Raises:
         MicrotomeError: more components than there are.
@@ -96,90 +113,94 @@ def picture_reductions(picture_svd: xr.Dataset, *, components: Count, share: Sha
     u, sigma, vt = (picture_svd[name].values for name in ("u", "sigma", "vt"))
     if components > len(sigma):
         raise MicrotomeError(
-            f"components {components}: the picture has {len(sigma)}; correct the `components` option"
+            f"components {components}: the picture has {len(sigma)}; correct `components`"
         )
-    counts = [components, n_components(sigma, share)]
+    counts = [components, int(components_needed(sigma**2, percent))]
     grey = np.stack([(u[:, :n] * sigma[:n]) @ vt[:n] for n in counts])
-    held = np.cumsum(sigma**2) / np.sum(sigma**2)
+    held = 100 * np.cumsum(sigma**2) / np.sum(sigma**2)
     return xr.Dataset(
         {
             "grey": (("kept", "row", "column"), grey),
             "n_components": ("kept", counts),
-            "share": ("kept", [held[n - 1] for n in counts]),
+            "held": ("kept", [held[n - 1] for n in counts]),
             "rank": ("kept", np.linalg.matrix_rank(grey)),
             "full_rank": np.linalg.matrix_rank((u * sigma) @ vt),
-            "of": len(sigma),
         },
-        {"kept": ["components", "share"]},
+        {"kept": ["components", "percent"]},
     )
 
 
 def hidden_state_svd(
     section: Annotated[xr.Dataset, ONE_TEXT, ALL_TOKENS], *, site: Site, layer: Layer
 ) -> xr.Dataset:
-    """The singular value decomposition of one double-centred hidden state.
+    """The singular value decomposition of one hidden state, without means over rows and columns.
 
     Returns:
-        `u`, (`row`, `component`), `sigma`, (`component`,), and `vt`, (`component`, `column`): of a
-        matrix whose rows are tokens.
+        `u`, (`row`, `component`), `sigma`, (`component`,), and `vt`, (`component`, `column`),
+        float64: rows are tokens, columns the model's dimensions.
     """
-    values = _of_one_text(section)[site]
-    return _svd(values.copy(data=double_centered(values.values)[0]))
+    return _svd(double_centred(_matrix(section, site))[0])
 
 
 def hidden_state(
-    section: Annotated[xr.Dataset, ONE_TEXT, ALL_TOKENS], *, site: Site, layer: Layer, share: Share
+    section: Annotated[xr.Dataset, ONE_TEXT, ALL_TOKENS],
+    *,
+    site: Site,
+    layer: Layer,
+    percent: Percent,
 ) -> xr.Dataset:
-    """One hidden state, and what is left of it when as few components as hold a share are kept.
+    """One hidden state, and what the components that hold so much of its variance make of it.
 
     Returns:
-        `original` and `reduced`, (`token`, `d_model`); `correlation`, Pearson's of the two;
-        `n_components`; `rank` and `reduced_rank`; attributes `layer`, `share`.
+        `original` and `reduced`, (`token`, `d_model`); `correlation`, Pearson's of the two; the
+        number `n_components`; `rank` and `reduced_rank`, as float32 tells them; attributes `layer`
+        and `percent`.
     """
-    values = _of_one_text(section)[site].astype(np.float64)
-    original = values.values
-    sigma = np.linalg.svd(double_centered(original)[0], compute_uv=False)
-    kept = reduced(original, share)
+    original = _matrix(section, site)
+    reduced = low_rank(original, percent)
+    variances = component_variances(double_centred(original)[0])
+    ranks = [np.linalg.matrix_rank(matrix.astype(np.float32)) for matrix in (original, reduced)]
     return xr.Dataset(
         {
-            "original": (values.dims, original),
-            "reduced": (values.dims, kept),
-            "correlation": np.corrcoef(original.ravel(), kept.ravel())[0, 1],
-            "n_components": n_components(sigma, share),
-            "rank": np.linalg.matrix_rank(original),
-            "reduced_rank": np.linalg.matrix_rank(kept),
+            "original": (("token", "d_model"), original),
+            "reduced": (("token", "d_model"), reduced),
+            "correlation": np.corrcoef(original.ravel(), reduced.ravel())[0, 1],
+            "n_components": components_needed(variances, percent),
+            "rank": ranks[0],
+            "reduced_rank": ranks[1],
         },
-        {"text": ("token", section["text"].values)},
-        {"layer": layer, "share": share},
+        attrs={"layer": layer, "percent": percent},
     )
 
 
 def components(
-    section: Annotated[xr.Dataset, ONE_TEXT, ALL_TOKENS], *, site: Site, share: Share
+    section: Annotated[xr.Dataset, ONE_TEXT, ALL_TOKENS], *, site: Site, percent: Percent
 ) -> xr.Dataset:
-    """How many components of a hidden state hold a share of the variance, in every layer.
+    """How many components hold so much of a hidden state's variance, in every layer.
 
     Returns:
-        (`tokens`,), of all tokens and of all but the first: `n_components`; `share_of_components`,
-        their part of all that there are; `first`, the share of the variance in the first one;
-        `norm` of the hidden state. Attribute `share`.
+        (`tokens`,), `all` of them and the `rest` without the first one: `n_components`;
+        `part_of_components`, their part of all that there are, in percent; `first`, the percentage
+        of variance in the first one; `norm` of the hidden state. Attribute `percent`.
     """
-    section = _of_one_text(section)
-    found: dict[str, list[float]] = {
-        name: [] for name in ("n_components", "share_of_components", "first", "norm")
-    }
+    found = []
     for first in TOKENS.values():
-        matrix = from_position(section, first)[site].values.astype(np.float64)
-        sigma = np.linalg.svd(double_centered(matrix)[0], compute_uv=False)
-        n = n_components(sigma, share)
-        values = (n, n / len(sigma), sigma[0] ** 2 / np.sum(sigma**2), np.linalg.norm(matrix))
-        for name, value in zip(found, values, strict=True):
-            found[name].append(value)
+        matrix = _matrix(section, site)[first:]
+        variances = component_variances(double_centred(matrix)[0])
+        n = components_needed(variances, percent)
+        found.append(
+            {
+                "n_components": int(n),
+                "part_of_components": 100 * n / len(variances),
+                "first": 100 * variances[0] / variances.sum(),
+                "norm": np.linalg.norm(matrix),
+            }
+        )
     return xr.Dataset(
-        {name: ("tokens", values) for name, values in found.items()},
+        {name: ("tokens", [of[name] for of in found]) for name in found[0]},
         {"tokens": list(TOKENS)},
-        {"share": share},
-    ).astype({"n_components": int})
+        {"percent": percent},
+    )
 
 
 def one_layer(
@@ -187,28 +208,136 @@ def one_layer(
     one_layer_components: xr.Dataset,
     components: xr.Dataset,
 ) -> xr.Dataset:
-    """How far all hidden states are from those of the clean run, with one layer reduced.
+    """How far the outputs of all blocks are from those of the clean run, with one of them reduced.
 
     Returns:
-        (`tokens`, `layer`), of all tokens and of all but the first: `difference`, the norm of the
-        matrix of differences, and `relative`, its part of the clean matrix's norm. Attributes
-        `reduced_layer`, `n_components` and `share`.
+        (`tokens`, `layer`), of all tokens and of those without the first: `difference`, the norm of
+        the matrix of differences, and `relative`, its part of the clean matrix's norm. Attributes
+        `reduced_layer`, `n_components` and `percent`.
 
     Raises:
-        MicrotomeError: several layers, reduced one at a time.
+        MicrotomeError: several layers are reduced, one at a time.
     """
-    if one_layer_reduced.sizes["layer"] != 1:
+    outcome = one_layer_reduced
+    if outcome.sizes["layer"] != 1:
         raise MicrotomeError(
-            f"one_layer_reduced: {one_layer_reduced.sizes['layer']} layers; correct its `layers` "
-            "to one, as in layers: [4]"
+            f"one_layer_reduced: {outcome.sizes['layer']} layers; correct its `layers` to one, as "
+            "in layers: [4]"
         )
-    by_token = one_layer_reduced["resid_post_difference"].isel(layer=0, drop=True)
-    difference = _norms(by_token.rename(read_layer="layer"))
-    counted = one_layer_components.isel(layer=0)
-    found = {"difference": difference, "relative": difference / components["norm"]}
-    attributes = {
-        "reduced_layer": one_layer_reduced["layer"].item(),
-        "n_components": counted["n_components"].sel(tokens="all").item(),
-        "share": counted.attrs["share"],
+    by_token = outcome["resid_post_difference"].values[0]
+    difference = _norms(by_token)
+    norm = components["norm"].transpose("tokens", "layer").values
+    counted = one_layer_components.sel(tokens="all", layer=outcome["layer"].values[0])
+    dims = ("tokens", "layer")
+    return xr.Dataset(
+        {"difference": (dims, difference), "relative": (dims, difference / norm)},
+        {"tokens": list(TOKENS), "layer": outcome["read_layer"].values},
+        {
+            "reduced_layer": outcome["layer"].item(),
+            "n_components": counted["n_components"].item(),
+            "percent": counted.attrs["percent"],
+        },
+    )
+
+
+def each_layer(
+    each_layer_reduced: Annotated[xr.Dataset, ONE_TEXT, NEXT_TOKEN],
+    rest_reduced: xr.Dataset,
+    rest_displaced: xr.Dataset,
+    components: xr.Dataset,
+    *,
+    alpha: Alpha,
+) -> xr.Dataset:
+    """What reducing one block's output does to it, to the logits and to the loss.
+
+    Returns:
+        (`run`, `layer`), runs `all`, all tokens reduced, `rest`, all but the first, and
+        `displaced`, these moved as far in random directions, NaN in layers where they are not:
+        norms of the differences from the clean run, `hidden_state` of the block's own output and
+        `logits`; `relative`, the former's part of the clean output's norm; `loss`; `increase` of
+        the loss, the mean over the tokens, and its interval `low` to `high` by Student's t.
+        `clean_loss`; `n_components` and `part_of_components` in the layers, (`tokens`, `layer`);
+        attributes `alpha` and `percent`.
+    """
+    runs = {"all": each_layer_reduced, "rest": rest_reduced, "displaced": rest_displaced}
+    norms = {run: components["norm"].sel(tokens="all" if run == "all" else "rest") for run in runs}
+    found = xr.concat(
+        [_effects(outcome, norms[run], alpha) for run, outcome in runs.items()],
+        xr.Variable("run", list(runs)),
+        join="outer",
+    )
+    clean = -np.nanmean(each_layer_reduced["clean_log_probabilities"].values.astype(np.float64))
+    counts = components[["n_components", "part_of_components"]].sel(layer=found["layer"])
+    counts = counts.transpose("tokens", "layer")
+    attributes = {"alpha": alpha, "percent": components.attrs["percent"]}
+    return found.assign(counts).assign(clean_loss=clean).assign_attrs(attributes)
+
+
+def each_token(each_layer_reduced: Annotated[xr.Dataset, ONE_TEXT]) -> xr.Dataset:
+    """How far each token is moved in the layer that is reduced.
+
+    Returns:
+        `difference`, the norm, (`layer`, `token`), with the coordinate `text` of the tokens.
+    """
+    return xr.Dataset(
+        {"difference": (("layer", "token"), _in_own_layer(each_layer_reduced))},
+        {
+            "layer": each_layer_reduced["layer"].values,
+            "text": ("token", each_layer_reduced["read_text"].values),
+        },
+    )
+
+
+def _matrix(section: xr.Dataset, site: str) -> np.ndarray:
+    """The activations of one text, (token, dimension), float64."""
+    require_one_text(section)
+    require_all_tokens(section, "components of a text")
+    return section[site].values.reshape(section.sizes["token"], -1).astype(np.float64)
+
+
+def _svd(matrix: np.ndarray) -> xr.Dataset:
+    u, sigma, vt = np.linalg.svd(matrix, full_matrices=False)
+    return xr.Dataset(
+        {
+            "u": (("row", "component"), u),
+            "sigma": ("component", sigma),
+            "vt": (("component", "column"), vt),
+        }
+    )
+
+
+def _norms(by_token: np.ndarray) -> np.ndarray:
+    """Norms of matrices by those of their rows, (…, token): with and without the first token."""
+    return np.stack(
+        [np.linalg.norm(by_token[..., i:].astype(np.float64), axis=-1) for i in TOKENS.values()]
+    )
+
+
+def _in_own_layer(outcome: xr.Dataset) -> np.ndarray:
+    """The differences of the hidden state that each case changes, (layer, token)."""
+    own = outcome["resid_post_difference"].sel(read_layer=outcome["layer"])
+    return own.transpose("layer", ...).values
+
+
+def _effects(outcome: xr.Dataset, norm: xr.DataArray, alpha: float) -> xr.Dataset:
+    """What the cases of an intervention do, (`layer`,), as `each_layer` names it."""
+    require_one_text(outcome)
+    hidden_state = _norms(_in_own_layer(outcome))[0]
+    changed, clean = (
+        outcome[name].values[..., :-1].astype(np.float64)
+        for name in ("log_probabilities", "clean_log_probabilities")
+    )
+    increase = clean - changed
+    interval = stats.ttest_1samp(increase, 0, axis=1).confidence_interval(1 - alpha)
+    layers = outcome["layer"]
+    found = {
+        "hidden_state": hidden_state,
+        "logits": _norms(outcome["logits_difference"].values)[0],
+        "relative": hidden_state / norm.sel(layer=layers).values,
+        "loss": -changed.mean(axis=1),
+        "increase": increase.mean(axis=1),
+        "low": interval.low,
+        "high": interval.high,
     }
-    return xr.Dataset(found).transpose("tokens", "layer").assign_attrs(attributes)
+    variables = {name: ("layer", values) for name, values in found.items()}
+    return xr.Dataset(variables, {"layer": layers.values})
