@@ -54,11 +54,11 @@ class Need:
 
 ALL_TOKENS = Need("ALL_TOKENS", "all tokens of each text")
 ONE_TEXT = Need("ONE_TEXT", "a set of one text")
-WORDS = Need("WORDS", "a set with `template:` and `words:`")
+WORDS = Need("WORDS", "a set with `template:` and `words:`, or cut at words")
 SEVERAL_SITES = Need("SEVERAL_SITES", "two or more sites")
 POSITIONS = Need("POSITIONS", "tokens, not their mean")
 LAST_TOKEN = Need("LAST_TOKEN", "the last token of each text")
-CATEGORIES = Need("CATEGORIES", "a set with `words:` in two or more categories")
+CATEGORIES = Need("CATEGORIES", "words or texts in two or more categories")
 #: Of the model, not of its texts.
 NEXT_TOKEN = Need("NEXT_TOKEN", "a model that predicts the next token")
 

@@ -139,7 +139,9 @@ def save(figure: Figure, svg: str | Path, png: str | Path, *, dpi: int) -> None:
         dpi: dots per inch of the PNG.
     """
     with replacing(png) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=dpi)
+        # Level 6, the default, takes half as long again to save one more percent.
+        level = {"compress_level": 3}
+        figure.savefig(unfinished, format="png", dpi=dpi, pil_kwargs=level)
     figure.set_layout_engine("none")  # keep the layout made for the PNG: making it is slow
     # Rasterised parts (large scatters) of the SVG follow the resolution of the PNG.
     drawn = StringIO()
