@@ -1,7 +1,5 @@
 """Figures of the study on dimension reduction; see README.md."""
 
-from typing import Any
-
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
@@ -39,7 +37,12 @@ def picture(picture: xr.Dataset, *, ax: Axes | None = None) -> Figure:
 
 
 def decomposition(
-    svd: xr.Dataset, *, u_limit: Positive, sigma_limit: Positive, v_limit: Positive
+    svd: xr.Dataset,
+    *,
+    u_limit: Positive,
+    sigma_limit: Positive,
+    v_limit: Positive,
+    relative: bool = False,
 ) -> Figure:
     """Draw the three matrices as images, and the singular values; source: project 29, parts 1, 2.
 
@@ -48,16 +51,23 @@ def decomposition(
         u_limit: the end of the colour scale of U; it begins at its negative.
         sigma_limit: the end of the colour scale of Σ, which begins at 0.
         v_limit: as `u_limit`, of Vᵀ.
+        relative: whether the limits count root mean squares of U and Vᵀ, and the median singular
+            value.
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     above, below = figure.subfigures(2, 1)
-    u, sigma, v = above.subplots(1, 3)
-    around: dict[str, Any] = {"cmap": "plasma", "interpolation": "nearest"}
-    u.imshow(svd["u"].values, vmin=-u_limit, vmax=u_limit, **around)
-    v.imshow(svd["vt"].values, vmin=-v_limit, vmax=v_limit, **around)
     values = svd["sigma"].values
-    sigma.imshow(np.diag(values), vmin=0, vmax=sigma_limit, interpolation="nearest")
-    for axes, title in ((u, "U"), (sigma, "Σ"), (v, "Vᵀ")):
+    for axes, title, matrix, limit, unit in zip(
+        above.subplots(1, 3),
+        ("U", "Σ", "Vᵀ"),
+        (svd["u"].values, np.diag(values), svd["vt"].values),
+        (u_limit, sigma_limit, v_limit),
+        (svd.sizes["row"] ** -0.5, np.median(values), svd.sizes["column"] ** -0.5),
+        strict=True,
+    ):
+        end = limit * (unit if relative else 1)
+        start, colours = (0, "viridis") if title == "Σ" else (-end, "plasma")
+        axes.imshow(matrix, aspect="auto", cmap=colours, vmin=start, vmax=end)
         axes.set_title(title)
         axes.spines[["top", "right"]].set_visible(True)
     spectrum = below.subplots()
@@ -157,42 +167,71 @@ def each_layer(each_layer: xr.Dataset) -> Figure:
     figure = Figure(figsize=(12, 7), layout="constrained")
     (counts, norms), (losses, scatter) = figure.subplots(2, 2)
     layers, percent = each_layer["layer"].values, each_layer.attrs["percent"]
-    for run in each_layer["tokens"].values:
+    depth = Normalize(0, max(layers[-1], 1))
+    for run in ("all", "rest"):
+        loss = each_layer["loss"].sel(run=run).values
         _profile(counts, layers, each_layer["n_components"].sel(tokens=run).values, run)
-    counts.set(ylabel="Components", ylim=(0, None))
-    counts.set_title(f"A) Components for {percent:g}% of variance")
-    counts.legend(frameon=False)
-    both = each_layer.sel(run="all")
+        _profile(losses, layers, loss, run)
+        scatter.scatter(
+            each_layer["part_of_components"].sel(tokens=run).values,
+            loss,
+            110,
+            c=mpl.colormaps[DEPTH](depth(layers)),
+            marker=RUNS[run][1],
+            edgecolors=ink(),
+            alpha=0.8,
+        )
     for name, label, colour, marker, fill in (
         ("hidden_state", "Hidden state", LINES[2], "s", FILLS[2]),
         ("logits", "Logits", LINES[0], "o", FILLS[0]),
     ):
-        values = both[name].values
+        values = each_layer[name].sel(run="all").values
         look = {"markersize": 9, "markerfacecolor": (*fill, 0.7), "linewidth": 0.5}
         norms.plot(layers, values / values.max(), f"{marker}-", color=colour, label=label, **look)
-    norms.set(
-        ylabel="Norm of difference (largest: 1)", title="B) Impact on hidden states and logits"
-    )
-    norms.legend(frameon=False)
-    for run in each_layer["run"].values:
-        _profile(losses, layers, each_layer["loss"].sel(run=run).values, run)
     clean_line(losses, each_layer["clean_loss"].item())
+    counts.set(ylabel="Components", ylim=(0, None))
+    counts.set_title(f"A) Components for {percent:g}% of variance")
+    norms.set(ylabel="Norm of difference (largest: 1)", ylim=(0, None))
+    norms.set_title("B) Impact on hidden states and logits")
+    norms.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     losses.set(ylabel="Loss (nats)", title="C) Impact on the loss")
-    losses.legend(frameon=False)
     for axes in (counts, norms, losses):
         axes.set(xlabel="Transformer block that is reduced")
         axes.locator_params("x", integer=True)
-    colours, depth = mpl.colormaps[DEPTH], Normalize(0, max(layers[-1], 1) + 1)
-    for run in each_layer["tokens"].values:
-        label, marker, _ = RUNS[run]
-        part = each_layer["part_of_components"].sel(tokens=run).values
-        loss = each_layer["loss"].sel(run=run).values
-        look = {"c": colours(depth(layers)), "marker": marker, "edgecolors": ink(), "alpha": 0.8}
-        scatter.scatter(part, loss, 110, label=label, **look)
-    bar = figure.colorbar(ScalarMappable(depth, colours), ax=scatter, pad=0.02)
+    bar = figure.colorbar(ScalarMappable(depth, DEPTH), ax=scatter, pad=0.02)
     bar.set_label("Transformer block")
     scatter.set(xlabel="Components (% of all)", ylabel="Loss (nats)", title="D) Reduction and loss")
-    scatter.legend(frameon=False)
+    figure.legend(*counts.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def without_first_token(each_layer: xr.Dataset) -> Figure:
+    """Draw relative differences, and what reductions without the first token add to the loss."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    relative, increases = figure.subplots(1, 2)
+    layers = each_layer["layer"].values
+    for run in ("all", "rest"):
+        _profile(relative, layers, 100 * each_layer["relative"].sel(run=run).values, run)
+    relative.set(ylim=(0, None), ylabel="Norm of difference\n(% of the hidden state's)")
+    relative.set_title("A) Relative impact on hidden states")
+    for run in ("rest", "displaced"):
+        of_run = each_layer.sel(run=run)
+        _profile(increases, layers, of_run["increase"].values, run)
+        low, high = of_run["low"].values, of_run["high"].values
+        increases.vlines(layers, low, high, color=ink(), linewidth=1, zorder=1)
+    increases.axhline(0, linestyle="--", color=(0.7, 0.7, 0.7), zorder=-3)
+    confidence = 100 * (1 - each_layer.attrs["alpha"])
+    increases.set_ylabel(f"Increase of the loss (nats;\nbars: {confidence:g}% interval)")
+    increases.set_title("B) Impact on the loss")
+    for axes in (relative, increases):
+        axes.set(xlabel="Transformer block that is reduced")
+        axes.locator_params("x", integer=True)
+    found = {
+        label: handle
+        for axes in (relative, increases)
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=3)
     return figure
 
 
