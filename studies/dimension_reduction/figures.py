@@ -193,7 +193,7 @@ def each_layer(each_layer: xr.Dataset) -> Figure:
     counts.set_title(f"A) Components for {percent:g}% of variance")
     norms.set(ylabel="Norm of difference (largest: 1)", ylim=(0, None))
     norms.set_title("B) Impact on hidden states and logits")
-    norms.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    norms.legend(frameon=False)
     losses.set(ylabel="Loss (nats)", title="C) Impact on the loss")
     for axes in (counts, norms, losses):
         axes.set(xlabel="Transformer block that is reduced")
@@ -214,11 +214,12 @@ def without_first_token(each_layer: xr.Dataset) -> Figure:
         _profile(relative, layers, 100 * each_layer["relative"].sel(run=run).values, run)
     relative.set(ylim=(0, None), ylabel="Norm of difference\n(% of the hidden state's)")
     relative.set_title("A) Relative impact on hidden states")
-    for run in ("rest", "displaced"):
+    aside = 0.005 * np.ptp(layers)
+    for run, places in (("rest", layers - aside), ("displaced", layers + aside)):
         of_run = each_layer.sel(run=run)
-        _profile(increases, layers, of_run["increase"].values, run)
+        _profile(increases, places, of_run["increase"].values, run)
         low, high = of_run["low"].values, of_run["high"].values
-        increases.vlines(layers, low, high, color=ink(), linewidth=1, zorder=1)
+        increases.vlines(places, low, high, color=ink(), linewidth=1, zorder=1)
     increases.axhline(0, linestyle="--", color=(0.7, 0.7, 0.7), zorder=-3)
     confidence = 100 * (1 - each_layer.attrs["alpha"])
     increases.set_ylabel(f"Increase of the loss (nats;\nbars: {confidence:g}% interval)")
