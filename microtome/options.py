@@ -94,6 +94,14 @@ Alpha = Annotated[
         "a level of significance between 0 and 1",
     ),
 ]
+#: A part of a whole.
+Percent = Annotated[
+    float,
+    Wanted(
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 100},
+        "a percentage between 0 and 100",
+    ),
+]
 Count = Annotated[
     int,
     Wanted({"type": "integer", "minimum": 1, "maximum": _MANY}, "a whole number, 1 to 1,000,000"),
@@ -238,10 +246,14 @@ def layer_number(layer: int | str, n_layers: int) -> int:
 
 
 def layer_numbers(layers: Sequence[int | str] | None, n_layers: int) -> Sequence[int]:
-    """The numbers of the layers that an option names, as they stand there; None names all.
+    """The numbers of the layers that an option names, ascending; None names all.
+
+    Shares of the depth that mean the same layer of a shallow model name it once.
 
     Args:
         layers: as `layer_number` takes them.
         n_layers: how many layers the model has.
     """
-    return range(n_layers) if layers is None else [layer_number(n, n_layers) for n in layers]
+    if layers is None:
+        return range(n_layers)
+    return sorted({layer_number(n, n_layers) for n in layers})
