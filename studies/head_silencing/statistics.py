@@ -208,16 +208,10 @@ def _silenced(outcome: xr.Dataset) -> dict[str, int]:
 
 
 def _states(values: xr.DataArray) -> xr.DataArray:
-    """Values of a site at all tokens and layers of the one text, named as hidden states are.
-
-    Raises:
-        MicrotomeError: more than one text.
-    """
+    """Values of a site at all tokens and layers, named as hidden states are."""
     names = {name: str(name).removeprefix("read_") for name in (*values.dims, *values.coords)}
     plain = values.drop_vars(["layer", "head"], errors="ignore")
-    states = plain.rename({k: v for k, v in names.items() if k != v} | {"read_layer": "hidden"})
-    require_one_text(states)
-    return states
+    return plain.rename({k: v for k, v in names.items() if k != v} | {"read_layer": "hidden"})
 
 
 def _at_the_end(outcome: xr.Dataset) -> xr.Dataset:
