@@ -111,8 +111,10 @@ def statistics(
             entry["layer"] = layer_number(entry["layer"], len(given["layers"]))
         if "section" in parameters and "layer" in entry:
             given["layers"] = [given["layers"][entry["layer"]]]
-        reads = [read for read in parameters if read in made]
-        files = Files(given | {"datasets": [folder / f"{read}.h5" for read in reads]})
+        bound = entry.pop("reads", {})
+        reads = [read for read in parameters if bound.get(read, read) in made]
+        datasets = [folder / f"{bound.get(read, read)}.h5" for read in reads]
+        files = Files(given | {"datasets": datasets})
         params = SimpleNamespace(
             options=entry,
             reads=reads,
