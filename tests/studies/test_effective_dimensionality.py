@@ -140,6 +140,10 @@ def test_comparison(run):
         half = logarithms.std(axis=1, ddof=1) * np.sqrt(1 + 1 / n) * stats.t(n - 1).isf(0.025)
         np.testing.assert_allclose(np.log(ours["low"]), logarithms.mean(axis=1) - half, atol=1e-9)
         np.testing.assert_allclose(np.log(ours["high"]), logarithms.mean(axis=1) + half, atol=1e-9)
+    outside = (found["observed"] < found["low"]) | (found["observed"] > found["high"])
+    states = found["hidden"] != "Emb"  # the same vectors in every order
+    assert (found["outside"] == outside).where(states, True).all()
+    assert found["outside"].sel(tokens="all", hidden="Emb", measure="n_components") == 0
     assert found.attrs == {"alpha": 0.05, "n_shuffles": 4}
     one = run.made["shuffled_dimensionality"].isel(sequence=[0])
     alone = product(STUDY, "statistics", "comparison")(run.made["dimensionality"], one, alpha=0.1)
@@ -205,7 +209,7 @@ def test_figures_of_one_text(run):
     found, (left, right) = run.made["spectrum"], drawn(run, "spectrum").axes
     np.testing.assert_array_equal(heights(left, "All tokens"), found["explained"].sel(tokens="all"))
     rest = found["cumulative"].sel(tokens="rest")
-    np.testing.assert_array_equal(heights(right, "From token 1 on"), rest)
+    np.testing.assert_array_equal(heights(right, "Without the first"), rest)
     assert len(right.lines) == 2  # of 40 or fewer components, none is the 50th
     entry = {"limits": (-2, 60), "marked": 7}
     marks = product(STUDY, "figures", "spectrum")(found, **entry).axes[1].lines[2:]
