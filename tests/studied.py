@@ -34,7 +34,7 @@ def study(name: str) -> dict:
 
 def product(name: str, kind: str, entry: str) -> Callable:
     """The function that makes a product of a study: of the kind statistics, figures or tables."""
-    used = study(name).get(kind, {}).get(entry, {}).get("use", entry)
+    used = study(name)[kind].get(entry, {}).get("use", entry)
     owner, _, function = used.rpartition(".")
     return load(f"studies/{owner or name}/{kind}.py:{function}")
 
@@ -112,13 +112,12 @@ def statistics(
         if "section" in parameters and "layer" in entry:
             given["layers"] = [given["layers"][entry["layer"]]]
         bound = entry.pop("reads", {})
-        reads = {read: bound.get(read, read) for read in parameters}
-        reads = {read: name for read, name in reads.items() if name in made}
-        datasets = [folder / f"{name}.h5" for name in reads.values()]
+        reads = [read for read in parameters if bound.get(read, read) in made]
+        datasets = [folder / f"{bound.get(read, read)}.h5" for read in reads]
         files = Files(given | {"datasets": datasets})
         params = SimpleNamespace(
             options=entry,
-            reads=list(reads),
+            reads=reads,
             sites=entry.get("sites") or [entry.get("site")],
             taps={site: list(tap) for site, tap in taps_at(given["checkpoint"]).items()},
             threads=torch.get_num_threads(),

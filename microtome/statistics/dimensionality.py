@@ -1,7 +1,7 @@
 """Dimensionality: how many dimensions vectors take up, many reduced to two, one that separates.
 
-Source: Mike X Cohen, "50 ML projects to understand LLMs", project 28; project 42, part 5 and the
-second demo.
+Source: Mike X Cohen, "50 ML projects to understand LLMs", projects 28 and 29; project 42, part 5
+and the second demo.
 """
 
 from collections.abc import Sequence
@@ -47,6 +47,40 @@ def components_needed(variances: np.ndarray, percent: float) -> np.ndarray:
     held = variances.cumsum(axis=-1)
     enough = (held <= percent / 100 * total[..., None]).sum(axis=-1) + 1
     return np.where(total > 0, enough, 0)
+
+
+def double_centred(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take the means of rows and columns out of a matrix.
+
+    Args:
+        matrix: (row, column), of any dtype; computed in float64.
+
+    Returns:
+        The matrix whose rows and columns have mean 0; and what was taken out, which is a row's mean
+        plus a column's mean minus the mean of all. Both (row, column).
+    """
+    values = matrix.astype(np.float64)
+    means = values.mean(axis=0) + values.mean(axis=1, keepdims=True) - values.mean()
+    return values - means, means
+
+
+def low_rank(matrix: np.ndarray, percent: float) -> np.ndarray:
+    """A matrix with the fewest components that hold more than so much of the variance.
+
+    Means of rows and columns are taken out before and added after. The intervention `project` with
+    `centered: [tokens, neurons]` makes the same of hidden states.
+
+    Args:
+        matrix: (row, column).
+        percent: above 0 and below 100.
+
+    Returns:
+        (row, column), float64.
+    """
+    centred, means = double_centred(matrix)
+    left, singular, right = np.linalg.svd(centred, full_matrices=False)
+    n = components_needed(singular**2, percent)
+    return (left[:, :n] * singular[:n]) @ right[:n] + means
 
 
 def participation_ratio(variances: np.ndarray) -> np.ndarray:

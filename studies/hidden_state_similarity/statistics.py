@@ -70,6 +70,12 @@ def distance_correlation(
         MicrotomeError: fewer than two tokens are left for the mean.
     """
     states = stack_hidden_states(resid_pre, ln_final)
+    counted = states["position"].values >= first_token
+    if counted.sum() < 2:
+        raise MicrotomeError(
+            f"first_token {first_token}: the text has {len(counted)} tokens, and a mean wants two "
+            "or more; correct the `first_token` option"
+        )
     matrices = similarity.layer_similarity(states, states.sizes["token"])["cosine"]
     n, place = states.sizes["hidden"], np.arange(states.sizes["hidden"])
     first, second = np.triu_indices(n, 1)
@@ -82,14 +88,8 @@ def distance_correlation(
     )
     rho = rank_correlation(cosine, distance)
     low, high = correlation_interval(rho, without, alpha)
-    counted = rho[matrices["position"].values >= first_token]
-    if len(counted) < 2:
-        raise MicrotomeError(
-            f"first_token {first_token}: the text has {len(rho)} tokens, and a mean wants two or "
-            "more; correct the `first_token` option"
-        )
-    mean, error = counted.mean(), stats.sem(counted)
-    half = stats.t.ppf(1 - alpha / 2, len(counted) - 1) * error
+    mean, error = rho[counted].mean(), stats.sem(rho[counted])
+    half = stats.t.ppf(1 - alpha / 2, counted.sum() - 1) * error
     each = {"rho": rho, "low": low, "high": high, "without_last": without[-1]}
     return xr.Dataset(
         {name: ("token", values) for name, values in each.items()}

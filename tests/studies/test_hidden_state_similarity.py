@@ -13,7 +13,7 @@ from hooked import load
 from scipy import stats
 from studied import by_layer, layer_files, product, study
 from torch.nn.functional import cosine_similarity
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from microtome.errors import MicrotomeError
 from microtome.models.fetch import fetch
@@ -49,18 +49,19 @@ def model(request, tmp_path_factory, gpt2_tokenizer):
 @pytest.fixture(scope="module")
 def inputs(model, tmp_path_factory):
     """What the statistics take, of the sentence and of two texts: resid_pre and ln_final."""
-    n_layers = load(model).config.num_hidden_layers
-    found = {}
-    for name, texts in {"sentence": [penguins()], "texts": TEXTS}.items():
-        table = token_table([Stimulus(text) for text in texts], model)
-        folder = tmp_path_factory.mktemp(name)
-        *layers, final = layer_files(
-            folder, model, table, ["resid_pre"], range(n_layers), ["ln_final"]
-        )
-        entered = by_layer(layers, lambda section: section[["resid_pre"]])["resid_pre"]
-        with open_layer(final) as section:
-            found[name] = entered, section["ln_final"].load()
-    return found
+    table = token_table([Stimulus(text) for text in (penguins(), *TEXTS)], model)
+    n_layers = AutoConfig.from_pretrained(model).num_hidden_layers
+    *layers, last = layer_files(
+        tmp_path_factory.mktemp("sweep"), model, table, ["resid_pre"], range(n_layers), ["ln_final"]
+    )
+    entered = by_layer(layers, lambda section: section[["resid_pre"]])["resid_pre"]
+    with open_layer(last) as section:
+        final = section["ln_final"].load()
+    first = final["sequence"].values == 0
+    return {
+        name: (entered.isel(token=kept), final.isel(token=kept))
+        for name, kept in (("sentence", first), ("texts", ~first))
+    }
 
 
 def penguins():
