@@ -30,6 +30,7 @@ N_LAYERS = 5
 SITES = {
     "attention_norms": ["attn_out"],
     "category_selectivity": ["q", "k", "v"],
+    "effective_dimensionality": ["resid_pre", "ln_final", "logits"],
     "grammar_tuning": ["pre"],
     "head_silencing": [],
     "hidden_state_similarity": ["resid_pre", "ln_final"],
