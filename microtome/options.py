@@ -54,11 +54,11 @@ class Need:
 
 ALL_TOKENS = Need("ALL_TOKENS", "all tokens of each text")
 ONE_TEXT = Need("ONE_TEXT", "a set of one text")
-WORDS = Need("WORDS", "a set with `template:` and `words:`")
+WORDS = Need("WORDS", "a set with `template:` and `words:`, or cut at words")
 SEVERAL_SITES = Need("SEVERAL_SITES", "two or more sites")
 POSITIONS = Need("POSITIONS", "tokens, not their mean")
 LAST_TOKEN = Need("LAST_TOKEN", "the last token of each text")
-CATEGORIES = Need("CATEGORIES", "a set with `words:` in two or more categories")
+CATEGORIES = Need("CATEGORIES", "words or texts in two or more categories")
 #: Of the model, not of its texts.
 NEXT_TOKEN = Need("NEXT_TOKEN", "a model that predicts the next token")
 
@@ -92,6 +92,14 @@ Alpha = Annotated[
     Wanted(
         {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
         "a level of significance between 0 and 1",
+    ),
+]
+#: A part of a whole.
+Percent = Annotated[
+    float,
+    Wanted(
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 100},
+        "a percentage between 0 and 100",
     ),
 ]
 Count = Annotated[
@@ -131,6 +139,8 @@ Layer = Annotated[
 ]
 #: The index of an attention head.
 Head = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a head number")]
+#: The index of a dimension of a site.
+Dimension = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a dimension's number")]
 #: A token's position in its text, negative from the end.
 Position = Annotated[int, Wanted(_POSITION, "a token's position, negative from the end")]
 #: A token's place in its word, negative from the end.
@@ -168,6 +178,11 @@ Site = Annotated[str, Wanted(_SITE, "one site")]
 #: A site of the residual stream, which a `lens` predicts from.
 ResidualSite = Annotated[
     str, Wanted({"enum": list(RESIDUAL)}, "resid_pre, resid_mid or resid_post")
+]
+#: What enters and what leaves each block: all hidden states, read by a `lens` too.
+HiddenSites = Annotated[
+    tuple[str, str],
+    Wanted({"enum": [["resid_pre", "resid_post"]]}, "[resid_pre, resid_post]"),
 ]
 Sites = Annotated[
     tuple[str, ...],
@@ -223,10 +238,14 @@ def layer_number(layer: int | str, n_layers: int) -> int:
 
 
 def layer_numbers(layers: Sequence[int | str] | None, n_layers: int) -> Sequence[int]:
-    """The numbers of the layers that an option names, as they stand there; None names all.
+    """The numbers of the layers that an option names, ascending; None names all.
+
+    Shares of the depth that mean the same layer of a shallow model name it once.
 
     Args:
         layers: as `layer_number` takes them.
         n_layers: how many layers the model has.
     """
-    return range(n_layers) if layers is None else [layer_number(n, n_layers) for n in layers]
+    if layers is None:
+        return range(n_layers)
+    return sorted({layer_number(n, n_layers) for n in layers})

@@ -14,6 +14,17 @@ from microtome.store.checksums import size_and_time
 MLP_SITES = ("pre", "pre_linear", "post")
 
 
+def fetched_and_like(wildcards):
+    """What a token table is made from beside its stimulus file: a text, another file."""
+    found = studies.stimulus_set(wildcards.stimuli)
+    beside = {}
+    if found.remote:
+        beside["fetched"] = studies.fetched_file(wildcards.stimuli)
+    if found.holder:
+        beside["like"] = studies.stimulus_file(found.holder)
+    return beside
+
+
 def reference_manifest(wildcards):
     """The manifest of the model whose shape an untrained model copies; none for other models."""
     source = parse_source(config["models"][wildcards.model]["source"], allow_unpinned=True)

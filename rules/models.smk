@@ -1,4 +1,4 @@
-# Checkpoints, and where their sites lie. This is the only rule that uses the network.
+# Checkpoints, and where their sites lie. This rule and `fetch_text` use the network, no other.
 #
 # Sites are kept apart from the manifest, which is an input of all that is made from a model: where a
 # job's own sites lie is its param, so that another way of finding sites makes nothing else stale.

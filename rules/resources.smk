@@ -100,10 +100,13 @@ def sizes(files):
 
 def planned(model, stimuli):
     """What the plan has to know of a model and a stimulus set."""
+    holder, fetched = studies.stimulus_set(stimuli).holder, studies.fetched_file(stimuli)
     return {
         "model": model,
         "stimuli": stimuli,
         "file": str(studies.stimulus_file(stimuli)),
+        "like": holder and str(studies.stimulus_file(holder)),
+        "fetched": fetched and str(fetched),
         "tokens": studies.tokens_kept(stimuli),
     }
 

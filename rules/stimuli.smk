@@ -1,10 +1,29 @@
-# Token tables. Their rows are those of every activation array of a model and stimulus set.
+# Token tables, whose rows are those of every activation array of a model and stimulus set, and the
+# texts that stimulus sets name by their address.
 
 import json
 
 
+# What is fetched depends on no code. What was fetched before stays until another text has come whole.
+rule fetch_text:
+    output:
+        text=update("results/texts/{stimuli}.{suffix}"),
+        note=update("results/texts/{stimuli}.{suffix}.json"),
+    log:
+        "results/logs/fetch_text/{stimuli}.{suffix}.log",
+    wildcard_constraints:
+        suffix="txt|parquet",
+    localrule: True
+    params:
+        source=lambda wildcards: studies.stimulus_set(wildcards.stimuli).remote.address,
+        sha256=lambda wildcards: studies.stimulus_set(wildcards.stimuli).remote.sha256,
+    script:
+        "../scripts/fetch_text.py"
+
+
 rule token_table:
     input:
+        unpack(fetched_and_like),
         manifest="results/models/{model}/manifest.json",
         checkpoint=ancient("results/models/{model}/checkpoint"),
         stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
@@ -19,7 +38,8 @@ rule token_table:
         # Not of the script: what it judges beside the table changes nothing in it.
         code=code_digest(
             [
-                (ROOT / "microtome" / "texts" / "stimuli.py", "read_stimuli"),
+                (ROOT / "microtome" / "texts" / "stimuli.py", "read_set"),
+                (ROOT / "microtome" / "texts" / "fetched.py", "with_fetched"),
                 (ROOT / "microtome" / "texts" / "tokens.py", "token_table"),
             ],
             ROOT,

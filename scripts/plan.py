@@ -21,7 +21,9 @@ from microtome.options import layer_numbers
 from microtome.show.lines import size
 from microtome.store.checksums import RESULTS
 from microtome.sweeps import cost
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.fetched import with_fetched
+from microtome.texts.forms import CONTEXT, Starts
+from microtome.texts.stimuli import StimulusSet, read_set
 
 CHARACTERS_PER_TOKEN = 4
 #: Statistics that compare words are left out if their files have fewer bytes than this.
@@ -89,19 +91,43 @@ def of_config(source: Folder | Hub | Package) -> cost.Model:
 
 
 @cache
-def texts(file: str) -> tuple[list[int], bool]:
-    """The characters of each text of a stimulus file, and whether it fills in words."""
-    stimuli = read_stimuli(Path(file))
-    return [len(stimulus.text) for stimulus in stimuli], stimuli[0].word is not None
+def stimulus_set(file: str, like: str | None, fetched: str | None) -> StimulusSet:
+    """A stimulus set, with its texts if they are here."""
+    found = read_set(Path(file), lambda name: Path(like or name))
+    return with_fetched(found, Path(fetched)) if fetched and Path(fetched).exists() else found
 
 
-def lengths(about: Mapping[str, Any]) -> tuple[list[int], bool]:
-    """The tokens of each text, and whether they were counted or guessed."""
+def texts(about: Mapping[str, Any]) -> StimulusSet:
+    """The stimulus set that a line of the plan is about."""
+    return stimulus_set(about["file"], about["like"], about["fetched"])
+
+
+def lengths(about: Mapping[str, Any], model: cost.Model) -> tuple[list[int], bool]:
+    """The tokens of each sequence, and whether they were counted or guessed.
+
+    Raises:
+        MicrotomeError: they depend on a text that is not fetched yet.
+    """
     table = RESULTS / "tokens" / about["model"] / f"{about['stimuli']}.h5"
     if table.exists():
         return cost.lengths(table), True
-    characters, _ = texts(about["file"])
-    return [math.ceil(number / CHARACTERS_PER_TOKEN) for number in characters], False
+    found = texts(about)
+    if isinstance(found.cut, Starts):
+        context = model.sizes.get("n_context", 0)
+        length = context if found.cut.length == CONTEXT else int(found.cut.length)
+        guessed = [length] * len(found.cut.starts)
+    elif not found.stimuli:
+        raise MicrotomeError(
+            f"unknown until its text is fetched, as snakemake {about['fetched']} does"
+        )
+    elif found.cut is not None:
+        counts = (s.text.count(word) for s in found.stimuli for word in found.cut.words)
+        guessed = [found.cut.before + 1] * max(1, sum(counts))
+    else:
+        guessed = [math.ceil(len(s.text) / CHARACTERS_PER_TOKEN) for s in found.stimuli]
+    if found.masked:
+        guessed = [length for length in guessed for _ in range(length)]
+    return guessed, False
 
 
 @dataclass(frozen=True)
@@ -134,7 +160,7 @@ class Entry:
 
 def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]) -> Entry:
     """A sweep's line."""
-    tokens, counted = lengths(sweep)
+    tokens, counted = lengths(sweep, model)
     rows = cost.kept(tokens, sweep["tokens"])
     jobs = [cost.sweep(model, tokens, **job, **settings, rows=rows) for job in sweep["jobs"]]
     sites = max((job["sites"] for job in sweep["jobs"]), key=len)
@@ -155,7 +181,7 @@ def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str,
 
 def of_dataset(dataset: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]) -> Entry:
     """The line of an intervention, or of a statistic that runs the model."""
-    tokens, counted = lengths(dataset)
+    tokens, counted = lengths(dataset, model)
     if "sweep" in dataset:
         sweep = dataset["sweep"]
         n_layers = len(sweep["layers"])
@@ -172,19 +198,20 @@ def of_dataset(dataset: Mapping[str, Any], model: cost.Model, settings: Mapping[
     return Entry(dataset["model"], name, number(tokens, counted), n_layers, "", needed)
 
 
-def of_pairs(statistics: list[dict[str, Any]]) -> list[Entry]:
+def of_pairs(statistics: list[dict[str, Any]], shapes: Mapping[str, cost.Model]) -> list[Entry]:
     """For each model and stimulus set, the largest statistic that may compare words, if large."""
     found: dict[tuple[str, str], Entry] = {}
     for statistic in statistics:
-        characters, words = texts(statistic["file"])
-        matrices = cost.word_matrices(len(characters) if words else 0, statistic["sites"])
+        if not texts(statistic).words:
+            continue
+        tokens, counted = lengths(statistic, shapes[statistic["model"]])
+        matrices = cost.word_matrices(len(tokens), statistic["sites"])
         needed = cost.statistic(0, matrices=matrices, n_layers=statistic["layers"])
         key = statistic["model"], statistic["stimuli"]
         if needed.disk > max(LARGE, found[key].cost.disk if key in found else 0):
-            tokens = number(*lengths(statistic))
             label = f"{statistic['stimuli']}, pairs of words"
-            layers = statistic["layers"]
-            found[key] = Entry(statistic["model"], label, tokens, layers, "", needed)
+            layers, n_tokens = statistic["layers"], number(tokens, counted)
+            found[key] = Entry(statistic["model"], label, n_tokens, layers, "", needed)
     return list(found.values())
 
 
@@ -247,13 +274,20 @@ def main(
             shapes[name] = shape(models, name)
         except MicrotomeError as error:
             unknown[name] = str(error)
-    entries = [of_sweep(s, shapes[s["model"]], settings) for s in sweeps if s["model"] in shapes]
-    entries += [
-        of_dataset(dataset, shapes[dataset["model"]], settings)
-        for dataset in datasets
-        if "layers" not in dataset and dataset["model"] in shapes
+    known: list[dict[str, Any]] = []
+    for about in sweeps + datasets:
+        if about["model"] in shapes:
+            try:
+                lengths(about, shapes[about["model"]])
+                known.append(about)
+            except MicrotomeError as error:
+                unknown[about["stimuli"]] = str(error)
+    entries = [
+        (of_sweep if "jobs" in about else of_dataset)(about, shapes[about["model"]], settings)
+        for about in known
+        if "layers" not in about
     ]
-    entries += of_pairs([dataset for dataset in datasets if "layers" in dataset])
+    entries += of_pairs([about for about in known if "layers" in about], shapes)
     print(table(entries))
     for name, fault in unknown.items():
         print(f"{name}: {fault}")

@@ -5,17 +5,27 @@ from pathlib import Path
 
 from microtome.models.taps import Sites
 from microtome.store.datasets import write_dataset
+from microtome.texts.fetched import with_fetched
 from microtome.texts.rows import token_columns
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import token_table
 from microtome.workflow.jobs import job
 from microtome.workflow.requirements import judge
 
 if __name__ == "__main__":
     with job(snakemake):
-        stimuli = read_stimuli(Path(snakemake.input.stimuli))
+        like, fetched = snakemake.input.get("like"), snakemake.input.get("fetched")
+        found = read_set(Path(snakemake.input.stimuli), lambda name: Path(like))
+        found = with_fetched(found, fetched and Path(fetched))
         checkpoint = Path(snakemake.input.checkpoint)
-        table = token_table(stimuli, checkpoint, snakemake.params.tokens)
+        table = token_table(
+            found.stimuli,
+            checkpoint,
+            snakemake.params.tokens,
+            cut=found.cut,
+            shuffled=found.shuffled,
+            masked=found.masked,
+        )
         # A resource and no param: what is asked changes nothing in the table and makes none stale.
         asked = json.loads(snakemake.resources.get("judged", "[]"))
         judge(

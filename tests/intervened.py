@@ -349,11 +349,22 @@ def read_text(read, tokenizer, text, changed, clean):
         if name in read:
             tokens = positions(read[name], text)
             prediction = (logits if name == "logits" else log_softmax(logits))[tokens]
-            found |= read_prediction(name, read, tokenizer, prediction, clean_logits[tokens])
+            following = np.append(text.ids, 0)[np.array(tokens) + 1]
+            followed = np.array(tokens) < len(text.ids) - 1
+            next_one = prediction[range(len(tokens)), following]
+            targets = {
+                "clean": prediction[range(len(tokens)), clean_logits[tokens].argmax(axis=-1)],
+                "next": np.where(followed, next_one, np.nan),
+            }
+            found |= read_prediction(name, read, tokenizer, prediction, targets)
     if "kl" in read:
         tokens = positions(read["kl"], text)
         p, q = log_softmax(clean_logits[tokens]), log_softmax(logits[tokens])
         found["kl"] = ("token",), np.sum(np.exp(p) * (p - q), axis=-1)
+    if "logits_difference" in read:
+        tokens = positions(read["logits_difference"], text)
+        difference = np.linalg.norm(logits[tokens] - clean_logits[tokens], axis=-1)
+        found["logits_difference"] = ("token",), difference
     if read.get("loss"):
         following = log_softmax(logits)[range(len(text.ids) - 1), text.ids[1:]]
         found["loss"] = ("stimulus",), np.array([-following.mean()])
@@ -363,13 +374,12 @@ def read_text(read, tokenizer, text, changed, clean):
     return found
 
 
-def read_prediction(name, read, tokenizer, prediction, clean_logits):
+def read_prediction(name, read, tokenizer, prediction, of_token):
     """All of a prediction (token, d_vocab), or its targets and its highest."""
     targets, top = read.get("targets"), read.get("top")
     found = {}
-    if targets == "clean":
-        best = clean_logits.argmax(axis=-1)
-        found[name] = ("token",), prediction[range(len(best)), best]
+    if isinstance(targets, str):
+        found[name] = ("token",), of_token[targets]
     elif targets:
         ids = [tokenizer.encode(target, add_special_tokens=False)[0] for target in targets]
         found[name] = ("token", "target"), prediction[:, ids]

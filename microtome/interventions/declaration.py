@@ -15,7 +15,9 @@ VARYING = ("layer", "head", "position", "neurons", "amount", "seed", "pair")
 #: The axes of the chosen values that a change may go along.
 AXES = ("heads", "tokens", "neurons")
 #: What is read of a prediction at each token.
-PREDICTIONS = ("logits", "log_probabilities", "kl")
+PREDICTIONS = ("logits", "log_probabilities", "kl", "logits_difference")
+#: Of these, one number that compares the prediction with the clean run's.
+COMPARED = ("kl", "logits_difference")
 #: What is kept of a site that is read.
 KEPT = ("values", "difference", "cosine")
 #: The keys of each change beside its own name; `seed` is a list where the cases differ in it.
@@ -151,7 +153,8 @@ class Read:
         predictions: names of `PREDICTIONS`.
         tokens: where predictions are read.
         targets: tokens of the vocabulary, by their texts; `clean` for the one that the clean run
-            finds most likely at each token; empty for all, unless `top` is given.
+            finds most likely at each token, `next` for the one that follows it in the text; empty
+            for all, unless `top` is given.
         top: how many of the highest.
         loss: whether the texts' losses are read.
         sites: what is read of each site.
@@ -203,7 +206,7 @@ class Intervention:
         """The same in a model of so many layers: numbers in the places of shares of the depth."""
 
         def numbers(layers: Layers) -> Layers:
-            return None if layers is None else tuple(sorted(set(layer_numbers(layers, n_layers))))
+            return None if layers is None else tuple(layer_numbers(layers, n_layers))
 
         sites = {
             site: replace(of, layers=numbers(of.layers)) for site, of in self.read.sites.items()

@@ -9,6 +9,7 @@ from typing import Any
 
 from microtome.errors import nearest
 from microtome.interventions.declaration import (
+    COMPARED,
     KEPT,
     PREDICTIONS,
     VARYING,
@@ -178,7 +179,7 @@ def _read(value: Any) -> Read:
                 f"reads other tokens than {predictions[0]}; read the same, or declare a second "
                 "intervention",
             )
-    whole = [name for name in predictions if name != "kl"]
+    whole = [name for name in predictions if name not in COMPARED]
     targets, top = value.get("targets", ()), value.get("top", 0)
     for key in ("targets", "top"):
         if key in value and not whole:
@@ -187,7 +188,7 @@ def _read(value: Any) -> Read:
             )
     if (
         "targets" in value
-        and targets != "clean"
+        and targets not in ("clean", "next")
         and (
             not isinstance(targets, list | tuple)
             or not targets
@@ -196,7 +197,7 @@ def _read(value: Any) -> Read:
     ):
         raise DeclarationError(
             ("read", "targets"),
-            f"wants `clean`, or a list of texts, each one token; has {shown(targets)}",
+            f"wants `clean`, `next`, or a list of texts, each one token; has {shown(targets)}",
         )
     if "top" in value and not is_whole(top, 1):
         raise DeclarationError(
@@ -224,7 +225,7 @@ def _read(value: Any) -> Read:
     return Read(
         predictions,
         spans[0] if spans else Tokens(),
-        targets if targets == "clean" else tuple(each_once(("read", "targets"), targets)),
+        targets if isinstance(targets, str) else tuple(each_once(("read", "targets"), targets)),
         top,
         loss,
         sites,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from microtome.interventions.declaration import Intervention, Tokens
+from microtome.interventions.declaration import COMPARED, Intervention, Tokens
 from microtome.options import layer_numbers
 from microtome.sites import SITES, shape
 
@@ -50,9 +50,10 @@ def extent(
     predicted = _count(read.tokens, longest) if read.predictions else 0
     sites = {*read.sites, intervention.site}
     widths = sum(prod(shape(site, sizes)) for site in sites)
+    compares = any(name in COMPARED for name in read.predictions)
     return {
         "branches": branches,
-        "beside": max(lengths) * widths + predicted * sizes["d_vocab"] * ("kl" in read.predictions),
+        "beside": max(lengths) * widths + predicted * sizes["d_vocab"] * compares,
         "predicted": longest if read.loss else predicted,
         "kept": predicted * _per_token(intervention, sizes)
         + read.loss
@@ -68,11 +69,12 @@ def extent(
 def _per_token(intervention: Intervention, sizes: Mapping[str, int]) -> int:
     """Numbers that are kept of a prediction; the highest tokens have ids and texts too."""
     read = intervention.read
-    targets = 1 if read.targets == "clean" else len(read.targets)
+    targets = 1 if isinstance(read.targets, str) else len(read.targets)
     if not (targets or read.top):
         targets = sizes["d_vocab"]
-    whole = [name for name in read.predictions if name != "kl"]
-    return len(whole) * targets + ("kl" in read.predictions) + (4 * read.top if whole else 0)
+    whole = [name for name in read.predictions if name not in COMPARED]
+    compared = len(read.predictions) - len(whole)
+    return len(whole) * targets + compared + (4 * read.top if whole else 0)
 
 
 def _count(tokens: Tokens, length: int) -> int:

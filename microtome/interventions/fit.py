@@ -94,13 +94,14 @@ def fit_head(intervention: Intervention, model: str, head: Head) -> None:
         head: what its head predicts.
 
     Raises:
-        DeclarationError: predictions of a model without head; the loss of one that predicts masked
-            tokens.
+        DeclarationError: predictions of a model without head; the loss or the next tokens of one
+            that predicts masked tokens.
     """
     read = intervention.read
-    if read.loss and head == "masked":
+    asked = {"loss": read.loss, "targets": read.targets == "next"}
+    for key in (key for key, asks in asked.items() if asks and head == "masked"):
         raise DeclarationError(
-            ("read", "loss"),
+            ("read", key),
             f"is that of the next token, and {model} predicts masked ones; read targets at them",
         )
     try:
@@ -225,7 +226,7 @@ def fit_targets(
     from microtome.texts.tokens import target_id  # numpy, as above
 
     targets = intervention.read.targets
-    if targets == "clean" or not targets:
+    if isinstance(targets, str) or not targets:
         return []
     assert tokenizer is not None  # it is given where targets are
     try:

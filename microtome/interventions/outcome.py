@@ -9,13 +9,16 @@ import xarray as xr
 from torch import Tensor
 
 from microtome.interventions.cases import Branch, Cases
-from microtome.interventions.declaration import SiteRead, Tokens
+from microtome.interventions.declaration import COMPARED, SiteRead, Tokens
 from microtome.options import layer_numbers
 from microtome.sites import dimensions
 from microtome.texts.tokens import token_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+#: In the place of a token id where no token follows.
+NOTHING = -1
 
 #: An index of an array that is filled.
 Place = tuple[int | slice, ...]
@@ -98,7 +101,7 @@ class Outcome:
             sizes: the model's dimensions.
             columns: the token table's columns by name, (token,) each.
             tokenizer: the model's own, where targets or the highest are read.
-            target_ids: the token ids of the targets, unless these are the clean run's.
+            target_ids: the token ids of the targets, unless they differ from token to token.
         """
         self._cases, self._columns, self._tokenizer = cases, columns, tokenizer
         self._asked = asked = cases.intervention.read
@@ -113,6 +116,10 @@ class Outcome:
         if target_ids:
             for run, positions in enumerate(self.predicted.positions):
                 self._targets[run] = torch.tensor(target_ids).expand(len(positions), -1)
+        if asked.targets == "next":
+            for run, (text, _) in enumerate(cases.runs):
+                following = np.append(text.ids[1:], NOTHING)[self.predicted.positions[run]]
+                self._targets[run] = torch.from_numpy(following)[:, None].long()
         self._varying = dict(zip(cases.coordinates, cases.shape, strict=True))
         self._make_room(sizes)
 
@@ -122,7 +129,7 @@ class Outcome:
         clean, rows = self.predicted.clean_sizes, {"token": self.predicted.size}
         for name, of_one, dtype in self._read_of_each_token(sizes):
             self._array(name, self._varying | rows | of_one, dtype)
-            if name != "kl":
+            if name not in COMPARED:
                 self._array(f"clean_{name}", clean | of_one, dtype)
         if asked.targets == "clean":
             self._array("target_id", clean, np.int32)
@@ -148,13 +155,13 @@ class Outcome:
         """What is read of a prediction: its name, the dimensions at one token, and its dtype."""
         asked = self._asked
         for name in asked.predictions:
-            if name == "kl" or asked.targets == "clean":
+            if name in COMPARED or isinstance(asked.targets, str):
                 yield name, {}, np.float32
             elif asked.targets:
                 yield name, {"target": len(asked.targets)}, np.float32
             elif not asked.top:
                 yield name, {"d_vocab": sizes["d_vocab"]}, np.float32
-            if asked.top and name != "kl":
+            if asked.top and name not in COMPARED:
                 yield f"top_{name}", {"rank": asked.top}, np.float32
         if asked.top:
             yield "top_token_id", {"rank": asked.top}, np.int32
@@ -198,7 +205,7 @@ class Outcome:
             self._arrays["target_id"][place] = _numpy(self._targets[run][:, 0])
         for name, values in self._of_prediction(run, logits).items():
             self._arrays[f"clean_{name}"][place] = values
-        if "kl" in self._asked.predictions:
+        if any(name in COMPARED for name in self._asked.predictions):
             self._clean[run] = logits.clone()
 
     def take_prediction(self, branch: Branch, logits: Tensor) -> None:
@@ -213,6 +220,9 @@ class Outcome:
             )
             kl = (clean.exp() * (clean - changed)).sum(dim=-1)
             self._arrays["kl"][place] = _numpy(kl)
+        if "logits_difference" in self._asked.predictions:
+            difference = (logits - self._clean[branch.run]).norm(dim=-1)
+            self._arrays["logits_difference"][place] = _numpy(difference)
 
     def _of_prediction(self, run: int, logits: Tensor) -> dict[str, np.ndarray]:
         asked, found = self._asked, {}
@@ -221,12 +231,14 @@ class Outcome:
             given["log_probabilities"] = logits.log_softmax(dim=-1)
         highest = logits.topk(asked.top, dim=-1).indices if asked.top else None
         for name in asked.predictions:
-            if name == "kl":
+            if name in COMPARED:
                 continue
             values = given[name]
             if asked.targets:
-                chosen = values.gather(-1, self._targets[run].to(values.device))
-                found[name] = _numpy(chosen[:, 0] if asked.targets == "clean" else chosen)
+                targets = self._targets[run].to(values.device)
+                chosen = values.gather(-1, targets.clamp(min=0))
+                chosen = chosen.where(targets != NOTHING, torch.nan)
+                found[name] = _numpy(chosen[:, 0] if isinstance(asked.targets, str) else chosen)
             elif highest is None:
                 found[name] = _numpy(values)
             if highest is not None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import struct
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,9 @@ class Texts:
         source: where it is quoted from.
         template: the text that words are filled into, or None.
         words: the words of each category; empty without a template.
-        texts: the first texts; empty with a template.
+        texts: the first texts, or the beginning of a long one; empty with a template.
         left_out: how many more there are.
+        made: what else the file says: where texts are fetched from, and what is made of them.
     """
 
     source: str
@@ -71,6 +73,7 @@ class Texts:
     words: dict[str, list[str]]
     texts: list[str]
     left_out: int
+    made: dict[str, str]
 
 
 def read_texts(file: Path) -> Texts:
@@ -90,8 +93,23 @@ def read_texts(file: Path) -> Texts:
         return shown
 
     words = {name: fitting(words) for name, words in content.get("words", {}).items()}
-    texts = fitting(content.get("texts", []))
-    return Texts(content["source"], content.get("template"), words, texts, left_out)
+    texts = content.get("texts", [])
+    if isinstance(texts, dict):
+        texts = [f"{label}: {text}" for label, members in texts.items() for text in members]
+    if "document" in content:
+        texts = [textwrap.shorten(content["document"], CHARACTERS, placeholder=" …")]
+    named = ("url", "dataset", "like", "cut", "shuffled", "masked")
+    made = {key: _flow(content[key]) for key in named if key in content}
+    source = content.get("source") or f"as {content['like']}"
+    texts = fitting(texts)
+    return Texts(source, content.get("template"), words, texts, left_out, made)
+
+
+def _flow(value: Any) -> str:
+    """A value of a YAML file, in one line."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_flow(entry)}' for key, entry in value.items())}}}"
+    return f"[{', '.join(map(_flow, value))}]" if isinstance(value, list) else str(value)
 
 
 def read_manifest(file: Path) -> dict[str, Any]:

@@ -93,12 +93,14 @@ def _axes(file: h5py.File) -> list[str]:
 
 
 def _table(file: h5py.File) -> list[str]:
-    """A token table's columns, words by category, and tokens."""
+    """A token table's columns, words or texts by category, and tokens."""
     lines = [f"  columns: {', '.join(name for name in file if not file[name].is_scale)}"]
     if "category" in file:
-        words = set(zip(file["category"].asstr()[...], file["word"].asstr()[...], strict=True))
-        found = Counter(category for category, word in words if word)
-        lines.append(f"  words: {', '.join(f'{name} {n}' for name, n in sorted(found.items()))}")
+        labelled = file["word"].asstr() if "word" in file else file["sequence"]
+        pairs = set(zip(file["category"].asstr()[...], labelled[...], strict=True))
+        found = Counter(category for category, one in pairs if one != "")
+        what = "words" if "word" in file else "texts"
+        lines.append(f"  {what}: {', '.join(f'{name} {n}' for name, n in sorted(found.items()))}")
     return [*lines, _tokens(file)]
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError, nearest
 
 
 def laminar(statistic: xr.Dataset, variable: str, at: Mapping[str, str | float]) -> xr.DataArray:
-    """Choose a variable of a statistic, and a place along each dimension but `layer`.
+    """Choose a variable of a statistic, and a place along each dimension but the depth.
 
     Args:
         statistic: the statistic.
@@ -16,7 +17,7 @@ def laminar(statistic: xr.Dataset, variable: str, at: Mapping[str, str | float])
         at: the place along each other dimension, by its coordinate.
 
     Returns:
-        (`layer`,).
+        (`layer`,), or of hidden states (`hidden`,).
 
     Raises:
         MicrotomeError: there is no such variable, dimension or place, or not one for each layer.
@@ -32,12 +33,12 @@ def laminar(statistic: xr.Dataset, variable: str, at: Mapping[str, str | float])
         if place not in places:
             raise MicrotomeError(f"{dimension} has no place {place!r}; {_nearest(place, places)}")
         values = values.sel({dimension: place})
-    if values.dims == ("layer",):
+    if values.dims in (("layer",), ("hidden",)):
         return values
-    others = ", ".join(str(name) for name in values.dims if name != "layer")
+    others = ", ".join(str(name) for name in values.dims if name not in ("layer", "hidden"))
     raise MicrotomeError(
         f"{variable} differs by {others} too; choose a place along each with `at`"
-        if "layer" in values.dims
+        if "layer" in values.dims or "hidden" in values.dims
         else f"{variable} has no dimension `layer`; take another variable"
     )
 
@@ -50,20 +51,19 @@ def by_depth(profiles: Mapping[str, xr.DataArray], n_layers: Mapping[str, int]) 
     """Values of the layers of several models, by the relative depth of each layer.
 
     Args:
-        profiles: of each model the values, (`layer`,).
+        profiles: of each model the values, as `laminar` returns them.
         n_layers: of each model the number of its layers.
 
     Returns:
-        `value`, (`point`,), with the coordinates `model`, `layer` and `depth`: 0 in a model's first
-        layer, 1 in its last; 0 in a model of one layer.
+        `value`, (`point`,), with the coordinates `model` and `depth`: 0 in a model's first layer or
+        hidden state, 1 in its last; 0 in a model of one layer.
     """
     points = []
     for model, values in profiles.items():
-        layers = values["layer"].values
-        coordinates = {
-            "model": ("point", [model] * len(layers)),
-            "layer": ("point", layers),
-            "depth": ("point", layers / max(n_layers[model] - 1, 1)),
-        }
+        if values.dims == ("hidden",):  # all of them
+            depth = np.linspace(0, 1, len(values))
+        else:
+            depth = values["layer"].values / max(n_layers[model] - 1, 1)
+        coordinates = {"model": ("point", [model] * len(depth)), "depth": ("point", depth)}
         points.append(xr.Dataset({"value": ("point", values.values)}, coordinates))
     return xr.concat(points, "point")

@@ -1,6 +1,7 @@
-"""Dimensionality: many dimensions reduced to two, and classes that a third one separates.
+"""Dimensionality: how many dimensions vectors take up, many reduced to two, one that separates.
 
-Source: Mike X Cohen, "50 ML projects to understand LLMs", project 42, part 5 and the second demo.
+Source: Mike X Cohen, "50 ML projects to understand LLMs", projects 28 and 29; project 42, part 5
+and the second demo.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,155 @@ import xarray as xr
 
 from microtome.errors import MicrotomeError
 from microtome.statistics.distributions import is_constant
+from microtome.statistics.positions import from_position
+
+
+def component_variances(vectors: np.ndarray) -> np.ndarray:
+    """How much of the vectors' variance each of their principal components holds.
+
+    Args:
+        vectors: (…, vector, dimension), of any dtype; computed in float64.
+
+    Returns:
+        Squared singular values of the vectors minus their mean, the largest first, (…, component):
+        as many as there are vectors or dimensions, whichever are fewer. Divided by the number of
+        vectors they are variances.
+    """
+    centred = vectors.astype(np.float64)
+    centred -= centred.mean(axis=-2, keepdims=True)
+    turned = np.swapaxes(centred, -1, -2)
+    few = vectors.shape[-2] <= vectors.shape[-1]
+    squares = np.linalg.eigvalsh(centred @ turned if few else turned @ centred)
+    return np.maximum(squares, 0)[..., ::-1]
+
+
+def components_needed(variances: np.ndarray, percent: float) -> np.ndarray:
+    """How many of the largest components together hold more than so much of the variance.
+
+    Args:
+        variances: of the components, the largest first, (…, component).
+        percent: of the sum of all variances, above 0 and below 100.
+
+    Returns:
+        (…), int64; 0 where there is no variance.
+    """
+    total = variances.sum(axis=-1)
+    held = variances.cumsum(axis=-1)
+    enough = (held <= percent / 100 * total[..., None]).sum(axis=-1) + 1
+    return np.where(total > 0, enough, 0)
+
+
+def double_centred(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take the means of rows and columns out of a matrix.
+
+    Args:
+        matrix: (row, column), of any dtype; computed in float64.
+
+    Returns:
+        The matrix whose rows and columns have mean 0; and what was taken out, which is a row's mean
+        plus a column's mean minus the mean of all. Both (row, column).
+    """
+    values = matrix.astype(np.float64)
+    means = values.mean(axis=0) + values.mean(axis=1, keepdims=True) - values.mean()
+    return values - means, means
+
+
+def low_rank(matrix: np.ndarray, percent: float) -> np.ndarray:
+    """A matrix with the fewest components that hold more than so much of the variance.
+
+    Means of rows and columns are taken out before and added after. The intervention `project` with
+    `centered: [tokens, neurons]` makes the same of hidden states.
+
+    Args:
+        matrix: (row, column).
+        percent: above 0 and below 100.
+
+    Returns:
+        (row, column), float64.
+    """
+    centred, means = double_centred(matrix)
+    left, singular, right = np.linalg.svd(centred, full_matrices=False)
+    n = components_needed(singular**2, percent)
+    return (left[:, :n] * singular[:n]) @ right[:n] + means
+
+
+def participation_ratio(variances: np.ndarray) -> np.ndarray:
+    """As how many components of equal variance the components count.
+
+    The squared sum of the variances by the sum of their squares: 1 if one component holds all, n if
+    n components hold the same.
+
+    Args:
+        variances: of the components, (…, component).
+
+    Returns:
+        (…), float64; NaN where there is no variance.
+    """
+    with np.errstate(invalid="ignore"):
+        shares = variances / variances.sum(axis=-1, keepdims=True)
+        return 1 / (shares**2).sum(axis=-1)
+
+
+def numerical_rank(variances: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """How many components stand out from what rounding to float32 makes of the largest one.
+
+    Args:
+        variances: squared singular values, (…, component).
+        shape: of the matrix, vectors by dimensions.
+
+    Returns:
+        (…), int64: the singular values above the largest one times the longer side of the matrix
+        times float32's machine epsilon, which is the rule of `torch.linalg.matrix_rank` and
+        `numpy.linalg.matrix_rank`.
+    """
+    singular = np.sqrt(variances)
+    least = singular.max(axis=-1, keepdims=True) * max(shape) * np.finfo(np.float32).eps
+    return (singular > least).sum(axis=-1)
+
+
+def dimensionality(states: xr.DataArray, percent: float, first_token: int) -> xr.Dataset:
+    """How many dimensions the tokens of each text take up, with and without its first tokens.
+
+    Args:
+        states: hidden states of texts (see `microtome.statistics.layers`).
+        percent: of the variance that components are counted for.
+        first_token: position of the first token that is left in.
+
+    Returns:
+        (`tokens`, `sequence`, `hidden`), tokens `all` and `rest`: `rank` as float32 tells it,
+        `n_components` that hold more than `percent`, `participation_ratio`. (`tokens`,
+        `sequence`): `n_tokens`, and `n_unique` of them. Attributes `percent` and `first_token`.
+
+    Raises:
+        MicrotomeError: no token is left.
+    """
+    counted = xr.concat(
+        [
+            _dimensionality(states, percent),
+            _dimensionality(from_position(states, first_token), percent),
+        ],
+        xr.Variable("tokens", ["all", "rest"]),
+    )
+    return counted.assign_attrs(percent=percent, first_token=first_token)
+
+
+def _dimensionality(states: xr.DataArray, percent: float) -> xr.Dataset:
+    """What `dimensionality` returns of all tokens that there are."""
+    texts = []
+    for _, text in states.groupby("sequence"):
+        shape = (text.sizes["token"], text.sizes["d_model"])
+        # One state at a time: in float64, all of them would take twice the room they have.
+        variances = np.stack([component_variances(state) for state in text.values])
+        found = {
+            "rank": numerical_rank(variances, shape),
+            "n_components": components_needed(variances, percent),
+            "participation_ratio": participation_ratio(variances),
+        }
+        counts = {"n_tokens": shape[0], "n_unique": len(np.unique(text["token_id"]))}
+        texts.append(
+            xr.Dataset({name: ("hidden", values) for name, values in found.items()} | counts)
+        )
+    return xr.concat(texts, "sequence").assign_coords(hidden=states["hidden"].values)
 
 
 def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int) -> xr.Dataset:
@@ -59,6 +209,31 @@ def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int
         {"embedding": (("site", "token", "component"), np.stack(embeddings))},
         {"site": list(sites), "text": ("token", section["text"].values.astype(object))},
     )
+
+
+def noisy_line_demonstration(n: int, length: float, noise: float, seed: int) -> xr.Dataset:
+    """Points on a line, and beside it: of one dimension, and of two that are one in effect.
+
+    Args:
+        n: points.
+        length: of the line, along x, from 0.
+        noise: standard deviation of the normal noise added to y.
+        seed: seed of the random draws.
+
+    Returns:
+        `x`, (`point`,), and `y`, (`kind`, `point`), kinds `line` and `noisy`; of each kind the
+        `participation_ratio`, (`kind`,); attribute `length`.
+    """
+    random = np.random.default_rng(seed)
+    x = random.uniform(0, length, n)
+    y = np.stack([x, x + random.normal(scale=noise, size=n)])
+    variances = component_variances(np.stack([np.broadcast_to(x, y.shape), y], axis=-1))
+    found = {
+        "x": ("point", x),
+        "y": (("kind", "point"), y),
+        "participation_ratio": ("kind", participation_ratio(variances)),
+    }
+    return xr.Dataset(found, {"kind": ["line", "noisy"]}, {"length": length})
 
 
 def linear_separation_demonstration(n: int, noise: float, seed: int) -> xr.Dataset:

@@ -14,7 +14,7 @@ from scipy.special import erf
 from microtome.errors import MicrotomeError
 from microtome.models.stored import StoredMLP
 from microtome.statistics.moments import accumulate, layers_by_sites
-from microtome.statistics.positions import require_positions, rows_at
+from microtome.statistics.positions import require_one_text, require_positions, rows_at
 from microtome.store.layers import Section
 
 #: The most bins of a histogram. The rule of Freedman and Diaconis itself has no bound.
@@ -194,22 +194,24 @@ def token_histograms(
 
 
 def token_profile(states: xr.DataArray, token: int) -> xr.Dataset:
-    """One token's activations in every hidden state, and their variance.
+    """One token's activations in every hidden state, their mean and their variance.
 
     Args:
         states: hidden states of one text (see `microtome.statistics.layers`).
         token: the token's position, from the start or, if negative, from the end.
 
     Returns:
-        `activation`, (`hidden`, `d_model`), float32, and `variance`, (`hidden`,), with n - 1 in
-        its denominator, squared units of the activations; the token's coordinates.
+        `activation`, (`hidden`, `d_model`), float32; (`hidden`,), `mean` and `variance`, with n - 1
+        in its denominator, in squared units of the activations; the token's coordinates.
 
     Raises:
-        MicrotomeError: the text is too short, or does not keep that token.
+        MicrotomeError: more than one text, or it is too short or does not keep that token.
     """
+    require_one_text(states)
     activation = states.isel(token=rows_at(states, token)[0])
-    variance = activation.astype(np.float64).var("d_model", ddof=1)
-    return xr.Dataset({"activation": activation, "variance": variance})
+    values = activation.astype(np.float64)
+    moments = {"mean": values.mean("d_model"), "variance": values.var("d_model", ddof=1)}
+    return xr.Dataset({"activation": activation, **moments})
 
 
 def weight_counts(mlp: StoredMLP, layer: int) -> xr.Dataset:

@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
-from microtome.statistics.positions import require_one_text
 from microtome.store.layers import Section
 
 
@@ -88,7 +87,7 @@ def stack_layers(results: Iterable[tuple[int, xr.Dataset]], n: int) -> xr.Datase
 
 
 def stack_hidden_states(resid_pre: xr.DataArray, ln_final: xr.DataArray) -> xr.DataArray:
-    """Stack the hidden states of one text as transformers' `output_hidden_states` gives them.
+    """Stack the hidden states of texts as transformers' `output_hidden_states` gives them.
 
     They are what enters the first block, what each block but the last returns, and the final
     norm's output: the last block's own output is not among them.
@@ -102,12 +101,11 @@ def stack_hidden_states(resid_pre: xr.DataArray, ln_final: xr.DataArray) -> xr.D
         coordinates.
 
     Raises:
-        MicrotomeError: a layer is left out, or there is more than one text.
+        MicrotomeError: a layer is left out.
     """
     layers = resid_pre["layer"].values.tolist()
     if layers != list(range(len(layers))):
         raise MicrotomeError(f"layers {layers}: hidden states want `layers: all`")
-    require_one_text(ln_final)
     return xr.DataArray(
         np.concatenate([resid_pre.values, ln_final.values[None]]),
         {**ln_final.coords, "hidden": ["Emb", *(f"L{layer}" for layer in layers)]},

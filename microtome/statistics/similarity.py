@@ -13,7 +13,7 @@ from microtome.errors import MicrotomeError
 from microtome.models.stored import StoredMLP
 from microtome.statistics.correlation import correlation_matrix, site_pairs
 from microtome.statistics.distributions import freedman_diaconis
-from microtome.statistics.positions import require_all_tokens, require_words
+from microtome.statistics.positions import require_all_tokens, require_one_text, require_words
 
 #: The largest cosine below 1 that float32 can represent; Fisher's z of it is finite.
 LARGEST_COSINE = 1 - 2.0**-24
@@ -28,6 +28,30 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         values /= np.linalg.norm(values, axis=-1, keepdims=True)
     return values @ values.swapaxes(-1, -2)
+
+
+def mean_products(vectors: np.ndarray, text: np.ndarray) -> tuple[float, float]:
+    """The mean product of two rows of one text, and that of rows of two texts, each pair once.
+
+    The products of unit vectors are cosines. Sums of rows give them without a matrix of all pairs.
+
+    Args:
+        vectors: (row, d).
+        text: the text of each row, (row,).
+
+    Returns:
+        NaN each, where there is no such pair.
+    """
+    texts, place = np.unique(text, return_inverse=True)
+    sums = np.zeros((len(texts), vectors.shape[1]))
+    np.add.at(sums, place, vectors)
+    inside, rows = (sums**2).sum(), np.bincount(place)
+    with np.errstate(invalid="ignore"):
+        within = (inside - (vectors**2).sum()) / np.float64((rows * (rows - 1)).sum())
+        across = ((sums.sum(axis=0) ** 2).sum() - inside) / np.float64(
+            rows.sum() ** 2 - (rows**2).sum()
+        )
+    return within.item(), across.item()
 
 
 def word_pairs(words: xr.Dataset) -> xr.Dataset:
@@ -145,8 +169,9 @@ def layer_similarity(states: xr.DataArray, n_tokens: int) -> xr.Dataset:
         `cosine`, (`token`, `hidden`, `other`), float64, with the tokens' coordinates.
 
     Raises:
-        MicrotomeError: tokens of the text are missing.
+        MicrotomeError: more than one text, or tokens of it are missing.
     """
+    require_one_text(states)
     require_all_tokens(states, "layer_similarity")
     chosen = states.isel(token=_evenly_spaced(states.sizes["token"], n_tokens))
     matrices = _labelled_cosines(chosen.transpose("token", "hidden", "d_model"))
@@ -165,8 +190,9 @@ def token_similarity(states: xr.DataArray, n_layers: int) -> xr.Dataset:
         `cosine`, (`hidden`, `token`, `other`), float64, with the tokens' coordinates.
 
     Raises:
-        MicrotomeError: tokens of the text are missing.
+        MicrotomeError: more than one text, or tokens of it are missing.
     """
+    require_one_text(states)
     require_all_tokens(states, "token_similarity")
     chosen = states.isel(hidden=_evenly_spaced(states.sizes["hidden"], n_layers))
     return _labelled_cosines(chosen).to_dataset(name="cosine")
@@ -185,8 +211,9 @@ def similarity_profile(states: xr.DataArray, first_token: int) -> xr.Dataset:
         pair's tokens.
 
     Raises:
-        MicrotomeError: the text leaves no pair, or tokens of it are missing.
+        MicrotomeError: more than one text, it leaves no pair, or tokens of it are missing.
     """
+    require_one_text(states)
     require_all_tokens(states, "similarity_profile")
     chosen = states.isel(token=slice(first_token, None))
     n_tokens = chosen.sizes["token"]

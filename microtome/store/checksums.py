@@ -18,6 +18,7 @@ RESULTS, CHECKSUMS = Path("results"), Path("results/checksums")
 #: The folders of `results/` that hold products; the others hold logs, benchmarks and reports.
 KINDS = (
     "models",
+    "texts",
     "tokens",
     "activations",
     "interventions",

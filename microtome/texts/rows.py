@@ -47,7 +47,7 @@ def row_columns(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     _, first, count = np.unique(rows[kept], return_index=True, return_counts=True)
     of_tokens |= _of_texts(of_tokens)
     of_rows = {name: values[kept[first]] for name, values in of_tokens.items()}
-    no_token = {"token_id": -1, "position": -1, "masked": 0, "special": 0}
+    no_token = {"token_id": -1, "target_id": -1, "position": -1, "masked": 0, "special": 0}
     for name in no_token.keys() & of_rows.keys():
         values = of_rows[name]
         of_rows[name] = np.where(count > 1, values.dtype.type(no_token[name]), values)

@@ -1,30 +1,49 @@
-"""Stimulus files: texts, or a template that is filled with labelled words, and their source.
+"""Stimulus files: what texts a model reads, and where they come from.
 
-They come in two forms. Texts::
+A file says `source:`, where the stimuli are quoted from, and has its texts in one of these forms::
 
-    source: where the stimuli are quoted from
-    texts: [a text, another text]
+    texts: [a text, another text]      # with labels: {good: [a text], bad: [another]}
 
-Or words, each of which takes the place of `{word}`::
+    template: "The next word is {word}"  # each word takes the place of {word}
+    words: {fruit: [pear, grape], space: [galaxy, asteroid]}
 
-    source: where the stimuli are quoted from
-    template: "The next word is {word}"
-    words:
-      fruit: [pear, grape]
-      space: [galaxy, asteroid]
+    document: |                       # one long text
+      It was a dark and stormy night …
 
-`{mask}` in a text, a template or a word becomes the mask token of each model's tokenizer.
+    url: https://…                     # one long text, fetched by the workflow
+
+    dataset: {repository: org/name, revision: <commit>, file: train.parquet, text: sentence}
+
+    like: another_set                  # the texts of another file, and its `cut`
+
+A document may be cut into sequences of tokens with `cut:`, the tokens of each text may be put in
+another order with `shuffled:`, and masked one by one with `masked: each`. `{mask}` in a text, a
+template or a word becomes the mask token of each model's tokenizer.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, nearest
 from microtome.texts.documents import read_yaml
+from microtome.texts.forms import (
+    Cut,
+    HubFile,
+    Starts,
+    Url,
+    read_cut,
+    read_hub_file,
+    read_seeds,
+    read_url,
+)
 
 PLACE = "{word}"
 MASK = "{mask}"
+#: The keys of a file that say what its texts are, but for `words`, which stands beside `template`.
+FORMS = ("texts", "template", "document", "url", "dataset", "like")
+_WANTED = "`texts:`, `document:`, `url:`, `dataset:`, `like:`, or `template:` with `words:`"
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,7 @@ class Stimulus:
     Attributes:
         text: what the model reads, with `{mask}` for its mask token.
         word: the word that the template was filled with, or None.
-        category: the label of that word, or None.
+        category: the label of that word or of the text, or None.
         span: start and end of the word in the text, in characters, or None.
         origin: the file and the place in it, for messages; empty if it is from no file.
     """
@@ -46,38 +65,161 @@ class Stimulus:
     origin: str = field(default="", compare=False)
 
 
+@dataclass(frozen=True)
+class StimulusSet:
+    """What a stimulus file says.
+
+    Attributes:
+        file: the file.
+        stimuli: its texts, in the order of the file; none where they have to be fetched first.
+        remote: where they are fetched from, or None.
+        holder: the name of the other set that has the texts (`like`), or None.
+        cut: how each text is cut into sequences of tokens, or None.
+        shuffled: seeds; for each of them, each sequence has its tokens in another order.
+        masked: whether each token of each sequence is masked in turn.
+    """
+
+    file: Path
+    stimuli: tuple[Stimulus, ...]
+    remote: Url | HubFile | None = None
+    holder: str | None = None
+    cut: Cut | None = None
+    shuffled: tuple[int, ...] = ()
+    masked: bool = False
+
+    @property
+    def n_sequences(self) -> int | None:
+        """How many sequences a model reads; None if only the fetched text or its tokens tell."""
+        if self.masked or isinstance(self.remote, HubFile):
+            return None
+        n = 1 if self.remote else len(self.stimuli)
+        if self.cut is not None:
+            if not isinstance(self.cut, Starts):
+                return None
+            n = len(self.cut.starts)
+        return n * max(1, len(self.shuffled))
+
+    @property
+    def words(self) -> bool:
+        """Whether each sequence has a word: one in a template, or one that a cut ends with."""
+        filled = any(stimulus.word is not None for stimulus in self.stimuli)
+        return filled or not (self.cut is None or isinstance(self.cut, Starts))
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The labels of its words or texts, in their order; None if only the fetched file tells."""
+        if isinstance(self.remote, HubFile):
+            return list(self.remote.labels) if self.remote.labels or not self.remote.label else None
+        if self.cut is not None:
+            return [] if isinstance(self.cut, Starts) else self.cut.categories
+        return list(dict.fromkeys(s.category for s in self.stimuli if s.category is not None))
+
+
 def read_stimuli(path: Path) -> list[Stimulus]:
-    """Read a stimulus file, in the order of the file.
+    """The texts of a stimulus file that lie in it, in the order of the file.
 
     Raises:
-        MicrotomeError: a file that is not YAML or not UTF-8, an unknown key, a template without
-            `{word}`, an empty text, a text with NUL, a word twice in a category, or a category of
-            one word.
+        MicrotomeError: what `read_set` refuses.
     """
+    return list(read_set(path).stimuli)
+
+
+def read_set(path: Path, find: Callable[[str], Path] | None = None) -> StimulusSet:
+    """Read a stimulus file.
+
+    Args:
+        path: the file.
+        find: where the file of another set lies, which `like` names; by default beside this one.
+
+    Raises:
+        MicrotomeError: a file that is not YAML or not UTF-8, an unknown key, keys that contradict
+            each other, a template without `{word}`, an empty text, a text with NUL, a word twice in
+            a category, a category of one word, a cut that no text can serve.
+    """
+    content = _read(path)
+    holder, home, form = content.get("like"), path, content
+    if holder is not None:
+        home = find(holder) if find else path.with_name(f"{holder}.yaml")
+        if not home.exists():
+            raise MicrotomeError(f"{path}: like: no stimulus set {holder!r} ({home}); correct it")
+        form = _read(home)
+        if "like" in form:
+            raise MicrotomeError(
+                f"{path}: like: {home} is like {form['like']!r} itself; name that one"
+            )
+    stimuli, remote = _texts_of(home, form)
+    cut, place = (content["cut"], path) if "cut" in content else (form.get("cut"), home)
+    if cut is not None and {"document", "url"}.isdisjoint(form):
+        raise MicrotomeError(f"{place}: cut: wants one long text, as `document:` or `url:` has")
+    if content.get("masked", "each") != "each":
+        raise MicrotomeError(f"{path}: masked: wants `each`; write that or take the key out")
+    if "masked" in content and any(MASK in stimulus.text for stimulus in stimuli):
+        raise MicrotomeError(f"{path}: masked: the texts have {MASK} already; take one of them out")
+    return StimulusSet(
+        path,
+        tuple(stimuli),
+        remote,
+        holder,
+        None if cut is None else read_cut(place, cut),
+        read_seeds(path, content["shuffled"]) if "shuffled" in content else (),
+        "masked" in content,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A stimulus file's content, once its keys are seen to go together."""
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise MicrotomeError(f"{path}: wants `source:` with `texts:`, or `template:` and `words:`")
+        raise MicrotomeError(f"{path}: wants `source:` with {_WANTED}")
+    known = ["source", *FORMS, "words", "sha256", "cut", "shuffled", "masked"]
     for key in content:
-        if key not in (known := ["source", "texts", "template", "words"]):
+        if key not in known:
             raise MicrotomeError(f"{path}: unknown key {key!r}; {nearest(key, known)}")
-    if not content.get("source"):
+    if not content.get("source") and "like" not in content:
         raise MicrotomeError(f"{path}: `source:` is missing; say where the stimuli come from")
-    if "texts" in content and not {"template", "words"} & set(content):
-        return _texts(path, content["texts"])
-    if {"template", "words"} <= set(content) and "texts" not in content:
-        return _filled(path, content["template"], content["words"])
-    raise MicrotomeError(f"{path}: wants either `texts:`, or `template:` with `words:`")
+    forms = [key for key in FORMS if key in content]
+    if len(forms) != 1 or ("template" in content) != ("words" in content):
+        raise MicrotomeError(f"{path}: wants one of {_WANTED}")
+    if "sha256" in content and not {"url", "dataset"} & set(content):
+        raise MicrotomeError(f"{path}: sha256: nothing is fetched; take it out")
+    return content
+
+
+def _texts_of(path: Path, content: dict[str, Any]) -> tuple[list[Stimulus], Url | HubFile | None]:
+    """The texts of a file, or where they are fetched from."""
+    if "texts" in content:
+        return _texts(path, content["texts"]), None
+    if "template" in content:
+        return _filled(path, content["template"], content["words"]), None
+    if "document" in content:
+        _check_text(path, "document", content["document"], "write a text")
+        return [Stimulus(content["document"], origin=f"{path}: document")], None
+    if "url" in content:
+        return [], read_url(path, content["url"], content.get("sha256"))
+    return [], read_hub_file(path, content["dataset"], content.get("sha256"))
 
 
 def _texts(path: Path, texts: object) -> list[Stimulus]:
-    if not isinstance(texts, list) or not texts:
+    if not isinstance(texts, dict):
+        return list(_listed(path, "texts", texts, None))
+    for label in texts:
+        _check_text(path, "texts: a label", label, "give every category a name")
+    if not texts:
         raise MicrotomeError(f"{path}: texts: wants a list of texts")
-    stimuli = []
+    return [
+        stimulus
+        for label, members in texts.items()
+        for stimulus in _listed(path, f"texts: {label}", members, label)
+    ]
+
+
+def _listed(path: Path, place: str, texts: object, label: str | None) -> Iterable[Stimulus]:
+    if not isinstance(texts, list) or not texts:
+        raise MicrotomeError(f"{path}: {place}: wants a list of texts")
     for number, text in enumerate(texts, start=1):
-        place = f"texts: entry {number}"
-        _check_text(path, place, text, "write a text or take the entry out")
-        stimuli.append(Stimulus(text, origin=f"{path}: {place}"))
-    return stimuli
+        entry = f"{place}: entry {number}"
+        _check_text(path, entry, text, "write a text or take the entry out")
+        yield Stimulus(text, category=label, origin=f"{path}: {entry}")
 
 
 def _filled(path: Path, template: Any, words: object) -> list[Stimulus]:

@@ -1,11 +1,13 @@
 """Token tables: the rows of every activation array.
 
-Row i of the table is row i of every activation array of the same model and stimulus set: the texts
-one after another, in the order of the stimulus file, without padding. Where a set keeps only some
-of its tokens, the column `row` says which row of the arrays a token goes into.
+Row i of the table is row i of every activation array of the same model and stimulus set: the texts,
+or the sequences that are cut of them, one after another, in the order of the stimulus file, without
+padding. Where a set keeps only some of its tokens, the column `row` says which row of the arrays a
+token goes into.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,14 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError, in_short
+from microtome.texts.encoded import Encoded, cut_out, mask_each, shuffle
+from microtome.texts.forms import Cut
 from microtome.texts.stimuli import MASK, Stimulus
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: Token coordinates of every table; words in a template add `word`, `category` and `in_word`, mask
-#: tokens `masked`, and tokens that the tokenizer adds `special`.
+#: Token coordinates of every table; others are added where there is something to say.
 COLUMNS = ("sequence", "position", "token_id", "text")
 
 _REMEDY = "put the model's own tokenizer.json and tokenizer_config.json beside its weights"
@@ -75,100 +78,158 @@ def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
 
 
 def token_table(
-    stimuli: Sequence[Stimulus], checkpoint: Path, tokens: str | Sequence[int] = "all"
+    stimuli: Sequence[Stimulus],
+    checkpoint: Path,
+    tokens: str | Sequence[int] = "all",
+    *,
+    cut: Cut | None = None,
+    shuffled: Sequence[int] = (),
+    masked: bool = False,
 ) -> xr.Dataset:
     """Tokenise stimuli as the model's own tokenizer does, special tokens included.
 
     Args:
         stimuli: the texts, in order.
         checkpoint: the checkpoint folder that holds the tokenizer.
-        tokens: the tokens of each text that activations are kept of: `all`, `last`, the `mean`
+        tokens: the tokens of each sequence that activations are kept of: `all`, `last`, the `mean`
             over all, or positions, negative from the end.
+        cut: how each text is cut into sequences, of its tokens without special ones; None leaves
+            each text as it is, a sequence.
+        shuffled: seeds; for each of them, each sequence has its tokens in another order, in which
+            special ones keep their places. Without any, all keep theirs.
+        masked: whether each sequence becomes as many as it has tokens, special ones too, each with
+            another one masked.
 
     Returns:
-        A dataset of coordinates along `token`: `sequence` (number of the text), `position`
-        (of the token in its text), `token_id`, `text` (the token decoded on its own), and for
-        words in a template `word`, `category` and `in_word` (1 if the token overlaps the word,
-        which may be several tokens long). Where a text has the tokenizer's mask token, also
-        `masked` (1 at that token), and where the tokenizer adds tokens to the texts, `special` (1
-        at these). Unless all tokens are kept, also `row`: the row of the activation arrays that
-        the token goes into, or -1; tokens of one row are averaged.
+        A dataset of coordinates along `token`: `sequence` (number of the sequence), `position`
+        (of the token in it), `token_id`, `text` (the token decoded on its own); for texts with
+        labels `category`; for words in a template, or at the end of a cut sequence, `word`,
+        `category` and `in_word` (1 if the token overlaps the word, which may be several tokens
+        long). Where a text has the tokenizer's mask token, also `masked` (1 at that token), where
+        each token is masked in turn, `target_id` (what stood there unmasked), and where the
+        tokenizer adds tokens to the texts, `special` (1 at these). Unless all tokens are kept, also
+        `row`: the row of the activation arrays that the token goes into, or -1; tokens of one row
+        are averaged.
 
     Raises:
         MicrotomeError: a checkpoint without a tokenizer, or with that of another model; a text
-            with `{mask}` for a tokenizer without mask token; one longer than the model's context,
-            or too short for a position.
+            with a mask for a tokenizer without mask token; a sequence longer than the model's
+            context, or too short for a position; a cut that a text cannot serve.
     """
     from microtome.models.checkpoint import read_config, sizes
 
     tokenizer = load_tokenizer(checkpoint)
     model = sizes(read_config(checkpoint))
-    labelled = stimuli[0].word is not None
+    word = partial(target_id, tokenizer)
+    found: list[Encoded] = []
+    for number, stimulus in enumerate(stimuli):
+        encoded = _encoded(stimulus, number, tokenizer, checkpoint, model["d_vocab"], cut is None)
+        found += [encoded] if cut is None else cut_out(encoded, cut, model, word)
+    if shuffled:
+        found = [shuffle(one, seed, n) for seed in shuffled for n, one in enumerate(found)]
+    if masked:
+        _mask_token(tokenizer, checkpoint, f"{found[0].place}: each token is to be masked")
+        mask = tokenizer.mask_token_id
+        found = [each for one in found for each in mask_each(one, mask)]
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    extra = ("word", "category", "in_word", "target_id")
+    columns |= {name: [] for name in extra if getattr(found[0], name) is not None}
+    n_rows = 0
     if tokens != "all":
         columns["row"] = []
-    if labelled:
-        columns |= {"word": [], "category": [], "in_word": []}
-    n_rows = 0
-    special: list[int] = []
-    for number, stimulus in enumerate(stimuli):
-        text, span = _with_mask(stimulus, tokenizer, checkpoint)
-        encoded = tokenizer(
-            text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
-        )
-        ids = encoded["input_ids"]
-        if not ids or max(ids) >= model["d_vocab"]:  # without any file, transformers makes one up
-            found = f"token {max(ids)} of {model['d_vocab']}" if ids else "no token"
+    special: list[bool] = []
+    for number, one in enumerate(found):
+        length = len(one.token_id)
+        if length > model.get("n_context", length):
             raise MicrotomeError(
-                f"{checkpoint}: the tokenizer is not the model's, it makes {found} of "
-                f"{stimulus.text[:40]!r}; {_REMEDY}"
-            )
-        if len(ids) > model.get("n_context", len(ids)):
-            raise MicrotomeError(
-                f"{stimulus.origin or f'stimulus {number}'}: {stimulus.text[:40]!r}… is "
-                f"{len(ids)} tokens long, the model takes {model['n_context']}; shorten the text "
-                "or name another model"
+                f"{one.place}: {one.start!r}… is {length} tokens long, the model takes "
+                f"{model['n_context']}; shorten the text, cut a document (`cut:`), or name "
+                "another model"
             )
         if tokens != "all":
-            rows = _rows(tokens, len(ids), f"{stimulus.origin}: {stimulus.text[:40]!r}")
+            rows = _rows(tokens, length, f"{one.place}: {one.start!r}")
             columns["row"] += [n_rows + row if row >= 0 else -1 for row in rows]
             n_rows += max(rows) + 1
-        columns["sequence"] += [number] * len(ids)
-        columns["position"] += range(len(ids))
-        columns["token_id"] += ids
-        special += encoded["special_tokens_mask"]
-        columns["text"] += [token_text(tokenizer, token) for token in ids]
-        if span is not None:
-            first, last = span
-            columns["word"] += [stimulus.word] * len(ids)
-            columns["category"] += [stimulus.category] * len(ids)
-            columns["in_word"] += [
-                start < last and first < end for start, end in encoded["offset_mapping"]
-            ]
+        columns["sequence"] += [number] * length
+        columns["position"] += range(length)
+        columns["text"] += [token_text(tokenizer, token) for token in one.token_id]
+        special += one.special
+        for name in ("token_id", *extra):
+            if name in columns:
+                value = getattr(one, name)
+                columns[name] += [value] * length if isinstance(value, str) else value
     if tokenizer.mask_token_id in columns["token_id"]:
         columns["masked"] = [token == tokenizer.mask_token_id for token in columns["token_id"]]
     if any(special):
-        columns["special"] = [added == 1 for added in special]
+        columns["special"] = special
     return xr.Dataset(coords={name: ("token", column(values)) for name, values in columns.items()})
+
+
+def _encoded(
+    stimulus: Stimulus,
+    number: int,
+    tokenizer: "PreTrainedTokenizerBase",
+    checkpoint: Path,
+    d_vocab: int,
+    special: bool,
+) -> Encoded:
+    """A text's tokens, with or without special ones."""
+    text, span = _with_mask(stimulus, tokenizer, checkpoint)
+    encoded = tokenizer(
+        text,
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        verbose=False,
+    )
+    ids = encoded["input_ids"]
+    if not ids or max(ids) >= d_vocab:  # without any file, transformers makes one up
+        found = f"token {max(ids)} of {d_vocab}" if ids else "no token"
+        raise MicrotomeError(
+            f"{checkpoint}: the tokenizer is not the model's, it makes {found} of "
+            f"{stimulus.text[:40]!r}; {_REMEDY}"
+        )
+    inside = None
+    if span is not None:
+        first, last = span
+        inside = [start < last and first < end for start, end in encoded["offset_mapping"]]
+    return Encoded(
+        ids,
+        [added == 1 for added in encoded["special_tokens_mask"]],
+        stimulus.origin or f"stimulus {number}",
+        stimulus.text[:40],
+        stimulus.word,
+        stimulus.category,
+        inside,
+    )
 
 
 def _with_mask(
     stimulus: Stimulus, tokenizer: "PreTrainedTokenizerBase", checkpoint: Path
 ) -> tuple[str, tuple[int, int] | None]:
     """A text with the tokenizer's mask token for each `{mask}`, and where its word is then."""
-    text, span, token = stimulus.text, stimulus.span, tokenizer.mask_token
+    text, span = stimulus.text, stimulus.span
     if MASK not in text:
         return text, span
-    if token is None:
-        raise MicrotomeError(
-            f"{stimulus.origin}: {in_short(repr(text), 60)} has {MASK}, and the tokenizer of "
-            f"{checkpoint} has no mask token; take a masked language model, or other texts"
-        )
+    wish = f"{stimulus.origin}: {in_short(repr(text), 60)} has {MASK}"
+    token = _mask_token(tokenizer, checkpoint, wish)
     first, last = span or (len(text), len(text))
     before, word, after = (
         part.replace(MASK, token) for part in (text[:first], text[first:last], text[last:])
     )
     return before + word + after, span and (len(before), len(before + word))
+
+
+def _mask_token(tokenizer: "PreTrainedTokenizerBase", checkpoint: Path, wish: str) -> str:
+    """The mask token, or an error that begins with what it is wanted for."""
+    token = tokenizer.mask_token
+    if token is None:
+        raise MicrotomeError(
+            f"{wish}, and the tokenizer of {checkpoint} has no mask token; take a masked language "
+            "model, or other texts"
+        )
+    assert isinstance(token, str)
+    return token
 
 
 def _rows(tokens: str | Sequence[int], length: int, text: str) -> list[int]:

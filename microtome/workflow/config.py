@@ -16,7 +16,9 @@ from microtome.interventions.declaration import Intervention
 from microtome.interventions.declared import declared
 from microtome.options import NEXT_TOKEN, layer_number, layer_numbers
 from microtome.sites import FINAL_SITES, SITES
+from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
+from microtome.texts.stimuli import StimulusSet, read_set
 from microtome.workflow.functions import REQUIRED, Function, read_function
 from microtome.workflow.places import Config, stimulus_file, study_folder
 
@@ -188,7 +190,7 @@ class Product:
         """The same of a model of so many layers: numbers in the places of shares of the depth."""
         layers = self.layers
         if layers is not None:
-            layers = tuple(sorted(set(layer_numbers(layers, n_layers))))
+            layers = tuple(layer_numbers(layers, n_layers))
         shares = {
             name: layer_number(self.option(name), n_layers)
             for name, option in self.function.options.items()
@@ -260,6 +262,7 @@ class Studies:
         self._studies: dict[str, Study] = {}
         self._products: dict[tuple[str, str, str], Product] = {}
         self._made: dict[tuple[str | int, ...], Product] = {}
+        self._sets: dict[str, StimulusSet] = {}
         self._asked: list[tuple[str, Product]] | None = None
 
     def study(self, name: str) -> Study:
@@ -476,6 +479,23 @@ class Studies:
     def stimulus_file(self, stimuli: str) -> Path:
         """The file of a stimulus set: below the first of the folders that has it."""
         return stimulus_file(self.config, stimuli, self.bases)
+
+    def stimulus_set(self, stimuli: str) -> StimulusSet:
+        """What a stimulus set's file says, read once.
+
+        Raises:
+            MicrotomeError: the file cannot be right.
+        """
+        if stimuli not in self._sets:
+            self._sets[stimuli] = read_set(self.stimulus_file(stimuli), self.stimulus_file)
+        return self._sets[stimuli]
+
+    def fetched_file(self, stimuli: str) -> Path | None:
+        """Where the text of a set lies once it is fetched; None where the set has its texts."""
+        found = self.stimulus_set(stimuli)
+        if found.remote is None:
+            return None
+        return RESULTS / "texts" / f"{found.holder or stimuli}.{found.remote.suffix}"
 
     def tokens_kept(self, stimuli: str) -> Kept:
         """Whose activations are kept of a set's texts: all, last, mean, or positions in each."""

@@ -19,7 +19,7 @@ from microtome.models.sources import Folder, Package, Untrained, parse_source
 from microtome.models.taps import Sites, check_sites
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.stimuli import read_set
 from microtome.workflow.config import Studies
 from microtome.workflow.config_files import COMMAND_LINE, origin, read_config
 from microtome.workflow.places import Config, known_stimuli, stimulus_file, study_folder
@@ -84,7 +84,7 @@ def _faults(config: Config, schema: Path, bases: Sequence[Path]) -> Iterator[Fau
             remedy = nearest(name, known_stimuli(bases))
             yield ("stimuli", name), f"no stimulus set {name!r} ({file}); {remedy}"
         try:
-            read_stimuli(file)
+            read_set(file, lambda name: stimulus_file(config, name, bases))
         except MicrotomeError as error:
             yield ("stimuli", name), str(error)
     studies = Studies(config, bases)

@@ -15,7 +15,6 @@ from microtome.options import (
     Need,
 )
 from microtome.sites import KEYED_SITES
-from microtome.texts.stimuli import Stimulus, read_stimuli
 from microtome.workflow.config import Kept, Product, Studies
 from microtome.workflow.places import known_stimuli
 from microtome.workflow.schema import Fault
@@ -27,7 +26,6 @@ class TextFaults:
     def __init__(self, studies: Studies) -> None:
         """Take the studies; texts are read when they are asked for."""
         self._studies = studies
-        self._read: dict[str, list[Stimulus]] = {}
 
     def of(self, product: Product) -> Iterator[Fault]:
         """What a product needs of its texts and does not get."""
@@ -62,7 +60,7 @@ class TextFaults:
         if product.stimuli is None:
             return f"{product.function.name} reads texts; name a stimulus set, as in `stimuli: …`"
         try:
-            self._stimuli(product.stimuli)
+            self._studies.stimulus_set(product.stimuli)
             return None
         except MicrotomeError as error:
             fault = str(error)
@@ -84,19 +82,9 @@ class TextFaults:
             return {m.stimuli for m in product.reads[parameter].family() if m.stimuli is not None}
         return set() if product.stimuli is None else {product.stimuli}
 
-    def _stimuli(self, name: str) -> list[Stimulus]:
-        """The texts of a set; raises a MicrotomeError where they cannot be read."""
-        if name not in self._read:
-            self._read[name] = read_stimuli(self._studies.stimulus_file(name))
-        return self._read[name]
-
-    def _labels(self, stimuli: str) -> list[str]:
-        """The labels of a set's words, in their order."""
-        return list(dict.fromkeys(t.category for t in self._stimuli(stimuli) if t.category))
-
     def _lacking(self, stimuli: str, need: Need) -> str | None:
         """What a stimulus set lacks of a need, or None."""
-        texts, labels = self._stimuli(stimuli), self._labels(stimuli)
+        found = self._studies.stimulus_set(stimuli)
         kept = self._studies.tokens_kept(stimuli)
         keeps = f"the config's `stimuli: {stimuli}: tokens` keeps {kept}"
         match need:
@@ -106,21 +94,24 @@ class TextFaults:
                 return f"{keeps}; take that out"
             case _ if need == LAST_TOKEN and kept not in ("all", "last") and -1 not in [*kept]:
                 return f"{keeps}; let it keep -1 too"
-            case _ if need == ONE_TEXT and len(texts) > 1:
-                return f"{stimuli!r} has {len(texts)} texts; name another set, or make one of each"
-            case _ if need == WORDS and not labels:
+            case _ if need == ONE_TEXT and found.n_sequences != 1:
+                n = found.n_sequences or "many"
+                return f"{stimuli!r} has {n} texts; name another set, or make one of each"
+            case _ if need == WORDS and not found.words:
                 return f"{stimuli!r} has none; name another set"
-            case _ if need == CATEGORIES and len(labels) < 2:
-                return f"{stimuli!r} has {len(labels)}; add one, or name another set"
+            case _ if need == CATEGORIES and found.labels is not None and len(found.labels) < 2:
+                return f"{stimuli!r} has {len(found.labels)}; add one, or name another set"
         return None
 
     def _intervention_faults(
         self, product: Product, intervention: Intervention, stimuli: str
     ) -> Iterator[Fault]:
         """Texts that a set lacks, or words where it has none."""
-        texts, labels = self._stimuli(stimuli), self._labels(stimuli)
+        found = self._studies.stimulus_set(stimuli)
+        if found.n_sequences is None:
+            return  # judged with the tokens
         try:
-            fit_set(intervention, len(texts), words=bool(labels))
+            fit_set(intervention, found.n_sequences, words=found.words)
         except DeclarationError as error:
             yield (*product.path, *error.keys), error.fault
 
@@ -128,11 +119,14 @@ class TextFaults:
         """Labels that no word has."""
         for name, option in product.function.options.items():
             if option.type == "LabelPair":
-                known = [label for stimuli in sets for label in self._labels(stimuli)]
+                labels = [self._studies.stimulus_set(stimuli).labels for stimuli in sets]
+                if None in labels:
+                    continue  # only the fetched file tells
+                known = [label for found in labels for label in found or ()]
                 for label in product.option(name):
                     if label not in known:
-                        remedy = nearest(label, known) if known else "there are no words"
-                        said = f"no words are labelled {label!r} in {', '.join(sets)}"
+                        remedy = nearest(label, known) if known else "there are no labels"
+                        said = f"nothing is labelled {label!r} in {', '.join(sets)}"
                         yield (*product.path, name), f"{said}; {remedy}"
 
     def _mean_faults(self, product: Product, kept: Kept) -> Iterator[Fault]:

@@ -23,7 +23,7 @@ from microtome.statistics.correlation import correlations, paired_values
 from microtome.statistics.positions import at_position, at_word, distinct
 
 
-def word_pairs(tokens: Annotated[xr.Dataset, CATEGORIES]) -> xr.Dataset:
+def word_pairs(tokens: Annotated[xr.Dataset, WORDS, CATEGORIES]) -> xr.Dataset:
     """Which pairs of words share a category.
 
     Returns:

@@ -5,12 +5,12 @@ from typing import Annotated
 import xarray as xr
 
 from microtome.models.stored import StoredMLP
-from microtome.options import ALL_TOKENS, CATEGORIES, Alpha, LabelPair, Layer, Site
+from microtome.options import ALL_TOKENS, CATEGORIES, WORDS, Alpha, LabelPair, Layer, Site
 from microtome.statistics import selectivity
 
 
 def word_activations(
-    section: Annotated[xr.Dataset, CATEGORIES, ALL_TOKENS],
+    section: Annotated[xr.Dataset, WORDS, CATEGORIES, ALL_TOKENS],
     stored: StoredMLP,
     *,
     site: Site,

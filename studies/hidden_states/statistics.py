@@ -26,10 +26,11 @@ def token_profile(
     *,
     token: Position,
 ) -> xr.Dataset:
-    """One token's activations in every hidden state, and their variance.
+    """One token's activations in every hidden state, their mean and their variance.
 
     Returns:
-        `activation`, (`hidden`, `d_model`), in the model's units, and `variance`, (`hidden`,).
+        `activation`, (`hidden`, `d_model`), in the model's units; `mean` and `variance`,
+        (`hidden`,).
     """
     return distributions.token_profile(stack_hidden_states(resid_pre, ln_final), token)
 

@@ -5,8 +5,8 @@ from refusals import Case, assert_refused, study
 
 #: A stimulus file, and what is said of it.
 STIMULI = {
-    "empty_file": (b"", "wants `source:` with `texts:`, or `template:` and `words:`"),
-    "a_list": (b"- pear\n- grape\n", "wants `source:` with `texts:`, or `template:` and `words:`"),
+    "empty_file": (b"", "wants `source:` with `texts:`, `document:`, `url:`, `dataset:`, "),
+    "a_list": (b"- pear\n- grape\n", "wants `source:` with `texts:`, `document:`"),
     "not_yaml": (b"source: x\ntexts: [a\n", ", line 3: not YAML (", "close what is open"),
     "tabs": (b"source: x\nwords:\n\tfruit: [a, b]\n", ", line 3: not YAML (", "indent with spaces"),
     "not_utf8": (b"source: x\ntexts: [caf\xe9]\n", "byte 21 is not UTF-8; save it as such"),
@@ -32,11 +32,11 @@ STIMULI = {
     "no_source": (b"texts: [a]\n", "`source:` is missing; say where the stimuli come from"),
     "texts_and_words": (
         b"source: x\ntexts: [a]\ntemplate: 'A {word}'\nwords: {fruit: [a, b]}\n",
-        "wants either `texts:`, or `template:` with `words:`",
+        "wants one of `texts:`, `document:`, `url:`, `dataset:`, `like:`, or `template:` with",
     ),
     "words_alone": (
         b"source: x\nwords: {fruit: [a, b]}\n",
-        "wants either `texts:`, or `template:`",
+        "wants one of `texts:`, `document:`",
     ),
     "no_texts": (b"source: x\ntexts: []\n", "texts: wants a list of texts"),
     "empty_text": (
@@ -164,12 +164,12 @@ NEEDS = {
         study("{stimuli: penguins}"),
         {},
         "category_selectivity/study.yaml: statistics.word_pairs: word_pairs ",
-        "wants a set with `words:` in two or more categories; 'penguins' has 0; add one, or name",
+        "wants words or texts in two or more categories; 'penguins' has 0; add one, or name",
     ),
     "one_category": (
         study("{stimuli: mine}"),
         {"stimuli/mine.yaml": ONE_CATEGORY},
-        "word_pairs wants a set with `words:` in two or more categories; 'mine' has 1; add one",
+        "word_pairs wants words or texts in two or more categories; 'mine' has 1; add one",
     ),
     "two_texts_where_one_is_meant": (
         study("{stimuli: mine}", "hidden_states"),
@@ -206,7 +206,7 @@ NEEDS = {
     "a_label_that_no_word_has": (
         study("{statistics: {t_tests: {difference: [noun, vreb]}}}", "grammar_tuning"),
         {},
-        "t_tests.difference: no words are labelled 'vreb' in nouns_and_verbs; did you mean 'verb'?",
+        "t_tests.difference: nothing is labelled 'vreb' in nouns_and_verbs; did you mean 'verb'?",
     ),
     # Tokens that are not kept
     "tokens_of_another_kind": (

@@ -412,7 +412,7 @@ FAULTS = {
     ),
     # What is read
     "read_is_a_name": (with_(read="logits"), "read", "wants the keys logits, log_probabilities"),
-    "read_is_empty": (reading(), "read", "reads nothing; name logits, log_probabilities, kl, loss"),
+    "read_is_empty": (reading(), "read", "reads nothing; name logits, log_probabilities, kl"),
     "read_of_no_loss": (reading(loss=False), "read", "reads nothing; name logits"),
     "read_misspelt": (reading(logit="last"), "read.logit", "unknown key; did you mean 'logits'?"),
     "read_of_unknown_tokens": (reading(kl="first"), "read.kl", POSITIONS),
@@ -434,22 +434,22 @@ FAULTS = {
     "target_is_a_text": (
         reading(logits="last", targets=" mat"),
         "read.targets",
-        "wants `clean`, or a list of texts, each one token; has ' mat'",
+        "wants `clean`, `next`, or a list of texts, each one token; has ' mat'",
     ),
     "no_targets": (
         reading(logits="last", targets=[]),
         "read.targets",
-        "wants `clean`, or a list of",
+        "wants `clean`, `next`, or a list of",
     ),
     "target_is_empty": (
         reading(logits="last", targets=[""]),
         "read.targets",
-        "wants `clean`, or a",
+        "wants `clean`, `next`, or a",
     ),
     "target_is_a_number": (
         reading(logits="last", targets=[5]),
         "read.targets",
-        "wants `clean`, or",
+        "wants `clean`, `next`, or",
     ),
     "target_twice": (reading(logits="last", targets=["a", "a"]), "read.targets", "has 'a' twice"),
     "top_of_none": (
@@ -643,7 +643,8 @@ def test_what_is_read():
             "resid_post": SiteRead(Tokens("positions", (2,)), (1, 3), ("values", "cosine")),
         },
     )
-    assert declared(reading(logits="last", targets="clean")).read.targets == "clean"
+    for of_token in ("clean", "next"):
+        assert declared(reading(logits="last", targets=of_token)).read.targets == of_token
 
 
 @pytest.mark.parametrize(

@@ -294,8 +294,9 @@ def test_predictions_of_a_model_without_head_are_refused(bert, read):
         intervene(bert.plain, TABLE, entry, taps={})
 
 
-def test_the_next_tokens_loss_of_a_masked_lm_is_refused(bert):
-    entry = declared({"site": "resid_pre", "change": "zero", "read": {"loss": True}})
+@pytest.mark.parametrize("read", [{"loss": True}, {"logits": "all", "targets": "next"}])
+def test_what_a_masked_lm_does_not_predict_is_refused(bert, read):
+    entry = declared({"site": "resid_pre", "change": "zero", "read": read})
     with pytest.raises(MicrotomeError, match="next token, and the 'bert' model predicts masked"):
         intervene(bert.masked, TABLE, entry, taps={})
 

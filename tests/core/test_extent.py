@@ -38,6 +38,11 @@ SILENCE = {"site": "z", "change": "zero", "read": {"logits": "last"}}
             {(0, 5): 2, (0, 7): 2},
             *(7, 7 * 3),
         ),
+        (
+            {"read": {"logits": "all", "targets": "next", "kl": "all", "logits_difference": "all"}},
+            {(0, 5): 1, (0, 7): 1},
+            *(7, 7 * 3),
+        ),
         # Values of two layers at two tokens, and a norm of each.
         (
             {"read": {"z": {"tokens": [0, 1], "layers": [0, 2], "as": ["values", "difference"]}}},
@@ -58,6 +63,7 @@ def test_how_many_changed_texts_an_intervention_has(keys, branches, predicted, k
         ({}, 7 * 16),
         ({"read": {"logits": "last", "post": "last"}}, 7 * (16 + 64)),
         ({"site": "post", "read": {"kl": "all", "post": "last"}}, 7 * 64 + 7 * 128),
+        ({"read": {"logits_difference": "last"}}, 7 * 16 + 128),
     ],
 )
 def test_what_is_held_of_the_clean_run(keys, beside):

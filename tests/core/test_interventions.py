@@ -51,7 +51,7 @@ def assert_equal(found, expected):
         assert found[name].dims == values.dims, name
         if values.dtype.kind == "f":
             # What has many digits cancelled has as many less.
-            atol = max(1e-5 * np.abs(values.values).max(), 1e-6)
+            atol = max(1e-5 * np.nanmax(np.abs(values.values)), 1e-6)
             np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=atol, err_msg=name)
         else:
             np.testing.assert_array_equal(found[name], values, err_msg=name)
@@ -429,6 +429,9 @@ READ = {
     "targets_in_both": {"logits": "last", "log_probabilities": "last", "targets": ["<7>"]},
     "clean_targets": {"log_probabilities": "all", "targets": "clean"},
     "clean_logits": {"logits": "last", "targets": "clean", "kl": "last"},
+    "next": {"log_probabilities": "all", "targets": "next", "top": 2},
+    "next_of_some": {"logits": [-2, -1], "targets": "next"},
+    "logits_difference": {"logits_difference": "all"},
     "top": {"logits": "last", "top": 5},
     "top_of_log_probabilities": {"log_probabilities": "all", "top": 3},
     "targets_and_top": {"logits": [0, -1], "targets": ["<7>"], "top": 2},
@@ -448,6 +451,7 @@ READ = {
         "targets": ["<5>"],
         "top": 4,
         "kl": "last",
+        "logits_difference": "last",
         "loss": True,
         "post": {"as": ["cosine"], "layers": [3]},
     },

@@ -67,8 +67,8 @@ def job_processes(parent: int) -> list[int]:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             line = ancestors(int(process.name))
-            forked = all("forks.py" in command_of(number) for number in (process.name, line[0]))
-            if forked and str(parent) in line:
+            own = (process.name, *line[:1])  # a fork, and the server
+            if str(parent) in line and all("forks.py" in command_of(number) for number in own):
                 found.append(int(process.name))
     return found
 

@@ -121,6 +121,8 @@ def test_layers_lie_at_their_relative_depth():
     assert found["depth"].values.tolist() == [0, 0.5, 1, 0]
     assert found["value"].values.tolist() == [1, 2, 3, 4]
     assert found["model"].values.tolist() == ["deep"] * 3 + ["shallow"]
+    hidden = xr.DataArray([5.0, 6.0, 7.0], {"hidden": ["Emb", "L0", "L1"]}, "hidden")
+    assert by_depth({"a": hidden}, {"a": 2})["depth"].values.tolist() == [0, 0.5, 1]
     (axes,) = depth_profiles(found, label="Values").axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines == {"deep": [[0, 1], [0.5, 2], [1, 3]], "shallow": [[0, 4]]}

@@ -105,6 +105,7 @@ def test_hidden_states_are_those_of_transformers(states, expected, checkpoint):
 def test_token_profile(states, expected, token):
     profile = token_profile(states, token)
     np.testing.assert_array_equal(profile["activation"].values, expected[:, token])
+    np.testing.assert_allclose(profile["mean"].values, expected[:, token].mean(-1), rtol=1e-5)
     np.testing.assert_allclose(profile["variance"].values, expected[:, token].var(-1), rtol=1e-5)
     assert profile["text"].item() == states["text"].values[token]
 
@@ -252,8 +253,10 @@ def test_wants_all_layers_of_one_text(tmp_path, gpt2_tokenizer):
     with pytest.raises(MicrotomeError, match="`layers: all`"):
         hidden_states(layers[1:], final)
     layers, final, _ = extract(model, "", tmp_path / "two", texts=["A man", "A wise man"])
-    with pytest.raises(MicrotomeError, match="2 texts"):
-        hidden_states(layers, final)
+    states = hidden_states(layers, final)
+    for statistic in (token_profile, layer_similarity, token_similarity, similarity_profile):
+        with pytest.raises(MicrotomeError, match="2 texts"):
+            statistic(states, 1)
     with (
         open_layer(final) as section,
         pytest.raises(MicrotomeError, match="2 texts"),
