@@ -30,6 +30,7 @@ N_LAYERS = 5
 SITES = {
     "attention_norms": ["attn_out"],
     "category_selectivity": ["q", "k", "v"],
+    "dimension_reduction": ["resid_post"],
     "grammar_tuning": ["pre"],
     "head_silencing": [],
     "hidden_states": ["resid_pre", "ln_final", "logits"],
