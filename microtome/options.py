@@ -139,6 +139,8 @@ Layer = Annotated[
 ]
 #: The index of an attention head.
 Head = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a head number")]
+#: The index of a dimension of a site.
+Dimension = Annotated[int, Wanted({"type": "integer", "minimum": 0}, "a dimension's number")]
 #: A token's position in its text, negative from the end.
 Position = Annotated[int, Wanted(_POSITION, "a token's position, negative from the end")]
 #: A token's place in its word, negative from the end.
@@ -176,6 +178,11 @@ Site = Annotated[str, Wanted(_SITE, "one site")]
 #: A site of the residual stream, which a `lens` predicts from.
 ResidualSite = Annotated[
     str, Wanted({"enum": list(RESIDUAL)}, "resid_pre, resid_mid or resid_post")
+]
+#: What enters and what leaves each block: all hidden states, read by a `lens` too.
+HiddenSites = Annotated[
+    tuple[str, str],
+    Wanted({"enum": [["resid_pre", "resid_post"]]}, "[resid_pre, resid_post]"),
 ]
 Sites = Annotated[
     tuple[str, ...],
@@ -231,10 +238,14 @@ def layer_number(layer: int | str, n_layers: int) -> int:
 
 
 def layer_numbers(layers: Sequence[int | str] | None, n_layers: int) -> Sequence[int]:
-    """The numbers of the layers that an option names, as they stand there; None names all.
+    """The numbers of the layers that an option names, ascending; None names all.
+
+    Shares of the depth that mean the same layer of a shallow model name it once.
 
     Args:
         layers: as `layer_number` takes them.
         n_layers: how many layers the model has.
     """
-    return range(n_layers) if layers is None else [layer_number(n, n_layers) for n in layers]
+    if layers is None:
+        return range(n_layers)
+    return sorted({layer_number(n, n_layers) for n in layers})

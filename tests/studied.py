@@ -38,9 +38,11 @@ def study(name: str) -> dict:
     return described
 
 
-def product(name: str, kind: str, function: str) -> Callable:
-    """The function of a study that makes a product: of the kind statistics, figures or tables."""
-    return load(f"studies/{name}/{kind}.py:{function}")
+def product(name: str, kind: str, entry: str) -> Callable:
+    """The function that makes a product of a study: of the kind statistics, figures or tables."""
+    used = study(name)[kind].get(entry, {}).get("use", entry)
+    owner, _, function = used.rpartition(".")
+    return load(f"studies/{owner or name}/{kind}.py:{function}")
 
 
 def layer_files(
@@ -107,6 +109,7 @@ def statistics(
         made[intervention] = read_dataset(folder / f"{intervention}.h5")
     for statistic, entry in described["statistics"].items():
         function = product(name, "statistics", statistic)
+        entry.pop("use", None)
         given = dict(inputs[entry.pop("stimuli", described["stimuli"])])
         entry |= {option: value for option, value in options.items() if option in entry}
         parameters = inspect.signature(function).parameters
@@ -114,8 +117,10 @@ def statistics(
             entry["layer"] = layer_number(entry["layer"], len(given["layers"]))
         if "section" in parameters and "layer" in entry:
             given["layers"] = [given["layers"][entry["layer"]]]
-        reads = [read for read in parameters if read in made]
-        files = Files(given | {"datasets": [folder / f"{read}.h5" for read in reads]})
+        bound = entry.pop("reads", {})
+        reads = [read for read in parameters if bound.get(read, read) in made]
+        datasets = [folder / f"{bound.get(read, read)}.h5" for read in reads]
+        files = Files(given | {"datasets": datasets})
         params = SimpleNamespace(
             options=entry,
             reads=reads,

@@ -175,6 +175,27 @@ def depth_colours(n: int, *, first: int = 1) -> np.ndarray:
     return mpl.colormaps[DEPTH]((np.arange(n) + first) / n)
 
 
+def marks(
+    axes: Axes,
+    values: np.ndarray,
+    fills: Sequence[Any] | np.ndarray,
+    *,
+    marker: str = "h",
+    size: float = 130,
+) -> None:
+    """Draw one outlined marker for each value at 0, 1, ….
+
+    Args:
+        axes: where.
+        values: (value,).
+        fills: a colour for each.
+        marker: marker, as matplotlib names it.
+        size: size of the markers in square points.
+    """
+    places = np.arange(len(values))
+    axes.scatter(places, values, size, c=fills, marker=marker, edgecolors=ink(), zorder=3)
+
+
 def strips(
     axes: Axes,
     columns: np.ndarray,

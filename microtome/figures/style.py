@@ -84,12 +84,13 @@ def style(theme: str, texts: Iterable[str] = ()) -> Iterator[None]:
 
 
 def token_texts(statistics: Iterable[xr.Dataset]) -> list[str]:
-    """The tokens that statistics are about, which may be in any script."""
+    """The tokens that statistics are about or predict, which may be in any script."""
     return [
         str(text)
         for data in statistics
-        if "text" in data.coords
-        for text in data["text"].values.flat
+        for name in ("text", "top_text")
+        if name in data.coords
+        for text in data[name].values.flat
     ]
 
 

@@ -206,7 +206,7 @@ class Intervention:
         """The same in a model of so many layers: numbers in the places of shares of the depth."""
 
         def numbers(layers: Layers) -> Layers:
-            return None if layers is None else tuple(sorted(set(layer_numbers(layers, n_layers))))
+            return None if layers is None else tuple(layer_numbers(layers, n_layers))
 
         sites = {
             site: replace(of, layers=numbers(of.layers)) for site, of in self.read.sites.items()

@@ -1,4 +1,4 @@
-"""Correlation of the activations of two sites, element by element.
+"""Correlation: of the activations of two sites, element by element, and of ranks.
 
 Source: Mike X Cohen, "50 ML projects to understand LLMs", project 38, part 2.
 """
@@ -8,6 +8,7 @@ from itertools import combinations
 
 import numpy as np
 import xarray as xr
+from scipy.stats import rankdata
 
 from microtome.errors import MicrotomeError
 from microtome.statistics.distributions import is_constant
@@ -84,6 +85,22 @@ def correlation_matrix(rows: np.ndarray) -> np.ndarray:
         matrix = np.corrcoef(rows)
     matrix[undefined] = matrix[:, undefined] = np.nan
     return matrix
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation along the last axis, (…, value) to (…,).
+
+    NaN where all values of one of them are equal.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first, second = (_standardised(rankdata(values, axis=-1)) for values in (x, y))
+        return (first * second).mean(axis=-1)
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    """Values with a mean of 0 and a standard deviation of 1 along the last axis."""
+    centred: np.ndarray = values - values.mean(axis=-1, keepdims=True)
+    return centred / centred.std(axis=-1, keepdims=True)
 
 
 def _equal_heads(first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:

@@ -86,9 +86,9 @@ def lens_predictions(
     for section in sections:
         kept = of_layer(section.layer)
         for row, predicted in lens(section, site):
-            kept["entropy"][row] = _entropy(predicted)
+            kept["entropy"][row] = entropy(predicted)
             kept["log_probabilities"][row] = predicted[ids]
-            kept["target_rank"][row] = [1 + (predicted > predicted[i]).sum() for i in ids]
+            kept["target_rank"][row] = [rank(predicted, i) for i in ids]
             kept["top_token_id"][row] = highest = _highest(predicted, top)
             kept["top_log_probabilities"][row] = predicted[highest]
         del section  # before the next one is computed
@@ -115,8 +115,13 @@ def lens_predictions(
     return found
 
 
-def _entropy(predicted: np.ndarray) -> float:
-    """The entropy of a distribution, in nats, from its log-probabilities."""
+def rank(predicted: np.ndarray, token_id: int) -> int:
+    """The rank of a token among log-probabilities, (d_vocab,); 1 for the most likely one."""
+    return 1 + int((predicted > predicted[token_id]).sum())
+
+
+def entropy(predicted: np.ndarray) -> float:
+    """The entropy of a distribution, in nats, from its log-probabilities, (d_vocab,)."""
     # A token that is ruled out, with minus infinity, adds nothing.
     products = np.exp(predicted) * np.maximum(predicted, np.finfo(predicted.dtype).min)
     return -products.sum(dtype=np.float64)

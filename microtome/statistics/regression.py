@@ -1,4 +1,4 @@
-"""Regression: a token's norm predicted from those of the two tokens before it.
+"""Regression: a token's norm predicted from those of the two tokens before it; lines.
 
 Source: Mike X Cohen, "Least squares part 4: modeling GPT activations".
 """
@@ -7,6 +7,7 @@ import numpy as np
 import statsmodels.api as sm
 import xarray as xr
 from statsmodels.iolib.summary import Summary
+from statsmodels.regression.linear_model import RegressionResults
 from statsmodels.stats.diagnostic import acorr_ljungbox
 
 from microtome.errors import MicrotomeError
@@ -51,10 +52,8 @@ def regression(norms: xr.Dataset, first_token: int) -> xr.Dataset:
         )
     model = sm.OLS(y, design)
     fit = model.fit()
-    maxlags = int(4 * (n / 100) ** (2 / 9))
-    robust = model.fit(
-        cov_type="HAC", cov_kwds={"maxlags": maxlags, "use_correction": True}, use_t=True
-    )
+    maxlags = _maxlags(n)
+    robust = _newey_west(model, maxlags)
     lags = min(10, n // 5)
     ljung_box = acorr_ljungbox(fit.resid, lags=[lags], model_df=len(LAGS)).iloc[0]
     columns = {
@@ -106,6 +105,44 @@ def autoregression(norms: xr.Dataset, first_token: int, alpha: float) -> xr.Data
         significant=(whole["p"] < alpha).astype(np.int8),
         significant_hac=(whole["p_hac"] < alpha).astype(np.int8),
     ).assign_attrs(attributes, alpha=alpha)
+
+
+def line(x: np.ndarray, y: np.ndarray, alpha: float) -> dict[str, float]:
+    """Ordinary least squares of y = const + slope x + error, with intervals of the slope.
+
+    Args:
+        x: (value,), in an order in which errors may be correlated with the ones before.
+        y: (value,).
+        alpha: intervals hold 1 - alpha.
+
+    Returns:
+        `const`, `slope`, `r_squared`; the slope's interval `low`, `high` for independent errors of
+        equal variance, and `low_hac`, `high_hac` after Newey and West, as in `regression`; `p_hac`,
+        two-sided. Of values that are all equal only const and slope, the rest is NaN.
+    """
+    if is_constant(y):
+        unknown = ("r_squared", "low", "high", "low_hac", "high_hac", "p_hac")
+        return {"const": float(y.mean()), "slope": 0.0} | dict.fromkeys(unknown, np.nan)
+    model = sm.OLS(y, sm.add_constant(x))
+    fit = model.fit()
+    robust = _newey_west(model, _maxlags(len(y)))
+    low, high = fit.conf_int(alpha)[1]
+    low_hac, high_hac = robust.conf_int(alpha)[1]
+    found = {"const": fit.params[0], "slope": fit.params[1], "r_squared": fit.rsquared}
+    found |= {"low": low, "high": high, "low_hac": low_hac, "high_hac": high_hac}
+    return {name: float(value) for name, value in (found | {"p_hac": robust.pvalues[1]}).items()}
+
+
+def _maxlags(n: int) -> int:
+    """How many lags of n errors Newey and West's covariance allows for."""
+    return int(4 * (n / 100) ** (2 / 9))
+
+
+def _newey_west(model: sm.OLS, maxlags: int) -> RegressionResults:
+    """The fit with standard errors after Newey and West, and p-values of the t distribution."""
+    return model.fit(
+        cov_type="HAC", cov_kwds={"maxlags": maxlags, "use_correction": True}, use_t=True
+    )
 
 
 def _lagged(norms: xr.Dataset, first_token: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,30 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
     return values @ values.swapaxes(-1, -2)
 
 
+def mean_products(vectors: np.ndarray, text: np.ndarray) -> tuple[float, float]:
+    """The mean product of two rows of one text, and that of rows of two texts, each pair once.
+
+    The products of unit vectors are cosines. Sums of rows give them without a matrix of all pairs.
+
+    Args:
+        vectors: (row, d).
+        text: the text of each row, (row,).
+
+    Returns:
+        NaN each, where there is no such pair.
+    """
+    texts, place = np.unique(text, return_inverse=True)
+    sums = np.zeros((len(texts), vectors.shape[1]))
+    np.add.at(sums, place, vectors)
+    inside, rows = (sums**2).sum(), np.bincount(place)
+    with np.errstate(invalid="ignore"):
+        within = (inside - (vectors**2).sum()) / np.float64((rows * (rows - 1)).sum())
+        across = ((sums.sum(axis=0) ** 2).sum() - inside) / np.float64(
+            rows.sum() ** 2 - (rows**2).sum()
+        )
+    return within.item(), across.item()
+
+
 def word_pairs(words: xr.Dataset) -> xr.Dataset:
     """Mark the pairs of words that share a category, each pair once.
 

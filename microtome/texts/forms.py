@@ -176,6 +176,16 @@ def read_hub_file(path: Path, dataset: Any, sha256: Any) -> HubFile:
     )
 
 
+def read_seeds(path: Path, seeds: Any) -> tuple[int, ...]:
+    """Read `shuffled:` of a stimulus file, a seed or a list of them.
+
+    Raises:
+        MicrotomeError: a seed that is none, or stands there twice.
+    """
+    several = _list(path, "shuffled", seeds) if isinstance(seeds, list) else [seeds]
+    return tuple(whole(path, "shuffled", seed) for seed in several)
+
+
 def whole(path: Path, place: str, text: Any, *, least: int = 0) -> int:
     """Read a whole number of a stimulus file.
 

@@ -35,8 +35,8 @@ from microtome.texts.forms import (
     Url,
     read_cut,
     read_hub_file,
+    read_seeds,
     read_url,
-    whole,
 )
 
 PLACE = "{word}"
@@ -75,7 +75,7 @@ class StimulusSet:
         remote: where they are fetched from, or None.
         holder: the name of the other set that has the texts (`like`), or None.
         cut: how each text is cut into sequences of tokens, or None.
-        shuffled: the seed of another order of each sequence's tokens, or None.
+        shuffled: seeds; for each of them, each sequence has its tokens in another order.
         masked: whether each token of each sequence is masked in turn.
     """
 
@@ -84,7 +84,7 @@ class StimulusSet:
     remote: Url | HubFile | None = None
     holder: str | None = None
     cut: Cut | None = None
-    shuffled: int | None = None
+    shuffled: tuple[int, ...] = ()
     masked: bool = False
 
     @property
@@ -92,9 +92,12 @@ class StimulusSet:
         """How many sequences a model reads; None if only the fetched text or its tokens tell."""
         if self.masked or isinstance(self.remote, HubFile):
             return None
+        n = 1 if self.remote else len(self.stimuli)
         if self.cut is not None:
-            return len(self.cut.starts) if isinstance(self.cut, Starts) else None
-        return 1 if self.remote else len(self.stimuli)
+            if not isinstance(self.cut, Starts):
+                return None
+            n = len(self.cut.starts)
+        return n * max(1, len(self.shuffled))
 
     @property
     def words(self) -> bool:
@@ -158,7 +161,7 @@ def read_set(path: Path, find: Callable[[str], Path] | None = None) -> StimulusS
         remote,
         holder,
         None if cut is None else read_cut(place, cut),
-        whole(path, "shuffled", content["shuffled"]) if "shuffled" in content else None,
+        read_seeds(path, content["shuffled"]) if "shuffled" in content else (),
         "masked" in content,
     )
 

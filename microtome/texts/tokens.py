@@ -83,7 +83,7 @@ def token_table(
     tokens: str | Sequence[int] = "all",
     *,
     cut: Cut | None = None,
-    shuffled: int | None = None,
+    shuffled: Sequence[int] = (),
     masked: bool = False,
 ) -> xr.Dataset:
     """Tokenise stimuli as the model's own tokenizer does, special tokens included.
@@ -95,8 +95,8 @@ def token_table(
             over all, or positions, negative from the end.
         cut: how each text is cut into sequences, of its tokens without special ones; None leaves
             each text as it is, a sequence.
-        shuffled: the seed of another order of each sequence's tokens, in which special ones keep
-            their places; None leaves them in theirs.
+        shuffled: seeds; for each of them, each sequence has its tokens in another order, in which
+            special ones keep their places. Without any, all keep theirs.
         masked: whether each sequence becomes as many as it has tokens, special ones too, each with
             another one masked.
 
@@ -125,8 +125,8 @@ def token_table(
     for number, stimulus in enumerate(stimuli):
         encoded = _encoded(stimulus, number, tokenizer, checkpoint, model["d_vocab"], cut is None)
         found += [encoded] if cut is None else cut_out(encoded, cut, model, word)
-    if shuffled is not None:
-        found = [shuffle(one, shuffled, number) for number, one in enumerate(found)]
+    if shuffled:
+        found = [shuffle(one, seed, n) for seed in shuffled for n, one in enumerate(found)]
     if masked:
         _mask_token(tokenizer, checkpoint, f"{found[0].place}: each token is to be masked")
         mask = tokenizer.mask_token_id

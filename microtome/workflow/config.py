@@ -190,7 +190,7 @@ class Product:
         """The same of a model of so many layers: numbers in the places of shares of the depth."""
         layers = self.layers
         if layers is not None:
-            layers = tuple(sorted(set(layer_numbers(layers, n_layers))))
+            layers = tuple(layer_numbers(layers, n_layers))
         shares = {
             name: layer_number(self.option(name), n_layers)
             for name, option in self.function.options.items()

@@ -60,9 +60,9 @@ def effective_dimensionality(
 def participation_ratio(comparison: xr.Dataset) -> str:
     """In how many hidden states the text is unlike its shuffles."""
     chosen = comparison.sel(measure="participation_ratio")
-    outside = (chosen["real"] < chosen["low"]) | (chosen["real"] > chosen["high"])
+    outside = (chosen["observed"] < chosen["low"]) | (chosen["observed"] > chosen["high"])
     n, (every, rest) = chosen.sizes["hidden"], outside.sum("hidden").values
-    medians = chosen["real"].median("hidden").values
+    medians = chosen["observed"].median("hidden").values
     return (
         f"The median over the hidden states is {listed([number(m, 1) for m in medians])}, with and "
         f"without the first tokens. The text is outside the interval of its shuffles in {every} "

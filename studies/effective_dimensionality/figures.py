@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from microtome.figures.panels import Look, histogram_line, panel, sparse_ticks
 from microtome.figures.style import FILLS, ink
@@ -74,7 +75,7 @@ def spectrum(spectrum: xr.Dataset, *, limits: Limits, marked: Count) -> Figure:
         limits: the ends of the horizontal axes.
         marked: the component at which what all tokens' components up to it hold is marked.
     """
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     components, first = spectrum["component"].values, spectrum.attrs["first_token"]
     labels = {"all": "All tokens", "rest": f"From token {first} on"}
@@ -119,16 +120,16 @@ def ranks(
 
 
 def effective_dimensionality(
-    dimensionality: xr.Dataset, shuffled_dimensionality: xr.Dataset, *, ax: Axes | None = None
+    dimensionality: xr.Dataset, shuffled_dimensionality: xr.Dataset
 ) -> Figure:
     """Draw the component counts, and their share of the ranks; source: project 28, part 3.
 
     Args:
         dimensionality: the statistic of the text.
         shuffled_dimensionality: the same of its shuffled tokens, the first shuffle drawn.
-        ax: axes to draw on, in the place of a figure of its own.
     """
-    figure, axes = panel(ax, (12, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    axes = figure.subplots()
     _both(axes, "n_components", dimensionality, shuffled_dimensionality)
     axes.grid(color=(0.3, 0.3, 0.3), linewidth=0.4)
     axes.set_axisbelow(True)
@@ -157,7 +158,7 @@ def participation_ratio(comparison: xr.Dataset) -> Figure:
         interval = f"{1 - comparison.attrs['alpha']:.0%} interval of a shuffle"
         low, high = chosen["low"].values, chosen["high"].values
         axes.fill_between(places, low, high, color=SHUFFLED.fill, alpha=0.5, label=interval)
-        for name, look in (("shuffled", SHUFFLED), ("real", REAL)):
+        for name, look in (("shuffled", SHUFFLED), ("observed", REAL)):
             axes.plot(
                 places,
                 chosen[name].values,
@@ -167,9 +168,11 @@ def participation_ratio(comparison: xr.Dataset) -> Figure:
                 label=LABELS[look],
             )
         # An interval may reach far beyond all that is measured.
-        largest = max(chosen[name].max().item() for name in ("real", "shuffled"))
+        largest = max(chosen[name].max().item() for name in ("observed", "shuffled"))
         _hidden(axes, comparison, most=8)
-        axes.set(ylabel="Participation ratio", ylim=(0, 1.3 * largest), title=title)
+        axes.set(yscale="log", ylim=(0.9, 1.5 * largest))
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.set(ylabel="Participation ratio", title=title)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 

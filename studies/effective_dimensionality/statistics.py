@@ -116,12 +116,13 @@ def comparison(
     """The text beside its shuffles, in every hidden state.
 
     Returns:
-        (`measure`, `tokens`, `hidden`), measures `n_components` and `participation_ratio`: `real`,
-        of the text; `shuffled`, the geometric mean of its shuffles; `low` and `high`, between which
-        a further shuffle lies with the probability 1 - `alpha`, if the logarithms of shuffles are
-        normally distributed; NaN of a single shuffle. Attributes `alpha` and `n_shuffles`.
+        (`measure`, `tokens`, `hidden`), measures `n_components` and `participation_ratio`:
+        `observed`, of the text; `shuffled`, the geometric mean of its shuffles; `low` and `high`,
+        between which a further shuffle lies with the probability 1 - `alpha`, if the logarithms of
+        shuffles are normally distributed; NaN of a single shuffle. Attributes `alpha` and
+        `n_shuffles`.
     """
-    real, shuffled = (
+    observed, shuffled = (
         data[["n_components", "participation_ratio"]].to_dataarray("measure")
         for data in (dimensionality.isel(sequence=0), shuffled_dimensionality)
     )
@@ -133,6 +134,6 @@ def comparison(
         half = stats.t.ppf(1 - alpha / 2, n - 1) * np.sqrt(1 + 1 / n) * sd
     found = {"shuffled": mean, "low": mean - half, "high": mean + half}
     return xr.Dataset(
-        {"real": real} | {name: np.exp(values) for name, values in found.items()},
+        {"observed": observed} | {name: np.exp(values) for name, values in found.items()},
         attrs={"alpha": alpha, "n_shuffles": n},
     )

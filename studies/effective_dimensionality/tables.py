@@ -39,7 +39,7 @@ def dimensionality(
     columns = {"rank": real["rank"], "rank_shuffled": shuffled["rank"]}
     for measure in comparison["measure"].values:
         chosen = comparison.sel(measure=measure, drop=True)
-        columns[measure] = chosen["real"]
+        columns[measure] = chosen["observed"]
         columns |= {f"{measure}_{name}": chosen[name] for name in ("shuffled", "low", "high")}
     columns["percent"] = 100 * real["n_components"] / real["rank"]
     frame = xr.Dataset(columns).to_dataframe(["tokens", "hidden"]).reset_index()

@@ -1,6 +1,5 @@
 """Figures of the study on silenced heads; see README.md."""
 
-from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Any
 
@@ -18,6 +17,7 @@ from microtome.figures.panels import (
     colour_bar_ends,
     depth_colours,
     histogram_line,
+    marks,
     panel,
     sparse_ticks,
     token_label,
@@ -55,7 +55,7 @@ def clean_similarity(clean_similarity: xr.Dataset, *, ax: Axes | None = None) ->
     )
     extend = colour_bar_ends(count, limits)
     figure.colorbar(image, ax=axes, pad=0.01, extend=extend, label="Pairs of tokens")
-    _hexagons(axes, clean_similarity["mean"].values, [FILLS[4]] * len(layers))
+    marks(axes, clean_similarity["mean"].values, [FILLS[4]] * len(layers))
     sparse_ticks(axes.xaxis, [f"L{layer}" for layer in layers], most=16)
     beyond = clean_similarity["beyond"].values.max()
     left_out = f"\n(up to {beyond:.0%} beyond)" if beyond >= 0.01 else ""
@@ -79,7 +79,7 @@ def similarity_change(similarity_change: xr.Dataset) -> Figure:
     left.axvline(0, linestyle="--", color=ink(), linewidth=0.5)
     left.set(xlabel="Clean minus silenced cosine similarity", ylabel="Pairs of tokens")
     left.set(ylim=(0, None), title="A) Distributions of differences")
-    _hexagons(right, similarity_change["mean"].values, colours, size=80)
+    marks(right, similarity_change["mean"].values, colours, size=80)
     right.axhline(0, linestyle="--", color=ink(), linewidth=0.5, zorder=0)
     right.axvline(
         np.flatnonzero(layers == silenced)[0], linestyle="--", color=ink(), linewidth=0.5, zorder=0
@@ -100,7 +100,7 @@ def one_head(one_head: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """
     figure, axes = panel(ax, (10, 3), layout="tight")
     values = one_head["log_probability"].values
-    _hexagons(axes, values, depth_colours(len(values), first=0))
+    marks(axes, values, depth_colours(len(values), first=0))
     changed, texts = one_head["changed"].values == 1, one_head["text"].values
     for place in np.flatnonzero(changed):
         label = token_label(texts[place])
@@ -174,11 +174,3 @@ def layer_averages(layer_averages: xr.Dataset, *, ax: Axes | None = None) -> Fig
     axes.set(title="Average over single heads (bars: standard deviation)")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
-
-
-def _hexagons(
-    axes: Axes, values: np.ndarray, fills: Sequence[Any] | np.ndarray, size: float = 130
-) -> None:
-    """Draw outlined hexagons at 0, 1, …; their size in square points."""
-    places = np.arange(len(values))
-    axes.scatter(places, values, size, c=fills, marker="h", edgecolors=ink(), zorder=3)

@@ -9,6 +9,7 @@ from scipy import stats
 from microtome.errors import MicrotomeError
 from microtome.options import NEXT_TOKEN, ONE_TEXT, Alpha, Edges, FirstPosition, Head, Limits
 from microtome.statistics.distributions import freedman_diaconis
+from microtome.statistics.jackknife import standard_error
 from microtome.statistics.positions import require_one_text
 from microtome.statistics.similarity import similarity_profile
 
@@ -70,13 +71,12 @@ def similarity_change(similarities: xr.Dataset) -> xr.Dataset:
             for i in tokens
         ]
     ).mean(axis=-1)
-    scatter = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
     return xr.Dataset(
         {
             "mean": difference.mean("pair"),
             "mean_absolute": abs(difference).mean("pair"),
             "sd": difference.std("pair", ddof=1),
-            "std_error": ("layer", np.sqrt((len(tokens) - 1) / len(tokens) * scatter)),
+            "std_error": ("layer", standard_error(without)),
             "count": (("layer", "bin"), count),
             "left_edge": (("layer", "bin"), left_edge),
         },

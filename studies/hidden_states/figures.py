@@ -1,5 +1,7 @@
 """Figures of the study on hidden states; see README.md."""
 
+from string import ascii_uppercase
+
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,6 +10,7 @@ from microtome.figures.panels import (
     clean_line,
     cosine_matrices,
     depth_colours,
+    marks,
     panel,
     sparse_ticks,
     strips,
@@ -17,30 +20,32 @@ from microtome.figures.style import FILLS, ink
 from microtome.options import Limits
 
 
-def token_profile(token_profile: xr.Dataset) -> Figure:
-    """Draw `token_profile` over the hidden states; source: LLM breakdown 4/6, demo 1."""
-    figure = Figure(figsize=(12, 4), layout="tight")
-    left, right = figure.subplots(1, 2)
+def token_profile(token_profile: xr.Dataset, *, mean: bool = False) -> Figure:
+    """Draw `token_profile` over the hidden states; source: LLM breakdown 4/6, demo 1.
+
+    Args:
+        token_profile: the statistic.
+        mean: whether the mean has a panel, too; source: project 24, part 2.
+    """
     hidden = token_profile["hidden"].values
+    markers = {"mean": "h", "variance": "s"} if mean else {"variance": "s"}
+    figure = Figure(figsize=(12, 4), layout="tight")
+    left, *others = figure.subplots(1, 1 + len(markers))
     strips(left, token_profile["activation"].values)
-    colours = depth_colours(len(hidden))
-    for x, (variance, colour) in enumerate(
-        zip(token_profile["variance"].values, colours, strict=True)
-    ):
-        right.plot(
-            x,
-            variance,
-            "s",
-            markersize=min(12, 300 / len(hidden)),
-            markerfacecolor=colour,
-            markeredgecolor=ink(),
-        )
+    left.set(ylabel="Activation value")
+    titles = ["Hidden state activations"]
+    for axes, (variable, marker) in zip(others, markers.items(), strict=True):
+        fills, size = depth_colours(len(hidden)), min(12, 300 / len(hidden)) ** 2
+        marks(axes, token_profile[variable].values, fills, marker=marker, size=size)
+        axes.set(ylabel=f"Activation {variable}")
+        titles.append(f"Activation {variable}s")
     token = token_label(token_profile["text"].item())
-    left.set(ylabel="Activation value", title=f'Hidden state activations for token "{token}"')
-    right.set(ylabel="Activation variance", title=f'Activation variances for token "{token}"')
-    for axes in (left, right):
+    for axes, title, letter in zip(figure.axes, titles, ascii_uppercase, strict=False):
+        whole = f'{title} for token "{token}"'
+        # Three titles side by side have less room.
+        axes.set_title(f'{letter}) {title}\nfor token "{token}"' if mean else whole)
         axes.set(xlabel="Hidden layer (model depth)")
-        sparse_ticks(axes.xaxis, hidden, most=13)
+        sparse_ticks(axes.xaxis, hidden, most=13 if len(titles) == 2 else 9)
     return figure
 
 

@@ -12,7 +12,7 @@ from snakemake.profiles import ProfileConfigFileParser
 from snakemake.utils import update_config
 
 from microtome.errors import MicrotomeError
-from microtome.options import layer_number
+from microtome.options import layer_number, layer_numbers
 from microtome.workflow.config import Studies, Sweep
 from microtome.workflow.config_files import origin, read_config
 from microtome.workflow.faults import check
@@ -264,6 +264,12 @@ def test_a_share_of_the_depth_is_a_layer_of_each_model(tmp_path):
 )
 def test_a_share_of_the_depth_is_the_nearest_layer(share, n_layers, number):
     assert layer_number(share, n_layers) == number
+
+
+def test_shares_that_mean_one_layer_name_it_once():
+    shares = ["100%", "0%", "20%", "40%", 1]
+    assert layer_numbers(shares, 4) == [0, 1, 3]
+    assert layer_numbers(None, 4) == range(4)
 
 
 def test_statistics_of_other_studies_are_read_and_functions_used(tmp_path):

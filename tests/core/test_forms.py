@@ -123,10 +123,16 @@ def test_shuffled_tokens_are_permuted_in_each_sequence(tmp_path, reader):
     text = f"source: x\ndocument: {SPEECH}\ncut: {{starts: [0, 7], length: 7}}\n"
     save(tmp_path, text, "speech")
     found = read_set(save(tmp_path, "like: speech\nshuffled: 3\n"))
-    assert (found.holder, found.shuffled) == ("speech", 3)
+    assert (found.holder, found.shuffled) == ("speech", (3,))
     words = np.array(SPEECH.split())
     for number, shuffled in enumerate(read(found, reader)):
         order = np.random.default_rng([3, number]).permutation(7)
+        assert shuffled.split() == words[7 * number : 7 * number + 7][order].tolist()
+    several = read_set(save(tmp_path, "like: speech\nshuffled: [3, 5]\n"))
+    assert several.n_sequences == 4
+    for number, shuffled in enumerate(read(several, reader)):
+        seed, number = (3, 5)[number // 2], number % 2
+        order = np.random.default_rng([seed, number]).permutation(7)
         assert shuffled.split() == words[7 * number : 7 * number + 7][order].tolist()
     # Special tokens keep their places, and a word's mark goes with it.
     template = f"source: x\nshuffled: 0\ntemplate: '{SPEECH} {{word}}'\nwords: {{a: [cat, saw]}}\n"
@@ -191,6 +197,7 @@ def test_texts_may_have_labels(tmp_path, reader):
         ("document: a\ncut: {words: [' '], before: 2}", "cut: words: wants words"),
         ("document: a\ncut: {words: [b], before: x}", "cut: before: wants a whole number"),
         ("texts: [a]\nshuffled: yes", "shuffled: wants a whole number from 0 on, has 'yes'"),
+        ("texts: [a]\nshuffled: [1, 1]", "shuffled: '1' stands there twice; take one out"),
         ("texts: [a]\nmasked: all", "masked: wants `each`"),
         ("texts: ['a {mask}']\nmasked: each", "masked: the texts have {mask} already"),
         ("url: a.txt", "url: wants the address of a text"),

@@ -33,9 +33,17 @@ SITES = {
     "dimension_reduction": ["resid_post"],
     "grammar_tuning": ["pre"],
     "head_silencing": [],
+    "hidden_state_similarity": ["resid_pre", "ln_final"],
+    "hidden_state_selectivity": ["resid_pre", "ln_final", "logits"],
     "hidden_states": ["resid_pre", "ln_final", "logits"],
+    "ioi_patching": [],
     "mlp_distributions": ["ln2_out", "pre", "post", "mlp_out"],
+    "noise_and_scaling": [],
+    "residual_stream": ["resid_pre", "attn_out", "mlp_out", "resid_post", "ln_final"],
 }
+
+#: Options whose values would take long, or do not fit a model as small as this.
+FEWER = {"n_permutations": 20, "dimension": 7}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +67,7 @@ def made(request, model, tmp_path_factory):
         entry.setdefault("stimuli", described["stimuli"])
     sets = {entry["stimuli"] for entry in entries}
     inputs = {stimuli: stored(model, stimuli, SITES[name], folder) for stimuli in sets}
-    expected = statistics(name, folder, inputs, n_permutations=20)
+    expected = statistics(name, folder, inputs, **FEWER)
 
     found = {}
     for intervention, entry in described.get("interventions", {}).items():
@@ -67,17 +75,25 @@ def made(request, model, tmp_path_factory):
         found[intervention] = mt.intervene(model, stimuli, **entry)
     sections = {
         stimuli: mt.sweep(model, STIMULI / f"{stimuli}.yaml", SITES[name])
-        for stimuli in (sets if SITES[name] else ())
+        if SITES[name]
+        else token_table(read_stimuli(STIMULI / f"{stimuli}.yaml"), model.checkpoint)
+        for stimuli in sets
     }
     for statistic, entry in described["statistics"].items():
-        function = getattr(getattr(mt.studies, name).statistics, statistic)
+        function = of_entry(name, "statistics", statistic, entry)
         at_hand = sections.get(entry.pop("stimuli"))
-        if "n_permutations" in entry:
-            entry["n_permutations"] = 20
+        entry |= {option: value for option, value in FEWER.items() if option in entry}
         if "layer" in entry:
             entry["layer"] = layer_number(entry["layer"], N_LAYERS)
-        found[statistic] = called(function, model, at_hand, found, entry)
+        bound = {name: found[read] for name, read in entry.pop("reads", {}).items()}
+        found[statistic] = called(function, model, at_hand, found | bound, entry)
     return name, expected, found
+
+
+def of_entry(name, kind, product, entry):
+    """The function of a study, or of another one, that an entry of study.yaml names."""
+    owner, _, function = entry.pop("use", product).rpartition(".")
+    return getattr(getattr(getattr(mt.studies, owner or name), kind), function)
 
 
 def stored(model, stimuli, sites, folder):
@@ -126,12 +142,14 @@ def test_statistics_are_those_of_the_workflow(made):
 
 def test_a_figure_of_one_panel_is_drawn_where_it_is_asked_to_be(made):
     name, _, found = made
-    functions, described = getattr(mt.studies, name).figures, study(name)["figures"]
     drawn = 0
-    for figure, options in described.items():
-        function = getattr(functions, options.pop("use", figure))
+    for figure, options in study(name)["figures"].items():
+        function = of_entry(name, "figures", figure, options)
         parameters = inspect.signature(function).parameters
         given = [found[p.name] for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        parameters, bound = inspect.signature(function).parameters, options.pop("reads", {})
+        names = [p.name for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        given = [found[bound.get(name, name)] for name in names]
         if "layer" in options:
             options["layer"] = layer_number(options["layer"], N_LAYERS)
         alone = function(*given, **options)

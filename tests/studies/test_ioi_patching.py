@@ -1,0 +1,487 @@
+"""The study of patching against hooked forwards of the Hugging Face model, and scipy."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import blocks, build
+from hooked import load
+from scipy import stats
+from scipy.optimize import curve_fit, least_squares
+from studied import ROOT, intervened, product, study
+from transformers import AutoTokenizer
+
+from microtome.errors import MicrotomeError
+from microtome.models.fetch import fetch
+from microtome.models.sources import Folder
+from microtome.statistics.sigmoid import fit_sigmoid, sigmoid_demonstration
+from microtome.store.datasets import write_dataset
+from microtome.store.tables import write_table
+from microtome.texts.stimuli import read_stimuli
+from microtome.texts.tokens import load_tokenizer, token_table
+
+STUDY = "ioi_patching"
+MIKE = "When Mike and Emma went to the cafe, Mike gave a coffee to"
+EMMA = "When Mike and Emma went to the cafe, Emma gave a coffee to"
+NAMES = [("Sarah", "David"), ("John", "Mary"), ("Alice", "Jack"), ("Paul", "Laura")]
+#: By model, the layers that are patched one by one, and the one of which all logits are read.
+LAYERS = {"gpt2": ([0, 1, 2, 3], 2), "llama": ([0, 1, 2, 3], 2), "smollm2": ([2, 20, 29], 28)}
+
+
+@pytest.fixture(scope="module", params=LAYERS)
+def model(request, tmp_path_factory, gpt2_tokenizer):
+    """GPT-2 and Llama of random weights with GPT-2's real tokenizer, and SmolLM2."""
+    if request.param == "smollm2":
+        checkpoint = request.getfixturevalue("smollm2")
+    else:
+        folder = tmp_path_factory.mktemp(request.param)
+        origin = build(folder / "origin", request.param, vocab_size=50257)
+        AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(origin)
+        fetch(Folder(origin), folder / "checkpoint")
+        checkpoint = folder / "checkpoint"
+    layers, layer = LAYERS[request.param]
+    return SimpleNamespace(
+        name=request.param, checkpoint=checkpoint, layers=layers, layer=layer, net=load(checkpoint)
+    )
+
+
+def statistic(name, *data, **options):
+    return product(STUDY, "statistics", name)(*data, **options)
+
+
+def figure(name, *data):
+    return product(STUDY, "figures", name)(*data, **study(STUDY)["figures"][name])
+
+
+def table(name, *data):
+    return product(STUDY, "tables", name)(*data)
+
+
+def tokens_of(stimuli, checkpoint, folder):
+    table = token_table(read_stimuli(ROOT / "stimuli" / f"{stimuli}.yaml"), checkpoint)
+    write_dataset(table, folder / f"{stimuli}.h5")
+    return table, folder / f"{stimuli}.h5"
+
+
+@pytest.fixture(scope="module")
+def made(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    tokens, file = tokens_of("ioi", model.checkpoint, folder)
+    tokenizer = load_tokenizer(model.checkpoint)
+    each = intervened(STUDY, "each_layer_patched", model.checkpoint, file, layers=model.layers)
+    one = intervened(STUDY, "patched_layer", model.checkpoint, file, layers=[model.layer])
+    scores = statistic("ioi_scores", each, tokens)
+    logits = statistic("vocabulary_logits", one, scores, tokenizer)
+    return SimpleNamespace(
+        tokens=tokens,
+        tokenizer=tokenizer,
+        each=each,
+        one=one,
+        scores=scores,
+        confirmation=statistic("confirmation", each),
+        logits=logits,
+        changed=statistic("changed_tokens", logits, tokenizer, n=20),
+    )
+
+
+class Runs:
+    """Forwards of some texts, the last token of one block's output replaced."""
+
+    def __init__(self, model):
+        self.net, self.blocks = model.net, blocks(model.net)
+        self.tokenizer = AutoTokenizer.from_pretrained(model.checkpoint)
+
+    def __call__(self, text, layer=None, last=None):
+        """Logits of the next token, (d_vocab,); blocks' outputs, (layer, token, d_model)."""
+        states = [None] * len(self.blocks)
+
+        def hook(place):
+            def keep(module, inputs, out):
+                hidden = (out if isinstance(out, torch.Tensor) else out[0]).clone()
+                if place == layer:
+                    hidden[0, -1] = last
+                states[place] = hidden[0]
+                return hidden if isinstance(out, torch.Tensor) else (hidden, *out[1:])
+
+            return keep
+
+        handles = [block.register_forward_hook(hook(n)) for n, block in enumerate(self.blocks)]
+        with torch.no_grad():
+            ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
+            logits = self.net(ids).logits[0, -1]
+        for handle in handles:
+            handle.remove()
+        return logits.double().numpy(), torch.stack(states)
+
+    def id(self, name):
+        (token,) = self.tokenizer.encode(f" {name}", add_special_tokens=False)
+        return token
+
+    def score(self, logits, first, second):
+        return logits[self.id(first)] - logits[self.id(second)]
+
+
+@pytest.fixture(scope="module")
+def runs(model):
+    return Runs(model)
+
+
+@pytest.fixture(scope="module")
+def expected(runs, model):
+    """By the text that is changed: its clean run, and the run with each layer patched."""
+    found = {}
+    for receiver, giver in ((EMMA, MIKE), (MIKE, EMMA)):
+        clean, given = runs(receiver), runs(giver)
+        layers = {*model.layers, model.layer}
+        patched = {layer: runs(receiver, layer, given[1][layer, -1]) for layer in layers}
+        found[receiver] = SimpleNamespace(clean=clean, given=given, patched=patched)
+    return found
+
+
+def test_scores(made, expected, runs, model):
+    found = made.scores
+    assert found["layer"].values.tolist() == model.layers
+    for pair, receiver in enumerate((EMMA, MIKE)):
+        of_pair, run = found.isel(pair=pair), expected[receiver]
+        patched = [runs.score(run.patched[n][0], "Mike", "Emma") for n in model.layers]
+        clean, given = (runs.score(each[0], "Mike", "Emma") for each in (run.clean, run.given))
+        near = {"rtol": 1e-5, "atol": 1e-5 * np.abs(run.clean[0]).max()}
+        np.testing.assert_allclose(of_pair["score"], patched, **near)
+        np.testing.assert_allclose(of_pair["clean"], clean, **near)
+        np.testing.assert_allclose(of_pair["clean_giver"], given, **near)
+        # Where Mike gives, it is Emma who is given to.
+        towards = 1 if receiver == MIKE else -1
+        np.testing.assert_allclose(of_pair["effect"], towards * (patched - clean), **near)
+        texts = [of_pair[f"{text}_text"].item() for text in ("receiver", "giver")]
+        ends = ["Emma gave a coffee to", "Mike gave a coffee to"]
+        assert texts == (ends if receiver == EMMA else ends[::-1])
+        assert of_pair["first"].item() == " Mike"
+        assert of_pair["second"].item() == " Emma"
+
+
+def test_patched_in_the_last_layer_the_score_is_the_givers(made, model):
+    last = made.scores.sel(layer=len(blocks(model.net)) - 1)
+    np.testing.assert_allclose(last["score"], last["clean_giver"], rtol=1e-6)
+
+
+def test_confirmation(made, expected, model):
+    distance = made.confirmation["distance"]
+    for pair, receiver in enumerate((EMMA, MIKE)):
+        run = expected[receiver]
+        between = [
+            (run.patched[n][1][n, -2] - run.given[1][n, -2]).norm().item() for n in model.layers
+        ]
+        found = distance.isel(pair=pair)
+        np.testing.assert_allclose(found.sel(place="before"), between, rtol=1e-4)
+        np.testing.assert_allclose(found.sel(place="last"), 0, atol=1e-6)
+
+
+def test_logits_of_the_vocabulary(made, expected, runs, model):
+    run = expected[EMMA]
+    near = {"rtol": 1e-5, "atol": 1e-5 * np.abs(run.clean[0]).max()}
+    np.testing.assert_allclose(made.logits["receiver"], run.clean[0], **near)
+    np.testing.assert_allclose(made.logits["giver"], run.given[0], **near)
+    np.testing.assert_allclose(made.logits["patched"], run.patched[model.layer][0], **near)
+    assert made.logits["name_id"].values.tolist() == [runs.id("Mike"), runs.id("Emma")]
+    assert made.logits.attrs["layer"] == model.layer
+
+
+def test_changed_tokens(made, expected, runs, model):
+    clean, patched = expected[EMMA].clean[0], expected[EMMA].patched[model.layer][0]
+    found, ids = made.changed, made.changed["token_id"].values
+    near = {"atol": 2e-5 * np.abs(clean).max()}
+    np.testing.assert_allclose(found["difference"], (clean - patched)[ids], **near)
+    largest = np.sort(np.abs(clean - patched))[::-1][:20]
+    np.testing.assert_allclose(np.abs(found["difference"]), largest, **near)
+    log_p = [torch.log_softmax(torch.tensor(z), 0).numpy() for z in (clean, patched)]
+    np.testing.assert_allclose(
+        found["log_probability_difference"], (log_p[0] - log_p[1])[ids], **near
+    )
+    assert found["text"].values.tolist() == [runs.tokenizer.decode([token]) for token in ids]
+
+
+@pytest.mark.parametrize("model", ["gpt2"], indirect=True)
+def test_other_names(model, runs, tmp_path):
+    tokens, file = tokens_of("ioi_names", model.checkpoint, tmp_path)
+    outcome = intervened(STUDY, "names_patched", model.checkpoint, file)
+    found = statistic("name_scores", outcome, tokens)
+    template = "When {} and {} went to the cafe, {} gave a coffee to"
+    for place, (first, second) in enumerate(NAMES):
+        texts = [template.format(first, second, name) for name in (first, second)]
+        for pair, receiver in ((2 * place, 1), (2 * place + 1, 0)):
+            clean, given = runs(texts[receiver]), runs(texts[1 - receiver])
+            patched = [
+                runs.score(runs(texts[receiver], n, given[1][n, -1])[0], first, second)
+                for n in model.layers
+            ]
+            near = {"atol": 2e-5 * np.abs(clean[0]).max()}
+            of_pair = found.isel(pair=pair)
+            np.testing.assert_allclose(of_pair["score"], patched, **near)
+            np.testing.assert_allclose(
+                of_pair["clean"], runs.score(clean[0], first, second), **near
+            )
+
+
+@pytest.mark.parametrize("model", ["gpt2"], indirect=True)
+def test_a_declaration_that_does_not_fit_the_texts_is_an_error(made):
+    each, tokens = made.each, made.tokens
+    swapped = each.assign_coords(target=[" Emma", " Mike"])
+    with pytest.raises(MicrotomeError, match=r"text 0 does not have ' Emma' twice and ' Mike' o"):
+        statistic("ioi_scores", swapped, tokens)
+    with pytest.raises(MicrotomeError, match=r"text 0 is patched from, but is not changed"):
+        statistic("ioi_scores", each.isel(pair=[0]), tokens)
+    itself = each.assign_coords(giver=each["receiver"])
+    with pytest.raises(MicrotomeError, match=r"text 1 is patched from text 1, which has other"):
+        statistic("ioi_scores", itself, tokens)
+    several = made.one.isel(layer=[0, 0])
+    with pytest.raises(MicrotomeError, match=r"patched_layer: 2 layers; correct its `layers`"):
+        statistic("vocabulary_logits", several, made.scores, made.tokenizer)
+
+
+# The sigmoid
+
+
+def curve(x, a, x0, k, b):
+    return a / (1 + np.exp(-k * (x - x0))) + b
+
+
+def test_a_fit_is_what_scipy_finds_from_the_notebooks_start():
+    data = sigmoid_demonstration(50, 1.0, 3)
+    x, y = data["x"].values, data["y"].values
+    np.testing.assert_allclose(x, np.linspace(-10, 10, 50))
+    noise = y - curve(x, 10, 0, 1, 2)
+    assert noise.std() == pytest.approx(1, abs=0.3)
+    found = fit_sigmoid(x, y, 0.1)
+    estimate, covariance = curve_fit(curve, x, y, [max(y), np.median(x), 1, min(y)])
+    np.testing.assert_allclose(found["estimate"], estimate, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["std_error"], np.sqrt(np.diag(covariance)), rtol=1e-4)
+    # The same by hand: the Jacobian at the least sum of squares.
+    by_hand = least_squares(lambda p: curve(x, *p) - y, [10, 0, 1, 2], xtol=1e-12, ftol=1e-12)
+    residual = by_hand.fun
+    covariance = np.linalg.inv(by_hand.jac.T @ by_hand.jac) * (residual @ residual) / 46
+    half = stats.t.ppf(0.95, 46) * np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(found["estimate"], by_hand.x, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["low"], by_hand.x - half, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["high"], by_hand.x + half, rtol=1e-4, atol=1e-5)
+    r = np.corrcoef(y, y + residual)[0, 1]  # of the data and the fit
+    assert found["r_squared"].item() == pytest.approx(r**2)
+    lag = (residual[1:] * residual[:-1]).sum() / (residual**2).sum()
+    assert found["residual_autocorrelation"].item() == pytest.approx(lag, rel=1e-4)
+    assert found.attrs["alpha"] == 0.1
+
+
+@pytest.mark.parametrize("truth", [(-10.3, 20.5, 0.9, 4.4), (0.02, 6, 1.5, -3), (8, 12.5, 0.4, -7)])
+def test_what_lies_on_a_sigmoid_is_found(truth):
+    x = np.arange(29)
+    found = fit_sigmoid(x, curve(x, *truth), 0.05)
+    np.testing.assert_allclose(found["estimate"], truth, rtol=1e-4)
+    assert found["r_squared"].item() == pytest.approx(1)
+
+
+def test_what_no_sigmoid_fits_is_not_a_number():
+    x = np.arange(29)
+    flat = fit_sigmoid(x, np.full(29, 0.3), 0.05)
+    few = fit_sigmoid(x[:4], np.array([1.0, 2.0, 4.0, 5.0]), 0.05)
+    endless = fit_sigmoid(x, np.exp(x.astype(float)), 0.05)  # half its height is never reached
+    for found in (flat, few, endless):
+        assert np.isnan(found["low"]).all()
+    for found in (flat, few):
+        assert np.isnan(found.to_dataarray()).all()
+    step = fit_sigmoid(x, np.where(x < 14, -1.0, 1.0), 0.05)  # any large slope will do
+    assert step["estimate"].sel(parameter="A").item() == pytest.approx(2)
+    assert 13 < step["estimate"].sel(parameter="x0").item() < 14
+
+
+def scores_of(profiles, clean=(4.0, -7.0)):
+    """What `ioi_scores` returns of made-up profiles, (pair, layer); pairs turn 1 to 0 and back."""
+    n, n_layers = np.shape(profiles)
+    pair = np.arange(n)
+    receiver = pair // 2 * 2 + (pair + 1) % 2
+    of_pair = np.resize(clean, n)
+    sign = np.where(receiver % 2 == 1, -1, 1)[:, None]
+    ends = ["Emma gave", "Mike gave"]
+    return xr.Dataset(
+        {
+            "score": (("pair", "layer"), profiles),
+            "effect": (("pair", "layer"), sign * (profiles - of_pair[:, None])),
+            "clean": ("pair", of_pair),
+            "clean_giver": ("pair", np.roll(of_pair, 1)),
+        },
+        {
+            "pair": pair,
+            "layer": np.arange(n_layers),
+            "receiver": ("pair", receiver),
+            "giver": ("pair", receiver ^ 1),
+            "receiver_text": ("pair", np.resize(np.array(ends, object), n)),
+            "giver_text": ("pair", np.resize(np.array(ends[::-1], object), n)),
+            "first": ("pair", np.array([" Mike"] * n, object)),
+            "second": ("pair", np.array([" Emma"] * n, object)),
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Four pairs of profiles that fall and rise, but for the last layer, and fits of them."""
+    x, draw = np.arange(30), np.random.default_rng(0)
+    profiles = [
+        curve(x, (-1) ** (n + 1) * 10, 20 + 0.2 * n, 1, (4, -6)[n % 2]) + draw.normal(0, 0.2, 30)
+        for n in range(8)
+    ]
+    profiles = np.array(profiles)
+    profiles[:, -1] = 90 + np.arange(8)
+    scores = scores_of(profiles)
+    return SimpleNamespace(
+        scores=scores,
+        fits=statistic("score_fits", scores.isel(pair=[0, 1]), alpha=0.05),
+        names=statistic("name_fits", scores, alpha=0.05),
+        effect=statistic("name_effect", scores, alpha=0.05),
+    )
+
+
+def test_fits_leave_out_the_last_layer(fitted):
+    x = np.arange(29)
+    for pair in (0, 1):
+        y = fitted.scores["score"].values[pair, :-1]
+        estimate, _ = curve_fit(curve, x, y, [y[-1] - y[0], 20, 1, y[0]])
+        found = fitted.fits["estimate"].isel(pair=pair)
+        np.testing.assert_allclose(found, estimate, rtol=1e-5)
+    assert fitted.fits["receiver"].values.tolist() == [1, 0]
+
+
+def test_means_over_names(fitted):
+    receiver = fitted.scores["receiver"].values
+    for place, repeated in enumerate(("first", "second")):
+        own = receiver % 2 == place
+        estimates = fitted.names["estimate"].values[own]
+        found = fitted.names.sel(repeated=repeated)
+        interval = stats.ttest_1samp(estimates, 0).confidence_interval(0.95)
+        np.testing.assert_allclose(found["mean"], estimates.mean(axis=0))
+        np.testing.assert_allclose(found["low_mean"], interval.low)
+        np.testing.assert_allclose(found["high_mean"], interval.high)
+        assert found["n"].item() == 4
+        effect, found = fitted.scores["effect"].values[own], fitted.effect.sel(repeated=repeated)
+        interval = stats.ttest_1samp(effect, 0).confidence_interval(0.95)
+        np.testing.assert_allclose(found["mean"], effect.mean(axis=0))
+        np.testing.assert_allclose(found["low"], interval.low)
+        np.testing.assert_allclose(found["high"], interval.high)
+
+
+def test_fits_whose_midpoint_is_beyond_the_layers_do_not_count(fitted):
+    scores = fitted.scores.copy(deep=True)
+    scores["score"][2] = 0.3
+    scores["score"][4] = curve(np.arange(30), -10, -30, 0.1, 4)
+    found = statistic("name_fits", scores, alpha=0.05)
+    assert found["n"].values.tolist() == [4, 2]
+    kept = fitted.names["estimate"].values[[0, 6]]
+    np.testing.assert_allclose(found["mean"].sel(repeated="second"), kept.mean(axis=0))
+
+
+# What is drawn and said
+
+
+@pytest.mark.parametrize("model", ["gpt2"], indirect=True)
+def test_figures_of_logits(made):
+    names = made.logits["name_id"].values
+    left, middle, right = figure("logits", made.logits).axes
+    for axes, text in ((left, "receiver"), (middle, "giver")):
+        points, *marks = axes.lines
+        np.testing.assert_array_equal(points.get_ydata(), made.logits[text])
+        assert [mark.get_xdata()[0] for mark in marks] == names.tolist()
+        assert [mark.get_ydata()[0] for mark in marks] == made.logits[text].values[names].tolist()
+        assert axes.get_xlim() == (-100, 50357)
+    assert left.get_title() == "A) … Emma gave a coffee to …"
+    assert [mark.get_label() for mark in left.lines[1:]] == ['"Mike"', '"Emma"']
+    np.testing.assert_array_equal(right.lines[0].get_xdata(), made.logits["giver"])
+    np.testing.assert_array_equal(right.lines[0].get_ydata(), made.logits["receiver"])
+    assert (right.get_xlabel(), right.get_ylabel()) == ("ME logits", "EM logits")
+    difference = (made.logits["receiver"] - made.logits["patched"]).values
+    function = product(STUDY, "figures", "patched_logits")
+    for limit in (1e-3, 1e3):
+        *both, change = function(made.logits, limit=limit).axes
+        np.testing.assert_array_equal(both[1].lines[0].get_ydata(), made.logits["patched"])
+        np.testing.assert_array_equal(change.lines[0].get_ydata(), difference)
+        n_beyond = (np.abs(difference) > limit).sum()
+        assert (f"({n_beyond:,} beyond)" in change.get_ylabel()) == (n_beyond > 0)
+        assert change.get_ylim()[1] == pytest.approx(min(limit, 1.25 * np.abs(difference).max()))
+
+
+def labelled(figure):
+    return {line.get_label(): line for axes in figure.axes for line in axes.lines}
+
+
+def test_figures_of_scores(fitted):
+    pair = fitted.scores.isel(pair=0)
+    lines = labelled(figure("ioi_scores", fitted.scores))
+    assert lines['Clean "EM"'].get_ydata() == [4, 4]
+    assert lines['Clean "ME"'].get_ydata() == [-7, -7]
+    np.testing.assert_array_equal(lines["Patched"].get_ydata(), pair["score"][:-1])
+    assert (lines["Last layer"].get_xdata()[0], lines["Last layer"].get_ydata()[0]) == (29, 90)
+    lines = labelled(figure("score_fit", fitted.scores, fitted.fits, fitted.names))
+    estimate = fitted.fits["estimate"].values[0]
+    x, y = lines["Model"].get_data()
+    np.testing.assert_allclose(y, curve(x, *estimate))
+    assert lines[f"x0 (L{estimate[1]:.1f})"].get_xdata() == [estimate[1]] * 2
+    lines = labelled(figure("name_effect", fitted.effect, fitted.scores.isel(pair=[0, 1])))
+    for repeated, pair in (("first", 1), ("second", 0)):
+        label = f"{repeated.capitalize()} name repeated"
+        mean = fitted.effect["mean"].sel(repeated=repeated)
+        np.testing.assert_array_equal(lines[f"{label}: mean"].get_ydata(), mean)
+        own = lines[f"{label}: Mike and Emma"].get_ydata()
+        np.testing.assert_array_equal(own, fitted.scores["effect"][pair])
+
+
+def test_a_profile_that_no_sigmoid_fits_is_drawn_and_told(fitted):
+    flat = scores_of(np.full((2, 30), 0.1), clean=(0.1, 0.1))
+    fits, names = (statistic(name, flat, alpha=0.05) for name in ("score_fits", "name_fits"))
+    assert "No sigmoid fits" in labelled(figure("score_fit", flat, fits, names))
+    caption = product(STUDY, "captions", "score_fit")
+    assert caption(fits, names) == (
+        "No sigmoid fits: the search for its parameters does not converge. With other names, no "
+        "two fits have their x0 among the layers."
+    )
+    said = caption(fitted.fits, fitted.names)
+    assert said.startswith("A = −10.")
+    assert "Over 4 pairs of other names, x0 is 20." in said
+    frame = table("score_fits", fits, names)
+    assert frame[["estimate", "low", "names_mean"]].isna().all(axis=None)
+
+
+def test_a_midpoint_beyond_the_layers_is_told(fitted):
+    early = scores_of(np.stack([curve(np.arange(30), -10, -5, 0.3, 4)] * 2))
+    fits = statistic("score_fits", early, alpha=0.05)
+    lines = labelled(figure("score_fit", early, fits, fitted.names))
+    assert "x0 (L-5.0), beyond" in lines
+
+
+def test_simulated_data_and_fit():
+    data = statistic("simulated_data", n=50, noise=1.0, seed=0)
+    fit = statistic("simulated_fit", data, alpha=0.05)
+    lines = labelled(figure("simulated_fit", data, fit))
+    np.testing.assert_array_equal(lines["Data"].get_ydata(), data["y"])
+    (points,) = figure("simulated_data", data).axes[0].lines
+    np.testing.assert_array_equal(points.get_data(), [data["x"], data["y"]])
+    frame = table("simulated_fit", fit)
+    assert frame["truth"].tolist() == [10, 0, 1, 2]
+    np.testing.assert_array_equal(frame["estimate"], fit["estimate"])
+
+
+@pytest.mark.parametrize("model", ["gpt2"], indirect=True)
+def test_tables(made, model, fitted, tmp_path):
+    changed = table("changed_tokens", made.changed)
+    write_table(changed, tmp_path / "t.csv", tmp_path / "t.txt")
+    first = made.changed.isel(rank=0)
+    assert changed.text.splitlines()[0].startswith(f"Δ (C-P) = {first['difference'].item():6.3f}")
+    assert len(changed.frame) == 20
+    frame = table("ioi_scores", made.scores, made.confirmation)
+    assert frame["layer"].tolist() == model.layers * 2
+    np.testing.assert_array_equal(frame["score"], made.scores["score"].values.ravel())
+    before = made.confirmation["distance"].sel(place="before")
+    np.testing.assert_array_equal(frame["distance_before"], before.values.ravel())
+    frame = table("score_fits", fitted.fits, fitted.names)
+    assert frame["parameter"].tolist() == ["A", "x0", "k", "b"] * 2
+    np.testing.assert_array_equal(frame["estimate"], fitted.fits["estimate"].values.ravel())
+    names = fitted.names["mean"].sel(repeated=["second", "first"])
+    np.testing.assert_array_equal(frame["names_mean"], names.values.ravel())
