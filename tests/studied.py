@@ -34,7 +34,7 @@ def study(name: str) -> dict:
     for entry in described.get("interventions", {}).values():
         change = entry["change"]
         if isinstance(change, dict) and "use" in change:  # a function of the study's own
-            change["use"] = product(name, "changes", change["use"])
+            change["use"] = load(f"studies/{name}/changes.py:{change['use']}")
     return described
 
 
