@@ -77,27 +77,6 @@ def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
     return ids[0]
 
 
-def set_table(
-    found: StimulusSet, checkpoint: Path, tokens: str | Sequence[int] = "all"
-) -> xr.Dataset:
-    """Tokenise the texts of a stimulus set, cut, shuffled and masked as it says.
-
-    Args:
-        found: the set; its texts are there, fetched or not.
-        checkpoint: as in `token_table`.
-        tokens: as in `token_table`.
-
-    Raises:
-        MicrotomeError: as in `token_table`.
-    """
-    return token_table(
-        *(found.stimuli, checkpoint, tokens),
-        cut=found.cut,
-        shuffled=found.shuffled,
-        masked=found.masked,
-    )
-
-
 def token_table(
     stimuli: Sequence[Stimulus],
     checkpoint: Path,
