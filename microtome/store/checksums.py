@@ -54,9 +54,13 @@ def record(path: str | Path, known: Mapping[str, str] | None = None) -> None:
 
 
 def forget(path: str | Path) -> None:
-    """Remove the record of a product whose job has failed; Snakemake removes the product."""
+    """Remove the record of a product whose job has failed; Snakemake removes the product.
+
+    One that is still as it was made keeps its record: Snakemake brings back a text that was fetched
+    before.
+    """
     path = Path(path)
-    if _is_product(path):
+    if _is_product(path) and (path.is_dir() or fault(path)):
         _checksum_file(path).unlink(missing_ok=True)
         shutil.rmtree(_checksum_file(path).with_name(path.name), ignore_errors=True)
 

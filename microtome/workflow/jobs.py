@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from microtome.errors import MicrotomeError, in_short
-from microtome.store.checksums import fault, forget, record, verify
+from microtome.store.checksums import forget, record, verify
 from microtome.store.files import REFUSALS
 
 #: Environment variable: the run that a job belongs to.
@@ -55,8 +55,7 @@ def job(snakemake: Any) -> Iterator[TextIO]:
                 message = _for_user(error, snakemake.output[0])
                 for output in snakemake.output:
                     with suppress(OSError):
-                        if fault(Path(output)):  # a text that was fetched before stays
-                            forget(output)
+                        forget(output)
                 with suppress(OSError):  # on a full disk, the log cannot be written either
                     if message:
                         log.seek(0)  # what libraries have printed about it only confuses
