@@ -25,6 +25,7 @@ from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.store.tables import write_table
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import token_table
+from studies.sentiment import captions
 
 STUDY = "sentiment"
 LABELS = ("negative", "positive")
@@ -219,7 +220,7 @@ def test_means_that_vary_by_rounding_alone_are_not_compared():
     assert np.isnan(found["t"]).all() and not found["significant"].any()
     (axes,) = product(STUDY, "figures", "violins")(found).axes
     assert axes.get_title() == "Mean [CLS] acts (they vary by rounding alone)"
-    assert product(STUDY, "captions", "violins")(found).startswith("The means do not vary")
+    assert captions.violins(found).startswith("The means do not vary")
 
 
 def test_categories_that_cannot_serve_are_named():
