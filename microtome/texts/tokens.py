@@ -77,27 +77,6 @@ def target_id(tokenizer: "PreTrainedTokenizerBase", target: str) -> int:
     return ids[0]
 
 
-def set_table(
-    found: StimulusSet, checkpoint: Path, tokens: str | Sequence[int] = "all"
-) -> xr.Dataset:
-    """Tokenise the texts of a stimulus set, cut, shuffled and masked as it says.
-
-    Args:
-        found: the set; its texts are there, fetched or not.
-        checkpoint: as in `token_table`.
-        tokens: as in `token_table`.
-
-    Raises:
-        MicrotomeError: as in `token_table`.
-    """
-    return token_table(
-        *(found.stimuli, checkpoint, tokens),
-        cut=found.cut,
-        shuffled=found.shuffled,
-        masked=found.masked,
-    )
-
-
 def token_table(
     stimuli: Sequence[Stimulus],
     checkpoint: Path,
@@ -184,6 +163,27 @@ def token_table(
     if any(special):
         columns["special"] = special
     return xr.Dataset(coords={name: ("token", column(values)) for name, values in columns.items()})
+
+
+def set_table(
+    found: StimulusSet, checkpoint: Path, tokens: str | Sequence[int] = "all"
+) -> xr.Dataset:
+    """The token table of a stimulus set, which has its texts: `token_table` of what its file says.
+
+    Args:
+        found: the set.
+        checkpoint: the checkpoint folder that holds the tokenizer.
+        tokens: the tokens of each sequence that activations are kept of, as in `token_table`.
+
+    Raises:
+        MicrotomeError: as `token_table`.
+    """
+    return token_table(
+        *(found.stimuli, checkpoint, tokens),
+        cut=found.cut,
+        shuffled=found.shuffled,
+        masked=found.masked,
+    )
 
 
 def _encoded(

@@ -31,6 +31,7 @@ SITES = {
     "attention_norms": ["attn_out"],
     "category_selectivity": ["q", "k", "v"],
     "effective_dimensionality": ["resid_pre", "ln_final", "logits"],
+    "dimension_reduction": ["resid_post"],
     "grammar_tuning": ["pre"],
     "head_silencing": [],
     "hidden_state_similarity": ["resid_pre", "ln_final"],
