@@ -179,6 +179,14 @@ Site = Annotated[str, Wanted(_SITE, "one site")]
 ResidualSite = Annotated[
     str, Wanted({"enum": list(RESIDUAL)}, "resid_pre, resid_mid or resid_post")
 ]
+#: What enters a block, what attention and MLP add to it, and what leaves it.
+BlockParts = Annotated[
+    tuple[str, str, str, str],
+    Wanted(
+        {"enum": [["resid_pre", "attn_out", "mlp_out", "resid_post"]]},
+        "[resid_pre, attn_out, mlp_out, resid_post]",
+    ),
+]
 #: What enters and what leaves each block: all hidden states, read by a `lens` too.
 HiddenSites = Annotated[
     tuple[str, str],

@@ -3,20 +3,22 @@
 import numpy as np
 import xarray as xr
 
+from microtome.options import FirstPosition, Layer, Position
 from microtome.page.numbers import number, share, significant
 from microtome.statistics.positions import from_position
 
 
-def block_output(block_output: xr.Dataset) -> str:
+def block_output(blocks: xr.Dataset, *, layer: Layer) -> str:
     """The largest difference of the two."""
-    largest = float(abs(block_output["hidden"] - block_output["output"]).max())
+    chosen = blocks.sel(layer=layer)
+    largest = float(abs(chosen["hidden_value"] - chosen["output_value"]).max())
     return f"The two differ by {significant(largest)} at most." if largest else "The two are equal."
 
 
-def output_differences(output_differences: xr.Dataset) -> str:
+def output_differences(blocks: xr.Dataset) -> str:
     """Where the two differ, and what the final norm does to the last one."""
-    *others, _ = output_differences["difference"].values
-    last, largest = output_differences.isel(layer=-1), max(others, default=0)
+    *others, _ = blocks["difference"].values
+    last, largest = blocks.isel(layer=-1), max(others, default=0)
     differ = f"differ by a norm of {significant(largest)} at most" if largest else "are equal"
     return (
         f"Up to the last block the two {differ}. There the norm of the difference is "
@@ -26,7 +28,7 @@ def output_differences(output_differences: xr.Dataset) -> str:
     )
 
 
-def adjustments(block: xr.Dataset, adjustments: xr.Dataset, *, token: int) -> str:
+def adjustments(block: xr.Dataset, adjustments: xr.Dataset, *, token: Position) -> str:
     """How many tokens have a correlation, and what outlying dimensions make of it."""
     n, alpha = adjustments.sizes["token"], adjustments.attrs["alpha"]
     counts = [
@@ -42,7 +44,7 @@ def adjustments(block: xr.Dataset, adjustments: xr.Dataset, *, token: int) -> st
     )
 
 
-def reconstruction(block: xr.Dataset, *, first_token: int) -> str:
+def reconstruction(block: xr.Dataset, *, first_token: FirstPosition) -> str:
     """How alike the stream is before and after, how large the adjustments, and the error."""
     kept = from_position(block, first_token)
     pre, post = (kept[name].values.ravel() for name in ("resid_pre", "resid_post"))

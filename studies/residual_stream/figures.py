@@ -8,22 +8,23 @@ from matplotlib.ticker import MaxNLocator
 
 from microtome.figures.panels import dots, panel, sparse_ticks, token_label
 from microtome.figures.style import FILLS, ink
-from microtome.options import FirstPosition, Position
+from microtome.options import FirstPosition, Layer, Position
 from microtome.statistics.positions import at_position, from_position
 
 
-def block_output(block_output: xr.Dataset, *, ax: Axes | None = None) -> Figure:
+def block_output(blocks: xr.Dataset, *, layer: Layer, ax: Axes | None = None) -> Figure:
     """Draw a dimension of hidden state and block output; source: project 26, part 1.
 
     Args:
-        block_output: the statistic.
+        blocks: the statistic.
+        layer: the block.
         ax: axes to draw on, in the place of a figure of its own.
     """
     figure, axes = panel(ax, (10, 4), layout="tight")
-    layer, dimension = (block_output.attrs[name] for name in ("layer", "dimension"))
-    fill, texts = FILLS[2], block_output["text"].values
+    chosen, dimension = blocks.sel(layer=layer), blocks.attrs["dimension"]
+    fill, texts = FILLS[2], chosen["text"].values
     axes.plot(
-        block_output["hidden"].values,
+        chosen["hidden_value"].values,
         "o-",
         color=fill,
         markersize=10,
@@ -32,7 +33,7 @@ def block_output(block_output: xr.Dataset, *, ax: Axes | None = None) -> Figure:
         label="Hidden state",
     )
     axes.plot(
-        block_output["output"].values, "r+", markersize=14, markeredgewidth=2, label="Block output"
+        chosen["output_value"].values, "r+", markersize=14, markeredgewidth=2, label="Block output"
     )
     sparse_ticks(axes.xaxis, [token_label(text) for text in texts], most=40)
     axes.tick_params(axis="x", rotation=90)
@@ -42,17 +43,17 @@ def block_output(block_output: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     return figure
 
 
-def output_differences(output_differences: xr.Dataset, *, ax: Axes | None = None) -> Figure:
+def output_differences(blocks: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw the norm of the differences in every layer; source: project 26, part 2.
 
     Args:
-        output_differences: the statistic.
+        blocks: the statistic.
         ax: axes to draw on, in the place of a figure of its own.
     """
     figure, axes = panel(ax, (9, 3), layout="tight")
-    layers = output_differences["layer"].values
+    layers = blocks["layer"].values
     axes.plot(
-        output_differences["difference"].values,
+        blocks["difference"].values,
         "h",
         color=ink(),
         markersize=min(14, 400 / len(layers)),

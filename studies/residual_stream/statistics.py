@@ -11,6 +11,7 @@ from microtome.options import (
     ALL_TOKENS,
     ONE_TEXT,
     Alpha,
+    BlockParts,
     Count,
     Dimension,
     FirstPosition,
@@ -26,22 +27,33 @@ from microtome.statistics.positions import from_position
 PARTS = ("resid_pre", "attn_out", "mlp_out", "resid_post")
 
 
-def block_output(
+def blocks(
     resid_pre: Annotated[xr.DataArray, ONE_TEXT, ALL_TOKENS],
+    attn_out: xr.DataArray,
+    mlp_out: xr.DataArray,
     resid_post: xr.DataArray,
     ln_final: xr.DataArray,
     *,
-    layer: Layer,
     dimension: Dimension,
+    first_token: FirstPosition,
 ) -> xr.Dataset:
-    """One dimension of a block's output, and of the hidden state that transformers returns for it.
+    """What every block returns, beside the hidden state of transformers and the sum of its parts.
 
     Returns:
-        `hidden` and `output`, (`token`,), in the model's units, with the tokens' coordinates;
-        attributes `layer` and `dimension`.
+        (`layer`,), float64. Norms over all tokens and dimensions: `hidden`, of the hidden state
+        that transformers returns for a block's output; `output`, of that itself; `difference`, of
+        the difference of the two, and `cosine`, their mean cosine similarity over tokens; `error`,
+        of the sum of the parts, added up in the model's own precision, minus the output;
+        `error_to_hidden`, the same minus the hidden state; `relative_error`, `error` as a share of
+        `output`. Means over the tokens from `first_token` on: `resid_pre`, `attn_out`, `mlp_out`
+        and `resid_post`, their norms; `added`, the norm of what attention and MLP add together, as
+        a share of that of what leaves; `pearson`, the correlation of what the two add.
+        `hidden_value` and `output_value`, (`layer`, `token`), the two at one dimension, with the
+        tokens' coordinates; attribute `dimension`.
 
     Raises:
-        MicrotomeError: a dimension that the residual stream lacks.
+        MicrotomeError: a dimension that the residual stream lacks; no token at `first_token` or
+            after.
     """
     d_model = resid_post.sizes["d_model"]
     if dimension >= d_model:
@@ -49,46 +61,39 @@ def block_output(
             f"dimension {dimension}: the residual stream has {d_model}; correct the `dimension` "
             f"option to one from 0 to {d_model - 1}"
         )
-    hidden = stack_hidden_states(resid_pre, ln_final).isel(hidden=layer + 1, d_model=dimension)
-    output = resid_post.sel(layer=layer).isel(d_model=dimension)
+    hidden = stack_hidden_states(resid_pre, ln_final).values[1:]
+    parts = dict(zip(PARTS, (resid_pre, attn_out, mlp_out, resid_post), strict=True))
+    output = resid_post.values
+    total = resid_pre.values + attn_out.values + mlp_out.values
+    found = {
+        "hidden": _norm(hidden),
+        "output": _norm(output),
+        "difference": _norm(hidden - output),
+        "cosine": _cosines(hidden, output).mean(axis=-1),
+        "error": _norm(total - output),
+        "error_to_hidden": _norm(total - hidden),
+    }
+    found["relative_error"] = found["error"] / found["output"]
+    kept = {
+        site: from_position(values, first_token).values.astype(np.float64)
+        for site, values in parts.items()
+    }
+    attn, mlp = kept["attn_out"], kept["mlp_out"]
+    norms = {site: np.linalg.norm(values, axis=-1) for site, values in kept.items()}
+    norms["added"] = np.linalg.norm(attn + mlp, axis=-1) / norms["resid_post"]
+    norms["pearson"] = _products(_standardised(attn), _standardised(mlp))
+    found |= {name: values.mean(axis=-1) for name, values in norms.items()}
+    one = {"hidden_value": hidden[..., dimension], "output_value": output[..., dimension]}
     return xr.Dataset(
-        {"hidden": hidden.variable, "output": output.variable},
-        ln_final.coords,
-        {"layer": layer, "dimension": dimension},
-    )
-
-
-def output_differences(
-    resid_pre: Annotated[xr.DataArray, ONE_TEXT, ALL_TOKENS],
-    resid_post: xr.DataArray,
-    ln_final: xr.DataArray,
-) -> xr.Dataset:
-    """How far each block's output is from the hidden state that transformers returns for it.
-
-    Returns:
-        (`layer`,), float64: `difference`, the norm of the difference over all tokens and
-        dimensions; `hidden` and `output`, the norms of the two; `cosine`, their cosine similarity,
-        the mean over tokens.
-    """
-    hidden = stack_hidden_states(resid_pre, ln_final).values[1:].astype(np.float64)
-    output = resid_post.values.astype(np.float64)
-    norms = [np.linalg.norm(values, axis=-1) for values in (hidden, output)]
-    cosine = (hidden * output).sum(axis=-1) / (norms[0] * norms[1])
-    found = {"difference": _norm(hidden - output), "hidden": _norm(hidden)}
-    found |= {"output": _norm(output), "cosine": cosine.mean(axis=-1)}
-    return xr.Dataset(
-        {name: ("layer", values) for name, values in found.items()},
-        {"layer": resid_post["layer"].values},
+        {name: ("layer", values) for name, values in found.items()}
+        | {name: (("layer", "token"), values) for name, values in one.items()},
+        {**ln_final.coords, "layer": resid_post["layer"].values},
+        {"dimension": dimension},
     )
 
 
 def block(
-    resid_pre: Annotated[xr.DataArray, ONE_TEXT, ALL_TOKENS],
-    attn_out: xr.DataArray,
-    mlp_out: xr.DataArray,
-    resid_post: xr.DataArray,
-    *,
-    layer: Layer,
+    section: Annotated[xr.Dataset, ONE_TEXT, ALL_TOKENS], *, sites: BlockParts, layer: Layer
 ) -> xr.Dataset:
     """What enters a block, what attention and MLP add to it, and what leaves it.
 
@@ -96,10 +101,9 @@ def block(
         `resid_pre`, `attn_out`, `mlp_out`, `resid_post` and `sum`, that of the first three,
         (`token`, `d_model`), float32, with the tokens' coordinates; attribute `layer`.
     """
-    parts = (resid_pre, attn_out, mlp_out, resid_post)
-    values = [part.sel(layer=layer, drop=True) for part in parts]
-    found = dict(zip(PARTS, values, strict=True)) | {"sum": values[0] + values[1] + values[2]}
-    return xr.Dataset(found, attrs={"layer": layer})
+    found = section[list(PARTS)].load()
+    total = found["resid_pre"] + found["attn_out"] + found["mlp_out"]
+    return found.assign(sum=total).drop_attrs().assign_attrs(layer=layer)
 
 
 def adjustments(
@@ -159,50 +163,13 @@ def adjustments(
     )
 
 
-def reconstruction(
-    resid_pre: Annotated[xr.DataArray, ONE_TEXT, ALL_TOKENS],
-    attn_out: xr.DataArray,
-    mlp_out: xr.DataArray,
-    resid_post: xr.DataArray,
-    ln_final: xr.DataArray,
-    *,
-    first_token: FirstPosition,
-) -> xr.Dataset:
-    """How exactly what enters each block and what is added to it make what leaves it.
-
-    Returns:
-        (`layer`,), float64. Of all tokens: `error`, the norm of the sum, added up in the model's
-        own precision, minus the block's output; `error_to_hidden`, the same minus the hidden state
-        that transformers returns; `relative_error`, `error` as a share of the output's norm.
-        Means over the tokens from `first_token` on: `resid_pre`, `attn_out`, `mlp_out` and
-        `resid_post`, their norms; `added`, the norm of what attention and MLP add together, as a
-        share of that of what leaves; `pearson`, the correlation of what the two add.
-
-    Raises:
-        MicrotomeError: no text has a token at `first_token` or after.
-    """
-    parts = (resid_pre, attn_out, mlp_out, resid_post)
-    total = sum(part.values for part in parts[:3])
-    hidden = stack_hidden_states(resid_pre, ln_final).values[1:]
-    error = _norm(total - resid_post.values)
-    found = {
-        "error": error,
-        "error_to_hidden": _norm(total - hidden),
-        "relative_error": error / _norm(resid_post.values),
-    }
-    kept = [from_position(part, first_token).values.astype(np.float64) for part in parts]
-    norms = [np.linalg.norm(values, axis=-1) for values in kept]
-    added = np.linalg.norm(kept[1] + kept[2], axis=-1) / norms[3]
-    pearson = [
-        _products(_standardised(a), _standardised(b)) for a, b in zip(*kept[1:3], strict=True)
+def _cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosine similarities along the last axis, in float64."""
+    units = [
+        values / np.linalg.norm(values, axis=-1, keepdims=True)
+        for values in (first.astype(np.float64), second.astype(np.float64))
     ]
-    each = (*norms, added, np.stack(pearson))
-    means = [values.mean(axis=-1) for values in each]
-    found |= dict(zip((*PARTS, "added", "pearson"), means, strict=True))
-    return xr.Dataset(
-        {name: ("layer", values) for name, values in found.items()},
-        {"layer": resid_post["layer"].values},
-    )
+    return (units[0] * units[1]).sum(axis=-1)
 
 
 def _norm(values: np.ndarray) -> np.ndarray:
@@ -218,8 +185,8 @@ def _standardised(rows: np.ndarray) -> np.ndarray:
 
 
 def _products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The correlation of each two standardised rows, (row, value) to (row,)."""
-    return np.einsum("td,td->t", first, second)
+    """The correlation of each two standardised rows, (…, row, value) to (…, row)."""
+    return np.einsum("...d,...d->...", first, second)
 
 
 def _trimmed(first: np.ndarray, second: np.ndarray, n: int) -> np.ndarray:
