@@ -1,5 +1,7 @@
 """Figures of the study on dimension reduction; see README.md."""
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
@@ -148,7 +150,7 @@ def one_layer(one_layer: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     for tokens, size in (("all", 11), ("rest", 6)):
         label, marker, fill = RUNS[tokens]
         norms = one_layer["difference"].sel(tokens=tokens).values
-        look = {"markersize": size, "markerfacecolor": fill, "label": label}
+        look: dict[str, Any] = {"markersize": size, "markerfacecolor": fill, "label": label}
         axes.plot(one_layer["layer"].values, norms, marker, color=ink(), **look)
     reduced, percent = one_layer.attrs["layer"], one_layer.attrs["percent"]
     axes.axvline(reduced, color=ink(), linestyle="--", linewidth=1, zorder=-3)
@@ -273,10 +275,10 @@ def _decomposition(
 ) -> Figure:
     """Draw U, Σ and Vᵀ as images, with limits of their colour scales, and the singular values."""
     figure = Figure(figsize=(8, 5), layout="constrained")
-    above, below = figure.subfigures(2, 1)
+    grid = figure.add_gridspec(2, 3)
     values = svd["sigma"].values
     for axes, title, matrix, limit, unit in zip(
-        above.subplots(1, 3),
+        [figure.add_subplot(grid[0, column]) for column in range(3)],
         ("U", "Σ", "Vᵀ"),
         (svd["u"].values, np.diag(values), svd["vt"].values),
         limits,
@@ -288,9 +290,9 @@ def _decomposition(
         axes.imshow(matrix, aspect="auto", cmap=colours, vmin=start, vmax=end)
         axes.set_title(title)
         axes.spines[["top", "right"]].set_visible(True)
-    spectrum = below.subplots()
-    look = {"markersize": 6, "markerfacecolor": FILLS[0], "markeredgewidth": 0.5}
-    spectrum.plot(values, "s-", color=ink(), linewidth=1, **look)
+    spectrum = figure.add_subplot(grid[1, :])
+    look: dict[str, Any] = {"markerfacecolor": FILLS[0], "markeredgewidth": 0.5}
+    spectrum.plot(values, "s-", color=ink(), linewidth=1, markersize=6, **look)
     spectrum.margins(x=0.02)
     spectrum.set(xlabel="Singular values (index)", ylabel="σ")
     return figure
@@ -300,7 +302,12 @@ def _profile(axes: Axes, layers: np.ndarray, values: np.ndarray, run: str) -> No
     """Draw a run over the layers, without those where it has no value."""
     label, marker, fill = RUNS[run]
     known = np.isfinite(values)
-    look = {"markersize": 9, "markerfacecolor": fill, "linewidth": 0.5, "label": label}
+    look: dict[str, Any] = {
+        "markersize": 9,
+        "markerfacecolor": fill,
+        "linewidth": 0.5,
+        "label": label,
+    }
     axes.plot(layers[known], values[known], f"{marker}-", color=ink(), **look)
 
 

@@ -7,25 +7,27 @@ import pytest
 import torch
 import xarray as xr
 from conftest import blocks, build
-from hooked import load
+from hooked import load, taps_at
 from scipy import stats
 from scipy.sparse.linalg import svds
-from studied import ROOT, by_layer, intervened, layer_files, product, study
+from studied import ROOT, by_layer, layer_files, product, study
 from transformers import AutoTokenizer
 
 from microtome.errors import MicrotomeError
 from microtome.figures.style import save, style
 from microtome.interventions.cases import Case
+from microtome.interventions.declared import declared
+from microtome.interventions.run import intervene
 from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
 from microtome.store.datasets import read_dataset, write_dataset
 from microtome.texts.stimuli import Stimulus, read_stimuli
-from microtome.texts.tokens import token_table
+from microtome.texts.tokens import load_tokenizer, token_table
 from microtome.workflow.load import load as load_function
 
 STUDY = "dimension_reduction"
 #: By model: the layer that is reduced alone, and those that are reduced in turn.
-LAYERS = {"gpt_neo": (1, [0, 3]), "llama": (2, [1, 3]), "smollm2": (5, [3, 12])}
+LAYERS = {"gpt_neo": (1, [0, 3]), "llama": (2, [1, 3]), "smollm2": (5, [12])}
 
 
 def statistic(name):
@@ -95,7 +97,13 @@ def model(request, tmp_path_factory, gpt2_tokenizer):
         fetch(Folder(origin), folder / "checkpoint")
         checkpoint = folder / "checkpoint"
     one, each = LAYERS[request.param]
-    return SimpleNamespace(checkpoint=checkpoint, one=one, each=each)
+    return SimpleNamespace(
+        checkpoint=checkpoint,
+        one=one,
+        each=each,
+        loaded=load(checkpoint),
+        tokenizer=load_tokenizer(checkpoint),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +112,18 @@ def made(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     (whole,) = read_stimuli(ROOT / "stimuli" / f"{study(STUDY)['stimuli']}.yaml")
     texts = token_table([Stimulus(whole.text.split("), ")[1])], model.checkpoint)
-    write_dataset(texts, folder / "tokens.h5")
-    n_layers = len(blocks(load(model.checkpoint)))
+    n_layers = len(blocks(model.loaded))
     files = layer_files(folder, model.checkpoint, texts, ["resid_post"], range(n_layers))
     made = {"ids": texts["token_id"].values}
-    for name in study(STUDY)["interventions"]:
+    for name, entry in study(STUDY)["interventions"].items():
         layers = [model.one] if name == "one_layer_reduced" else model.each
-        made[name] = intervened(STUDY, name, model.checkpoint, folder / "tokens.h5", layers=layers)
+        made[name] = intervene(
+            model.checkpoint,
+            texts.coords,
+            declared(entry | {"layers": layers}),
+            taps=taps_at(model.checkpoint),
+            tokenizer=model.tokenizer,
+        )
 
     def of_layer(name, layer, **options):
         with xr.open_dataset(files[layer], engine="h5netcdf") as section:
@@ -174,7 +187,7 @@ class Forward:
 @pytest.fixture(scope="module")
 def expected(model, made):
     """The clean run, and that of each reduction, by (the first token, layer)."""
-    loaded, ids = load(model.checkpoint), made["ids"]
+    loaded, ids = model.loaded, made["ids"]
     runs = {
         (first, layer): Forward(loaded, ids, layer, 95, first)
         for first in (0, 1)
@@ -259,8 +272,8 @@ def test_each_layer(made, model, expected):
 
 def test_each_token(made, model, expected):
     found = made["each_token"]
-    tokenizer = AutoTokenizer.from_pretrained(model.checkpoint)
-    assert found["text"].values.tolist() == [tokenizer.decode([i]) for i in made["ids"]]
+    texts = [model.tokenizer.decode([i]) for i in made["ids"]]
+    assert found["text"].values.tolist() == texts
     for layer in model.each:
         states = expected.runs[0, layer].states[layer] - expected.clean.states[layer]
         norms = np.linalg.norm(states, axis=1)
