@@ -36,9 +36,10 @@ from microtome.sites import (
 from microtome.statistics.lens import lens_predictions
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
+from microtome.texts.fetched import with_fetched
 from microtome.texts.rows import row_columns, token_columns
-from microtome.texts.stimuli import Stimulus, read_stimuli
-from microtome.texts.tokens import load_tokenizer, token_table
+from microtome.texts.stimuli import Stimulus, StimulusSet, read_set
+from microtome.texts.tokens import load_tokenizer, set_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -245,7 +246,7 @@ def sweep(
         require_head(model.name, model.head)
     numbers = _layers(layers, model.sizes["n_layers"]) if inside else []
     check_sites(inside, model.taps, model.architecture, numbers, model.found.absent)
-    table = token_columns(token_table(_stimuli(texts), model.checkpoint, _kept(tokens)))
+    table = token_columns(set_table(_stimuli(texts), model.checkpoint, _kept(tokens)))
     columns = row_columns(table)
     arrays: dict[str, np.ndarray] = {}
     for section in sweep_table(
@@ -333,7 +334,7 @@ def lens(
     require_head(model.name, model.head)
     numbers = _layers(layers, model.sizes["n_layers"])
     check_sites([site], model.taps, model.architecture, numbers, model.found.absent)
-    table = token_table(_stimuli(texts), model.checkpoint, _kept(tokens))
+    table = set_table(_stimuli(texts), model.checkpoint, _kept(tokens))
     columns = token_columns(table)
     computing = _computing(batch_size, dtype, device)
     sections = sweep_table(
@@ -429,7 +430,7 @@ def intervene(
     found, n_layers = model.found, model.sizes["n_layers"]
     fit_sites(intervention, found.taps, model.architecture, n_layers, found.absent)
     computing = _computing(batch_size, dtype, device)
-    table = token_table(_stimuli(texts), model.checkpoint)
+    table = set_table(_stimuli(texts), model.checkpoint)
     from microtome.interventions import run
 
     return run.intervene(
@@ -468,9 +469,9 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     return open_layers(path) if path.is_dir() else open_file(path)
 
 
-def _stimuli(texts: str | Path | Sequence[str]) -> list[Stimulus]:
+def _stimuli(texts: str | Path | Sequence[str]) -> StimulusSet:
     if isinstance(texts, Path):
-        return read_stimuli(texts)
+        return _from_file(texts)
     texts = [texts] if isinstance(texts, str) else list(texts)
     if not texts:
         raise MicrotomeError("texts: there are none; give one or more")
@@ -480,7 +481,21 @@ def _stimuli(texts: str | Path | Sequence[str]) -> list[Stimulus]:
                 f"texts: text {number} is empty or no text ({in_short(repr(text), 60)}); write one "
                 "or take it out"
             )
-    return [Stimulus(text, origin=f"texts: text {number}") for number, text in enumerate(texts)]
+    return StimulusSet(
+        Path(),
+        tuple(Stimulus(text, origin=f"texts: text {n}") for n, text in enumerate(texts)),
+    )
+
+
+def _from_file(file: Path) -> StimulusSet:
+    """A stimulus set; a text that is fetched has to be in `results/` already."""
+    found = read_set(file)
+    fetched = found.fetched_file(file.stem)
+    if fetched and not fetched.exists():
+        raise MicrotomeError(
+            f"{file}: its text is not fetched yet; the workflow brings it: snakemake {fetched}"
+        )
+    return with_fetched(found, fetched)
 
 
 def _layers(layers: str | Sequence[int], n_layers: int) -> list[int]:

@@ -40,7 +40,7 @@ rule token_table:
             [
                 (ROOT / "microtome" / "texts" / "stimuli.py", "read_set"),
                 (ROOT / "microtome" / "texts" / "fetched.py", "with_fetched"),
-                (ROOT / "microtome" / "texts" / "tokens.py", "token_table"),
+                (ROOT / "microtome" / "texts" / "tokens.py", "set_table"),
             ],
             ROOT,
         ),

@@ -8,7 +8,7 @@ from microtome.store.datasets import write_dataset
 from microtome.texts.fetched import with_fetched
 from microtome.texts.rows import token_columns
 from microtome.texts.stimuli import read_set
-from microtome.texts.tokens import token_table
+from microtome.texts.tokens import set_table
 from microtome.workflow.jobs import job
 from microtome.workflow.requirements import judge
 
@@ -18,14 +18,7 @@ if __name__ == "__main__":
         found = read_set(Path(snakemake.input.stimuli), lambda name: Path(like))
         found = with_fetched(found, fetched and Path(fetched))
         checkpoint = Path(snakemake.input.checkpoint)
-        table = token_table(
-            found.stimuli,
-            checkpoint,
-            snakemake.params.tokens,
-            cut=found.cut,
-            shuffled=found.shuffled,
-            masked=found.masked,
-        )
+        table = set_table(found, checkpoint, snakemake.params.tokens)
         # A resource and no param: what is asked changes nothing in the table and makes none stale.
         asked = json.loads(snakemake.resources.get("judged", "[]"))
         judge(

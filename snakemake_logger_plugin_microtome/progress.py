@@ -13,6 +13,7 @@ OTHERS = "MICROTOME_OTHER_JOBS"
 #: Seconds that a job of a kind takes with the default config, until one has been seen.
 _USUAL = {
     "fetch_model": 5.0,
+    "fetch_text": 2.0,
     "token_table": 1.0,
     "activations": 1.0,
     "intervention": 6.0,

@@ -29,7 +29,13 @@ ROOT = Path(__file__).parents[1]
 
 def study(name: str) -> dict:
     """What the study.yaml of a study says."""
-    return yaml.safe_load((ROOT / "studies" / name / "study.yaml").read_text(encoding="utf-8"))
+    file = ROOT / "studies" / name / "study.yaml"
+    described = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for entry in described.get("interventions", {}).values():
+        change = entry["change"]
+        if isinstance(change, dict) and "use" in change:  # a function of the study's own
+            change["use"] = load(f"studies/{name}/changes.py:{change['use']}")
+    return described
 
 
 def product(name: str, kind: str, entry: str) -> Callable:

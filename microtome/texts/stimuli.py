@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from microtome.errors import MicrotomeError, nearest
+from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.forms import (
     Cut,
@@ -98,6 +99,16 @@ class StimulusSet:
                 return None
             n = len(self.cut.starts)
         return n * max(1, len(self.shuffled))
+
+    def fetched_file(self, name: str) -> Path | None:
+        """Where the fetched text lies, below the working directory; None if the set has its texts.
+
+        Args:
+            name: the set's own name.
+        """
+        if self.remote is None:
+            return None
+        return RESULTS / "texts" / f"{self.holder or name}.{self.remote.suffix}"
 
     @property
     def words(self) -> bool:

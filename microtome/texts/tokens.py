@@ -17,7 +17,7 @@ import xarray as xr
 from microtome.errors import MicrotomeError, in_short
 from microtome.texts.encoded import Encoded, cut_out, mask_each, shuffle
 from microtome.texts.forms import Cut
-from microtome.texts.stimuli import MASK, Stimulus
+from microtome.texts.stimuli import MASK, Stimulus, StimulusSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -163,6 +163,27 @@ def token_table(
     if any(special):
         columns["special"] = special
     return xr.Dataset(coords={name: ("token", column(values)) for name, values in columns.items()})
+
+
+def set_table(
+    found: StimulusSet, checkpoint: Path, tokens: str | Sequence[int] = "all"
+) -> xr.Dataset:
+    """The token table of a stimulus set, which has its texts: `token_table` of what its file says.
+
+    Args:
+        found: the set.
+        checkpoint: the checkpoint folder that holds the tokenizer.
+        tokens: the tokens of each sequence that activations are kept of, as in `token_table`.
+
+    Raises:
+        MicrotomeError: as `token_table`.
+    """
+    return token_table(
+        *(found.stimuli, checkpoint, tokens),
+        cut=found.cut,
+        shuffled=found.shuffled,
+        masked=found.masked,
+    )
 
 
 def _encoded(

@@ -16,7 +16,6 @@ from microtome.interventions.declaration import Intervention
 from microtome.interventions.declared import declared
 from microtome.options import NEXT_TOKEN, layer_number, layer_numbers
 from microtome.sites import FINAL_SITES, SITES
-from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.stimuli import StimulusSet, read_set
 from microtome.workflow.functions import REQUIRED, Function, read_function
@@ -492,10 +491,7 @@ class Studies:
 
     def fetched_file(self, stimuli: str) -> Path | None:
         """Where the text of a set lies once it is fetched; None where the set has its texts."""
-        found = self.stimulus_set(stimuli)
-        if found.remote is None:
-            return None
-        return RESULTS / "texts" / f"{found.holder or stimuli}.{found.remote.suffix}"
+        return self.stimulus_set(stimuli).fetched_file(stimuli)
 
     def tokens_kept(self, stimuli: str) -> Kept:
         """Whose activations are kept of a set's texts: all, last, mean, or positions in each."""

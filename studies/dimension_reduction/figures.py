@@ -1,5 +1,7 @@
 """Figures of the study on dimension reduction; see README.md."""
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
@@ -36,46 +38,25 @@ def picture(picture: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     return figure
 
 
-def decomposition(
-    svd: xr.Dataset,
+def picture_svd(
+    picture_svd: xr.Dataset,
     *,
     u_limit: Positive,
     sigma_limit: Positive,
     v_limit: Positive,
     relative: bool = False,
 ) -> Figure:
-    """Draw the three matrices as images, and the singular values; source: project 29, parts 1, 2.
+    """Draw the decomposition of the picture; source: project 29, part 1.
 
     Args:
-        svd: `picture_svd` or `hidden_state_svd`.
+        picture_svd: the statistic.
         u_limit: the end of the colour scale of U; it begins at its negative.
         sigma_limit: the end of the colour scale of Σ, which begins at 0.
         v_limit: as `u_limit`, of Vᵀ.
         relative: whether the limits count root mean squares of U and Vᵀ, and the median singular
             value.
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    above, below = figure.subfigures(2, 1)
-    values = svd["sigma"].values
-    for axes, title, matrix, limit, unit in zip(
-        above.subplots(1, 3),
-        ("U", "Σ", "Vᵀ"),
-        (svd["u"].values, np.diag(values), svd["vt"].values),
-        (u_limit, sigma_limit, v_limit),
-        (svd.sizes["row"] ** -0.5, np.median(values), svd.sizes["column"] ** -0.5),
-        strict=True,
-    ):
-        end = limit * (unit if relative else 1)
-        start, colours = (0, "viridis") if title == "Σ" else (-end, "plasma")
-        axes.imshow(matrix, aspect="auto", cmap=colours, vmin=start, vmax=end)
-        axes.set_title(title)
-        axes.spines[["top", "right"]].set_visible(True)
-    spectrum = below.subplots()
-    look = {"markersize": 6, "markerfacecolor": FILLS[0], "markeredgewidth": 0.5}
-    spectrum.plot(values, "s-", color=ink(), linewidth=1, **look)
-    spectrum.margins(x=0.02)
-    spectrum.set(xlabel="Singular values (index)", ylabel="σ")
-    return figure
+    return _decomposition(picture_svd, (u_limit, sigma_limit, v_limit), relative=relative)
 
 
 def picture_components(picture: xr.Dataset, picture_reductions: xr.Dataset) -> Figure:
@@ -86,6 +67,27 @@ def picture_components(picture: xr.Dataset, picture_reductions: xr.Dataset) -> F
 def picture_percent(picture: xr.Dataset, picture_reductions: xr.Dataset) -> Figure:
     """Draw the picture and what components of most of it make of it; source: project 29, part 1."""
     return _beside(picture, picture_reductions.sel(kept="percent"))
+
+
+def hidden_state_svd(
+    hidden_state_svd: xr.Dataset,
+    *,
+    u_limit: Positive,
+    sigma_limit: Positive,
+    v_limit: Positive,
+    relative: bool = False,
+) -> Figure:
+    """Draw the decomposition of a hidden state; source: project 29, part 2.
+
+    Args:
+        hidden_state_svd: the statistic.
+        u_limit: the end of the colour scale of U; it begins at its negative.
+        sigma_limit: the end of the colour scale of Σ, which begins at 0.
+        v_limit: as `u_limit`, of Vᵀ.
+        relative: whether the limits count root mean squares of U and Vᵀ, and the median singular
+            value.
+    """
+    return _decomposition(hidden_state_svd, (u_limit, sigma_limit, v_limit), relative=relative)
 
 
 def hidden_state(
@@ -148,12 +150,12 @@ def one_layer(one_layer: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     for tokens, size in (("all", 11), ("rest", 6)):
         label, marker, fill = RUNS[tokens]
         norms = one_layer["difference"].sel(tokens=tokens).values
-        look = {"markersize": size, "markerfacecolor": fill, "label": label}
+        look: dict[str, Any] = {"markersize": size, "markerfacecolor": fill, "label": label}
         axes.plot(one_layer["layer"].values, norms, marker, color=ink(), **look)
-    reduced, percent = one_layer.attrs["reduced_layer"], one_layer.attrs["percent"]
+    reduced, percent = one_layer.attrs["layer"], one_layer.attrs["percent"]
     axes.axvline(reduced, color=ink(), linestyle="--", linewidth=1, zorder=-3)
     axes.axhline(0, color=ink(), linestyle=":", zorder=-10)
-    n = one_layer.attrs["n_components"]
+    n = one_layer["n_components"].item()
     axes.set(xlabel="Transformer block", ylabel="Norm of difference")
     axes.set_title(f"L{reduced} reduced to {percent:g}% of variance ({n} components)")
     axes.locator_params("x", integer=True)
@@ -268,11 +270,44 @@ def each_token(
     return figure
 
 
+def _decomposition(
+    svd: xr.Dataset, limits: tuple[float, float, float], *, relative: bool
+) -> Figure:
+    """Draw U, Σ and Vᵀ as images, with limits of their colour scales, and the singular values."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    grid = figure.add_gridspec(2, 3)
+    values = svd["sigma"].values
+    for axes, title, matrix, limit, unit in zip(
+        [figure.add_subplot(grid[0, column]) for column in range(3)],
+        ("U", "Σ", "Vᵀ"),
+        (svd["u"].values, np.diag(values), svd["vt"].values),
+        limits,
+        (svd.sizes["row"] ** -0.5, np.median(values), svd.sizes["column"] ** -0.5),
+        strict=True,
+    ):
+        end = limit * (unit if relative else 1)
+        start, colours = (0, "viridis") if title == "Σ" else (-end, "plasma")
+        axes.imshow(matrix, aspect="auto", cmap=colours, vmin=start, vmax=end)
+        axes.set_title(title)
+        axes.spines[["top", "right"]].set_visible(True)
+    spectrum = figure.add_subplot(grid[1, :])
+    look: dict[str, Any] = {"markerfacecolor": FILLS[0], "markeredgewidth": 0.5}
+    spectrum.plot(values, "s-", color=ink(), linewidth=1, markersize=6, **look)
+    spectrum.margins(x=0.02)
+    spectrum.set(xlabel="Singular values (index)", ylabel="σ")
+    return figure
+
+
 def _profile(axes: Axes, layers: np.ndarray, values: np.ndarray, run: str) -> None:
     """Draw a run over the layers, without those where it has no value."""
     label, marker, fill = RUNS[run]
     known = np.isfinite(values)
-    look = {"markersize": 9, "markerfacecolor": fill, "linewidth": 0.5, "label": label}
+    look: dict[str, Any] = {
+        "markersize": 9,
+        "markerfacecolor": fill,
+        "linewidth": 0.5,
+        "label": label,
+    }
     axes.plot(layers[known], values[known], f"{marker}-", color=ink(), **look)
 
 

@@ -203,6 +203,23 @@ def components(
     )
 
 
+def one_layer_components(
+    section: Annotated[xr.Dataset, ONE_TEXT, ALL_TOKENS],
+    *,
+    site: Site,
+    layer: Layer,
+    percent: Percent,
+) -> xr.Dataset:
+    """How many components hold so much of one hidden state's variance.
+
+    Returns:
+        `n_components`; attributes `layer` and `percent`.
+    """
+    variances = component_variances(double_centred(_matrix(section, site))[0])
+    found = {"n_components": components_needed(variances, percent)}
+    return xr.Dataset(found, attrs={"layer": layer, "percent": percent})
+
+
 def one_layer(
     one_layer_reduced: Annotated[xr.Dataset, ONE_TEXT],
     one_layer_components: xr.Dataset,
@@ -212,31 +229,30 @@ def one_layer(
 
     Returns:
         (`tokens`, `layer`), of all tokens and of those without the first: `difference`, the norm of
-        the matrix of differences, and `relative`, its part of the clean matrix's norm. Attributes
-        `reduced_layer`, `n_components` and `percent`.
+        the matrix of differences, and `relative`, its part of the clean matrix's norm;
+        `n_components` of the reduced layer; attributes `layer`, that one, and `percent`.
 
     Raises:
-        MicrotomeError: several layers are reduced, one at a time.
+        MicrotomeError: another layer is reduced than components are counted in, or several.
     """
-    outcome = one_layer_reduced
-    if outcome.sizes["layer"] != 1:
+    outcome, counted = one_layer_reduced, one_layer_components.attrs["layer"]
+    reduced = outcome["layer"].values.tolist()
+    if reduced != [counted]:
         raise MicrotomeError(
-            f"one_layer_reduced: {outcome.sizes['layer']} layers; correct its `layers` to one, as "
-            "in layers: [4]"
+            f"one_layer_reduced: layers {reduced}, and one_layer_components is of layer {counted}; "
+            "give `layers` of the one and `layer` of the other the same single layer"
         )
-    by_token = outcome["resid_post_difference"].values[0]
-    difference = _norms(by_token)
+    difference = _norms(outcome["resid_post_difference"].values[0])
     norm = components["norm"].transpose("tokens", "layer").values
-    counted = one_layer_components.sel(tokens="all", layer=outcome["layer"].values[0])
     dims = ("tokens", "layer")
     return xr.Dataset(
-        {"difference": (dims, difference), "relative": (dims, difference / norm)},
-        {"tokens": list(TOKENS), "layer": outcome["read_layer"].values},
         {
-            "reduced_layer": outcome["layer"].item(),
-            "n_components": counted["n_components"].item(),
-            "percent": counted.attrs["percent"],
+            "difference": (dims, difference),
+            "relative": (dims, difference / norm),
+            "n_components": one_layer_components["n_components"],
         },
+        {"tokens": list(TOKENS), "layer": outcome["read_layer"].values},
+        one_layer_components.attrs,
     )
 
 

@@ -28,7 +28,7 @@ def ranks(picture_reductions: xr.Dataset, hidden_state: xr.Dataset) -> Table:
 
 def one_layer(one_layer: xr.Dataset) -> pd.DataFrame:
     """One row per layer: norms of the differences, with and without the first token."""
-    frame = one_layer.to_dataframe().unstack("tokens")
+    frame = one_layer[["difference", "relative"]].to_dataframe().unstack("tokens")
     frame.columns = [f"{tokens}_{name}" for name, tokens in frame.columns]
     return frame.reset_index()
 

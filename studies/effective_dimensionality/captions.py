@@ -60,8 +60,7 @@ def effective_dimensionality(
 def participation_ratio(comparison: xr.Dataset) -> str:
     """In how many hidden states the text is unlike its shuffles."""
     chosen = comparison.sel(measure="participation_ratio")
-    outside = (chosen["observed"] < chosen["low"]) | (chosen["observed"] > chosen["high"])
-    n, (every, rest) = chosen.sizes["hidden"], outside.sum("hidden").values
+    n, (every, rest) = chosen.sizes["hidden"], chosen["outside"].sum("hidden").values
     medians = chosen["observed"].median("hidden").values
     return (
         f"The median over the hidden states is {listed([number(m, 1) for m in medians])}, with and "

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 from microtome.figures.panels import Look, histogram_line, panel, sparse_ticks
 from microtome.figures.style import FILLS, ink
@@ -77,8 +77,8 @@ def spectrum(spectrum: xr.Dataset, *, limits: Limits, marked: Count) -> Figure:
     """
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    components, first = spectrum["component"].values, spectrum.attrs["first_token"]
-    labels = {"all": "All tokens", "rest": f"From token {first} on"}
+    components = spectrum["component"].values
+    labels = {"all": "All tokens", "rest": "Without the first"}
     for axes, name in ((left, "explained"), (right, "cumulative")):
         for tokens, look in TOKENS.items():
             axes.plot(
@@ -98,7 +98,7 @@ def spectrum(spectrum: xr.Dataset, *, limits: Limits, marked: Count) -> Figure:
     left.set(ylabel="Percent variance explained", title="A) Singular values spectrum")
     right.set(ylabel="Cumulative % variance explained", title="B) Cumulative singular values")
     left.legend(loc="upper right")
-    right.legend(loc="lower right")
+    right.legend(loc="lower right", framealpha=1)
     figure.suptitle(f"{spectrum.attrs['site']} of layer {spectrum.attrs['layer']}")
     return figure
 
@@ -171,7 +171,8 @@ def participation_ratio(comparison: xr.Dataset) -> Figure:
         largest = max(chosen[name].max().item() for name in ("observed", "shuffled"))
         _hidden(axes, comparison, most=8)
         axes.set(yscale="log", ylim=(0.9, 1.5 * largest))
-        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.set(ylabel="Participation ratio", title=title)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
@@ -190,7 +191,9 @@ def _both(axes: Axes, name: str, real: xr.Dataset, shuffled: xr.Dataset) -> None
         )
     _hidden(axes, real)
     axes.set(ylabel="Number of dimensions")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+    # Above, where no marker can lie, and small, so that it stays clear of the title.
+    small = {"markerscale": 0.7, "handletextpad": 0.1, "columnspacing": 0.8, "frameon": False}
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, **small)
 
 
 def _drawn(data: xr.Dataset) -> xr.Dataset:

@@ -25,6 +25,9 @@ from microtome.statistics.distributions import freedman_diaconis
 from microtome.statistics.layers import stack_hidden_states
 from microtome.statistics.positions import from_position
 
+#: The largest share of a measure that rounding can make.
+ROUNDING = 1e-6
+
 
 def concept(*, n: Count, length: Positive, noise: NotNegative, seed: Seed) -> xr.Dataset:
     """Points on a line, and points of one effective dimension; of no model.
@@ -119,12 +122,12 @@ def comparison(
         (`measure`, `tokens`, `hidden`), measures `n_components` and `participation_ratio`:
         `observed`, of the text; `shuffled`, the geometric mean of its shuffles; `low` and `high`,
         between which a further shuffle lies with the probability 1 - `alpha`, if the logarithms of
-        shuffles are normally distributed; NaN of a single shuffle. Attributes `alpha` and
-        `n_shuffles`.
+        shuffles are normally distributed; NaN of a single shuffle; `outside`, 1 where the text is
+        not between them, else 0. Attributes `alpha` and `n_shuffles`.
     """
     observed, shuffled = (
         data[["n_components", "participation_ratio"]].to_dataarray("measure")
-        for data in (dimensionality.isel(sequence=0), shuffled_dimensionality)
+        for data in (dimensionality.isel(sequence=0, drop=True), shuffled_dimensionality)
     )
     n = shuffled.sizes["sequence"]
     logarithms = xr.apply_ufunc(np.log, shuffled)
@@ -132,8 +135,12 @@ def comparison(
     if n > 1:
         sd = logarithms.std("sequence", ddof=1)
         half = stats.t.ppf(1 - alpha / 2, n - 1) * np.sqrt(1 + 1 / n) * sd
+    # Shuffled embeddings are the same vectors: what they differ by is rounding.
+    outside = np.abs(np.log(observed) - mean) > half + ROUNDING
     found = {"shuffled": mean, "low": mean - half, "high": mean + half}
     return xr.Dataset(
-        {"observed": observed} | {name: np.exp(values) for name, values in found.items()},
+        {"observed": observed}
+        | {name: np.exp(values) for name, values in found.items()}
+        | {"outside": outside.astype(np.int8)},
         attrs={"alpha": alpha, "n_shuffles": n},
     )

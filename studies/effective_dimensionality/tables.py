@@ -40,7 +40,9 @@ def dimensionality(
     for measure in comparison["measure"].values:
         chosen = comparison.sel(measure=measure, drop=True)
         columns[measure] = chosen["observed"]
-        columns |= {f"{measure}_{name}": chosen[name] for name in ("shuffled", "low", "high")}
+        columns |= {
+            f"{measure}_{name}": chosen[name] for name in ("shuffled", "low", "high", "outside")
+        }
     columns["percent"] = 100 * real["n_components"] / real["rank"]
     frame = xr.Dataset(columns).to_dataframe(["tokens", "hidden"]).reset_index()
     counts = real.sel(tokens="all")

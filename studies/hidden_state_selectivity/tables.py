@@ -1,10 +1,9 @@
 """Tables of the study on the selectivity of hidden states; see README.md."""
 
-import numpy as np
 import pandas as pd
 import xarray as xr
-from statsmodels.stats.multitest import multipletests
 
+from microtome.statistics.corrections import holm
 from microtome.store.tables import Table
 
 
@@ -43,7 +42,7 @@ def selectivity(selectivity: xr.Dataset, selectivity_test: xr.Dataset) -> pd.Dat
         "t": selectivity["t"],
         "p_t_test": selectivity["p"],
         "p_permutation": selectivity_test["p"],
-        "p_holm": selectivity_test["p"].copy(data=list(map(_holm, selectivity_test["p"].values))),
+        "p_holm": selectivity_test["p"].copy(data=list(map(holm, selectivity_test["p"].values))),
     }
     return xr.Dataset(columns).to_dataframe().reset_index()
 
@@ -51,14 +50,6 @@ def selectivity(selectivity: xr.Dataset, selectivity_test: xr.Dataset) -> pd.Dat
 def context_histograms(context_histograms: xr.Dataset) -> pd.DataFrame:
     """One row per group of pairs and hidden state: the mean, and the share outside the limits."""
     return context_histograms[["mean", "beyond"]].to_dataframe().reset_index()
-
-
-def _holm(p: np.ndarray) -> np.ndarray:
-    """p-values corrected by Holm's method, (test,); those that are NaN stay so and do not count."""
-    corrected, known = np.full_like(p, np.nan), np.isfinite(p)
-    if known.any():
-        corrected[known] = multipletests(p[known], method="holm")[1]
-    return corrected
 
 
 def _one_line(text: str) -> str:

@@ -11,7 +11,7 @@ def token_deviations(token_descriptives: xr.Dataset) -> str:
     sd = token_descriptives["sd"]
     first, others = sd.isel(token=0), sd.isel(token=slice(1, None)).max("token")
     return (
-        f"The standard deviation of the first token is at most {peak(first)}, that of the others "
+        f"The first token's standard deviation is largest in {peak(first)}, that of the others in "
         f"{peak(others)}."
     )
 
@@ -22,7 +22,7 @@ def layer_distances(layer_distances: xr.Dataset) -> str:
 
 
 def similarity_by_distance(layer_similarity: xr.Dataset, layer_distances: xr.Dataset) -> str:
-    """How alike neighbours are, and the ends."""
+    """How alike neighbours are."""
     cosine, distance = layer_similarity["cosine"], layer_distances["distance"]
     neighbours = cosine.where(distance == 1).mean(("hidden", "other")).values
     texts = layer_similarity["text"].values

@@ -13,11 +13,11 @@ def logits(vocabulary_logits: xr.Dataset) -> str:
         f"“… {vocabulary_logits.attrs[f'{text}_text']}”"
         for text in ("receiver", "giver")
     ]
-    clean = [vocabulary_logits[text].values for text in ("receiver", "giver")]
+    receiver, giver = (vocabulary_logits[text].values for text in ("receiver", "giver"))
     names = [quoted(name.strip()) for name in vocabulary_logits["name"].values]
     return (
         f"The logit of {names[0]} minus that of {names[1]} is {listed(scores)}; the correlation of "
-        f"all logits is {number(np.corrcoef(*clean)[0, 1])}."
+        f"all logits is {number(np.corrcoef(receiver, giver)[0, 1])}."
     )
 
 

@@ -54,7 +54,7 @@ def score_fits(score_fits: xr.Dataset, name_fits: xr.Dataset) -> pd.DataFrame:
     repeated = xr.where(score_fits["receiver"] % 2 == 0, "first", "second")
     others = name_fits[["mean", "low_mean", "high_mean", "n"]].sel(repeated=repeated)
     names = {
-        f"names_{name.removesuffix('_mean')}": others[name]
+        f"names_{str(name).removesuffix('_mean')}": others[name]
         .broadcast_like(score_fits["estimate"])
         .values.ravel()
         for name in others

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from microtome.page.numbers import number, peak, quoted, share
+from microtome.page.numbers import number, peak, quoted
 
 
 def clean_prediction(predictions: xr.Dataset) -> str:
@@ -12,9 +12,9 @@ def clean_prediction(predictions: xr.Dataset) -> str:
     found = clean["log_probability"].values
     target, top = quoted(predictions["text"].item()), quoted(clean["top_text"].item())
     return (
-        f"{target} has {share(np.exp(found[predictions.attrs['target_id']]))}, rank "
+        f"{target} has a log-probability of {number(found[predictions.attrs['target_id']])}, rank "
         f"{int(clean['target_rank']):,} of {found.size:,}; the most likely token, {top}, has "
-        f"{share(np.exp(found.max()))}."
+        f"{number(found.max())}."
     )
 
 

@@ -29,8 +29,9 @@ def clean_prediction(predictions: xr.Dataset, *, ax: Axes | None = None) -> Figu
     place, token = predictions.attrs["target_id"], token_label(predictions["text"].item())
     dots(axes, np.arange(len(found)), found, FILLS[1])
     for line, where in ((axes.axhline, found[place]), (axes.axvline, place)):
-        line(where, color="g", linestyle="--", linewidth=1, zorder=3)
-    axes.plot(place, found[place], "h", color=ink(), markerfacecolor=FILLS[0], zorder=3)
+        line(where, color="limegreen", linestyle="--", linewidth=1.2, zorder=3)
+    look: dict[str, Any] = {"color": ink(), "markersize": 9, "markerfacecolor": FILLS[0]}
+    axes.plot(place, found[place], "h", **look, zorder=4)
     # Beside the line's end, where no dot can lie.
     axes.annotate(
         f"{token}: {found[place]:.2f}",
@@ -59,16 +60,15 @@ def noised_predictions(noised_predictions: xr.Dataset, noise_averages: xr.Datase
     """Draw the first draw of noise and averages over all; source: project 27, part 3."""
     figure, panels = _prediction_panels(noised_predictions.isel(seed=0), "Noised")
     for measure, axes in panels.items():
+        axes.lines[0].set_label("First draw, all tokens")
         for tokens, (colour, name) in AVERAGES.items():
             chosen = noise_averages.sel(tokens=tokens, measure=measure).dropna("layer")
             layers, low, high = (chosen[end].values for end in ("layer", "low", "high"))
             axes.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
             label = f"Mean of {noise_averages.attrs['n_draws']} draws, {name}"
             axes.plot(layers, chosen["mean"].values, color=colour, linewidth=1, label=label)
-    (mark, *lines), (_, *labels) = panels["target"].get_legend_handles_labels()
-    labels = ["First draw, all tokens", *labels]
-    place = "outside lower center"
-    figure.legend([mark, *lines], labels, loc=place, ncols=len(labels), frameon=False)
+    handles, labels = panels["target"].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -119,7 +119,6 @@ def _prediction_panels(found: xr.Dataset, changed: str) -> tuple[Figure, dict[st
             color=ink(),
             markersize=min(11, 280 / chosen.sizes["layer"]),
             markerfacecolor=(*fill, 0.7),
-            label=changed,
             zorder=3,
         )
         clean_line(axes, chosen["clean"].item())

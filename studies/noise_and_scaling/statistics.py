@@ -216,6 +216,5 @@ def _predictions(outcome: xr.Dataset) -> xr.Dataset:
         "clean_top_text": one["clean_top_text"],
     }
     labels = {name: outcome[name].values for name in ("layer", "seed") if name in outcome.dims}
-    return xr.Dataset({name: values.variable for name, values in found.items()}).assign_coords(
-        token=["target", "maximum"], text=one["target"].item(), **labels
-    )
+    labels |= {"token": np.array(["target", "maximum"]), "text": one["target"].values}
+    return xr.Dataset({name: values.variable for name, values in found.items()}, labels)

@@ -19,7 +19,7 @@ from microtome.texts.fetched import fetch_text, with_fetched
 from microtome.texts.forms import HubFile, Occurrences, Starts
 from microtome.texts.rows import row_columns, sequences
 from microtome.texts.stimuli import Stimulus, read_set
-from microtome.texts.tokens import token_table
+from microtome.texts.tokens import set_table
 
 SPEECH = "the cat saw the dog and the dog saw a cat or a dog"
 VOCABULARY = ["<s>", "</s>", "<mask>", *dict.fromkeys(SPEECH.split())]
@@ -50,18 +50,9 @@ def save(folder, text, name="mine"):
     return file
 
 
-def table(found, checkpoint, tokens="all"):
-    return token_table(
-        *(found.stimuli, checkpoint, tokens),
-        cut=found.cut,
-        shuffled=found.shuffled,
-        masked=found.masked,
-    )
-
-
 def read(found, checkpoint):
     """The sequences as texts."""
-    columns = table(found, checkpoint)
+    columns = set_table(found, checkpoint)
     return [" ".join(words) for words in sequences(columns, "text")]
 
 
@@ -72,14 +63,14 @@ def test_a_document_is_cut_at_tokens(tmp_path, reader):
     assert (found.n_sequences, found.words, found.labels) == (3, False, [])
     # 14 words without special tokens: the middle is word 7.
     assert read(found, reader) == ["the cat saw the", "the dog and the", "dog saw a cat"]
-    columns = table(found, reader)
+    columns = set_table(found, reader)
     assert set(columns.coords) == {"sequence", "position", "token_id", "text"}
     assert columns["position"].values.tolist() == [0, 1, 2, 3] * 3
     whole = read_set(save(tmp_path, text))
     assert whole.n_sequences == 1
     assert read(whole, reader) == [f"<s> {SPEECH} </s>"]
     long = f"source: x\ndocument: {' '.join([SPEECH] * 9)}\ncut: {{starts: [1], length: context}}\n"
-    (only,) = sequences(table(read_set(save(tmp_path, long)), reader))
+    (only,) = sequences(set_table(read_set(save(tmp_path, long)), reader))
     assert len(only) == 64
 
 
@@ -93,11 +84,11 @@ def test_a_sequence_ends_with_each_occurrence_of_a_word(tmp_path, reader):
         *("cat saw the dog", "dog and the dog", "cat or a dog"),
         *("the cat saw the", "the dog and the"),
     ]
-    columns = table(found, reader)
+    columns = set_table(found, reader)
     assert columns["in_word"].values.tolist() == [0, 0, 0, 1] * 5
     assert columns["category"].values[::4].tolist() == ["dog"] * 3 + ["the"] * 2
     assert columns["word"].values[::4].tolist() == [" dog"] * 3 + [" the"] * 2
-    last = row_columns(table(found, reader, "last").coords)
+    last = row_columns(set_table(found, reader, "last").coords)
     assert last["text"].tolist() == ["dog"] * 3 + ["the"] * 2
 
 
@@ -114,7 +105,7 @@ def test_a_sequence_ends_with_each_occurrence_of_a_word(tmp_path, reader):
 def test_a_cut_that_no_text_can_serve_is_refused(tmp_path, reader, cut, message):
     found = read_set(save(tmp_path, f"source: x\ndocument: {SPEECH}\ncut: {cut}\n"))
     with pytest.raises(MicrotomeError) as caught:
-        table(found, reader)
+        set_table(found, reader)
     assert f"mine.yaml: document: {message}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -136,7 +127,7 @@ def test_shuffled_tokens_are_permuted_in_each_sequence(tmp_path, reader):
         assert shuffled.split() == words[7 * number : 7 * number + 7][order].tolist()
     # Special tokens keep their places, and a word's mark goes with it.
     template = f"source: x\nshuffled: 0\ntemplate: '{SPEECH} {{word}}'\nwords: {{a: [cat, saw]}}\n"
-    columns = table(read_set(save(tmp_path, template)), reader)
+    columns = set_table(read_set(save(tmp_path, template)), reader)
     for ids, inside, special in zip(
         *(sequences(columns, name) for name in ("token_id", "in_word", "special")), strict=True
     ):
@@ -153,11 +144,11 @@ def test_each_token_is_masked_in_turn(tmp_path, reader):
         *("<mask> the cat </s>", "<s> <mask> cat </s>", "<s> the <mask> </s>"),
         *("<s> the cat <mask>", "<mask> a </s>", "<s> <mask> </s>", "<s> a <mask>"),
     ]
-    columns = table(found, reader)
+    columns = set_table(found, reader)
     ids = [0, *(VOCABULARY.index(word) for word in ("the", "cat")), 1]
     assert sequences(columns, "target_id")[2].tolist() == ids
     assert columns["masked"].values[:16].reshape(4, 4).tolist() == np.eye(4).tolist()
-    mean = row_columns(table(found, reader, "mean").coords)
+    mean = row_columns(set_table(found, reader, "mean").coords)
     assert set(mean["target_id"]) == {-1}
 
 
@@ -165,7 +156,7 @@ def test_a_model_without_mask_token_is_named(tmp_path):
     model = words_model(tmp_path / "model", mask=False)
     found = read_set(save(tmp_path, "source: x\ntexts: [the cat]\nmasked: each\n"))
     with pytest.raises(MicrotomeError, match=r"entry 1: each token is to be masked, .* no mask"):
-        table(found, model)
+        set_table(found, model)
 
 
 def test_texts_may_have_labels(tmp_path, reader):
@@ -173,7 +164,7 @@ def test_texts_may_have_labels(tmp_path, reader):
     found = read_set(save(tmp_path, text))
     assert found.stimuli[2] == Stimulus("a cat", category="bad")
     assert (found.n_sequences, found.words, found.labels) == (3, False, ["good", "bad"])
-    kept = row_columns(table(found, reader, [0]).coords)
+    kept = row_columns(set_table(found, reader, [0]).coords)
     assert kept["category"].tolist() == ["good", "good", "bad"]
     assert "word" not in kept
 

@@ -20,8 +20,8 @@ from microtome.options import layer_number
 from microtome.sites import DIMENSIONS, FINAL_SITES
 from microtome.statistics.layers import by_layer, stream
 from microtome.store.datasets import write_dataset
-from microtome.texts.stimuli import read_stimuli
-from microtome.texts.tokens import token_table
+from microtome.texts.stimuli import read_set
+from microtome.texts.tokens import set_table
 
 ROOT = Path(__file__).parents[2]
 STIMULI = ROOT / "stimuli"
@@ -30,6 +30,8 @@ N_LAYERS = 5
 SITES = {
     "attention_norms": ["attn_out"],
     "category_selectivity": ["q", "k", "v"],
+    "effective_dimensionality": ["resid_pre", "ln_final", "logits"],
+    "dimension_reduction": ["resid_post"],
     "grammar_tuning": ["pre"],
     "head_silencing": [],
     "hidden_state_similarity": ["resid_pre", "ln_final"],
@@ -39,10 +41,11 @@ SITES = {
     "mlp_distributions": ["ln2_out", "pre", "post", "mlp_out"],
     "noise_and_scaling": [],
     "residual_stream": ["resid_pre", "attn_out", "mlp_out", "resid_post", "ln_final"],
+    "sentiment": ["resid_pre", "ln_final"],
 }
 
 #: Options whose values would take long, or do not fit a model as small as this.
-FEWER = {"n_permutations": 20, "dimension": 7}
+FEWER = {"n_permutations": 20, "n_folds": 2, "dimension": 7}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def made(request, model, tmp_path_factory):
     sections = {
         stimuli: mt.sweep(model, STIMULI / f"{stimuli}.yaml", SITES[name])
         if SITES[name]
-        else token_table(read_stimuli(STIMULI / f"{stimuli}.yaml"), model.checkpoint)
+        else set_table(read_set(STIMULI / f"{stimuli}.yaml"), model.checkpoint)
         for stimuli in sets
     }
     for statistic, entry in described["statistics"].items():
@@ -97,7 +100,7 @@ def of_entry(name, kind, product, entry):
 
 def stored(model, stimuli, sites, folder):
     """What the jobs of the workflow read of a stimulus set."""
-    table = token_table(read_stimuli(STIMULI / f"{stimuli}.yaml"), model.checkpoint)
+    table = set_table(read_set(STIMULI / f"{stimuli}.yaml"), model.checkpoint)
     place = folder / stimuli
     place.mkdir()
     write_dataset(table, place / "tokens.h5")

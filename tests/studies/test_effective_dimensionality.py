@@ -1,5 +1,6 @@
 """The study of effective dimensionality against forwards of the Hugging Face model."""
 
+from inspect import signature
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from conftest import build, describe
 from hooked import load
 from scipy import stats
 from sklearn.decomposition import PCA
-from studied import ROOT, layer_files, statistics
+from studied import ROOT, layer_files, product, statistics, study
 from transformers import AutoTokenizer
 
 from microtome.models.fetch import fetch
@@ -22,9 +23,9 @@ from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import token_table
 
 STUDY = "effective_dimensionality"
-MODELS = ["gpt2", "llama", "smollm2"]
-SETS = ("alice", "alice_shuffled", "html", "html_shuffled")
-N_TOKENS = 40
+#: By model, the sets that take the place of those of the page: it itself need not run on all.
+MODELS = {"gpt2": "html", "llama": "alice", "smollm2": "alice"}
+N_TOKENS = 24
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -40,7 +41,8 @@ def run(request, tmp_path_factory, gpt2_tokenizer):
         fetch(Folder(origin), checkpoint)
     model = load(checkpoint)
     n_layers, inputs, outputs = model.config.num_hidden_layers, {}, {}
-    for name in SETS:
+    page = MODELS[request.param]
+    for name in dict.fromkeys(["alice", "alice_shuffled", page, f"{page}_shuffled"]):
         said = read_set(ROOT / "stimuli" / f"{name}.yaml")
         cut = Starts((0,), N_TOKENS)
         table = token_table(said.stimuli, checkpoint, cut=cut, shuffled=said.shuffled)
@@ -59,8 +61,10 @@ def run(request, tmp_path_factory, gpt2_tokenizer):
         ids = torch.tensor(table["token_id"].values.reshape(-1, N_TOKENS)).long()
         with torch.no_grad():
             outputs[name] = ids, model(ids, output_hidden_states=True)
+    for kind in ("", "_shuffled"):
+        inputs[f"html{kind}"], outputs[f"html{kind}"] = (d[page + kind] for d in (inputs, outputs))
     made = statistics(STUDY, folder, inputs)
-    return SimpleNamespace(made=made, outputs=outputs, n_layers=n_layers)
+    return SimpleNamespace(made=made, outputs=outputs, n_layers=n_layers, page=page)
 
 
 def hidden_states(run, name, tokens="all"):
@@ -96,11 +100,12 @@ def test_spectrum_is_that_of_a_principal_component_analysis(run, tokens):
 
 
 @pytest.mark.parametrize("tokens", ["all", "rest"])
-@pytest.mark.parametrize("prefix", ["", "html_"])
-def test_dimensionality(run, prefix, tokens):
-    for kind in ("", "shuffled_"):
-        found = run.made[f"{prefix}{kind}dimensionality"].sel(tokens=tokens)
-        name = ("html" if prefix else "alice") + ("_shuffled" if kind else "")
+def test_dimensionality(run, tokens):
+    sets = {"": "alice", "shuffled_": "alice_shuffled"}
+    if run.page == "html":
+        sets |= {"html_": "html", "html_shuffled_": "html_shuffled"}
+    for prefix, name in sets.items():
+        found = run.made[f"{prefix}dimensionality"].sel(tokens=tokens)
         states = hidden_states(run, name, tokens)
         assert found["hidden"].values.tolist() == ["Emb", *(f"L{i}" for i in range(run.n_layers))]
         assert (found["n_tokens"] == states.shape[2]).all()
@@ -131,22 +136,31 @@ def test_comparison(run):
         ours, values = found.sel(measure=name), shuffled[name].values
         np.testing.assert_array_equal(ours["observed"], run.made["dimensionality"][name][:, 0])
         np.testing.assert_allclose(ours["shuffled"], stats.gmean(values, axis=1))
-        # The interval of a difference of two means, one of a single value.
-        n = values.shape[1]
-        error = stats.gstd(values, axis=1) ** np.sqrt(1 / n + 1)
-        half = error ** stats.t(n - 1).isf(0.025)
-        np.testing.assert_allclose(ours["low"], ours["shuffled"] / half)
-        np.testing.assert_allclose(ours["high"], ours["shuffled"] * half)
-    assert run.made["html_comparison"]["low"].isnull().all()
-    assert (found.attrs["n_shuffles"], run.made["html_comparison"].attrs["n_shuffles"]) == (4, 1)
+        # A further one less the mean of n has the variance of one, and an nth of it.
+        n, logarithms = values.shape[1], np.log(values)
+        half = logarithms.std(axis=1, ddof=1) * np.sqrt(1 + 1 / n) * stats.t(n - 1).isf(0.025)
+        np.testing.assert_allclose(np.log(ours["low"]), logarithms.mean(axis=1) - half, atol=1e-9)
+        np.testing.assert_allclose(np.log(ours["high"]), logarithms.mean(axis=1) + half, atol=1e-9)
+    below, above = found["observed"] / found["low"], found["observed"] / found["high"]
+    outside = (below < 1 - 1e-6) | (above > 1 + 1e-6)
+    np.testing.assert_array_equal(found["outside"], outside)
+    # As embeddings without positions are: the same in every order, but for rounding.
+    one = run.made["dimensionality"]
+    same = xr.concat([one, one * (1 + 1e-12), one * (1 - 1e-12)], "sequence")
+    assert not product(STUDY, "statistics", "comparison")(one, same, alpha=0.05)["outside"].any()
+    assert found.attrs == {"alpha": 0.05, "n_shuffles": 4}
+    one = run.made["shuffled_dimensionality"].isel(sequence=[0])
+    alone = product(STUDY, "statistics", "comparison")(run.made["dimensionality"], one, alpha=0.1)
+    assert alone["low"].isnull().all() and alone["high"].isnull().all()
+    assert alone.attrs["n_shuffles"] == 1
 
 
 @pytest.mark.parametrize("shape", [(30, 12), (12, 30)])
 def test_components_of_known_variances(shape):
     """Vectors whose principal components have variances that are set."""
     random, n = np.random.default_rng(0), 5
-    left = np.linalg.qr(random.normal(size=(shape[0], n + 1)) - 0)[0]
-    left = np.linalg.qr(np.column_stack([np.ones(shape[0]), left[:, :n]]))[0][:, 1:]
+    columns = np.column_stack([np.ones(shape[0]), random.normal(size=(shape[0], n))])
+    left = np.linalg.qr(columns)[0][:, 1:]  # of mean 0, as they are orthogonal to the first
     right = np.linalg.qr(random.normal(size=(shape[1], n)))[0]
     variances = np.array([60.0, 20.0, 15.0, 4.0, 1.0])
     vectors = left * np.sqrt(variances) @ right.T + 7
@@ -158,6 +172,80 @@ def test_components_of_known_variances(shape):
     assert method.participation_ratio(found) == pytest.approx(1e4 / (60**2 + 20**2 + 15**2 + 17))
     counts = [method.components_needed(found, percent).item() for percent in (59, 61, 94.9, 95.1)]
     assert counts == [1, 2, 3, 4]
+
+
+def drawn(run, name):
+    """A figure of the study, its statistics bound as in study.yaml."""
+    entry = study(STUDY)["figures"][name]
+    entry.pop("use", None)
+    reads = entry.pop("reads", {})
+    function = product(STUDY, "figures", name)
+    inputs = [
+        p.name for p in signature(function).parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD
+    ]
+    return function(*(run.made[reads.get(read, read)] for read in inputs), **entry)
+
+
+def heights(axes, label):
+    (line,) = (line for line in axes.lines if line.get_label() == label)
+    return line.get_ydata()
+
+
+def test_figures_over_the_hidden_states(run):
+    for prefix in ("", "html_"):
+        real, shuffled = (run.made[f"{prefix}{kind}dimensionality"] for kind in ("", "shuffled_"))
+        for figure, name in (("ranks", "rank"), ("effective_dimensionality", "n_components")):
+            axes = drawn(run, f"{prefix}{figure}").axes
+            for label, data in (("Real tokens", real), ("Shuffled tokens", shuffled)):
+                values = data.isel(sequence=0).sel(tokens="all")
+                np.testing.assert_array_equal(heights(axes[0], label), values[name])
+        # The share of the ranks, on the second axis.
+        for line, data in zip(axes[1].lines, (shuffled, real), strict=True):
+            values = data.isel(sequence=0).sel(tokens="all")
+            share = 100 * values["n_components"] / values["rank"]
+            np.testing.assert_array_equal(line.get_ydata(), share)
+
+
+def test_figures_of_one_text(run):
+    found, axes = run.made["most_likely"], drawn(run, "most_likely").axes[0]
+    np.testing.assert_array_equal(heights(axes, "Real"), found["density"])
+    assert heights(axes, "Shuffled").sum() > 0
+    found, (left, right) = run.made["spectrum"], drawn(run, "spectrum").axes
+    np.testing.assert_array_equal(heights(left, "All tokens"), found["explained"].sel(tokens="all"))
+    rest = found["cumulative"].sel(tokens="rest")
+    np.testing.assert_array_equal(heights(right, "Without the first"), rest)
+    assert len(right.lines) == 2  # of 24 components, none is the 50th
+    entry = {"limits": (-2, 60), "marked": 7}
+    marks = product(STUDY, "figures", "spectrum")(found, **entry).axes[1].lines[2:]
+    held = found["cumulative"].sel(tokens="all", component=7).item()
+    assert (marks[0].get_ydata()[0], marks[1].get_xdata()[0]) == (held, 7)
+    for axes, tokens in zip(drawn(run, "participation_ratio").axes, ("all", "rest"), strict=True):
+        chosen = run.made["comparison"].sel(measure="participation_ratio", tokens=tokens)
+        np.testing.assert_array_equal(heights(axes, "Real tokens"), chosen["observed"])
+        np.testing.assert_array_equal(heights(axes, "Shuffled tokens"), chosen["shuffled"])
+
+
+def test_tables(run):
+    found = run.made["spectrum"]
+    made = product(STUDY, "tables", "spectrum")(found)
+    n, held = int(found["n_components"][0]), found["cumulative"].sel(tokens="all")
+    assert made.text.splitlines()[0] == (
+        f"All tokens: {n} (out of {held.size}) components explain {held[n - 1] / 100:.2%} of the "
+        "variance"
+    )
+    names = ("dimensionality", "shuffled_dimensionality", "comparison")
+    made = product(STUDY, "tables", "dimensionality")(*(run.made[name] for name in names))
+    unique = len(set(run.outputs["alice"][0][0].tolist()))
+    assert made.text.startswith(f"There are {unique} out of {N_TOKENS} unique tokens.\n")
+    frame = made.frame.set_index(["tokens", "hidden"])
+    assert len(frame) == 2 * (run.n_layers + 1)
+    real, last = run.made["dimensionality"].isel(sequence=0), f"L{run.n_layers - 1}"
+    row, values = frame.loc["rest", last], real.sel(tokens="rest", hidden=last)
+    for name in ("rank", "n_components", "participation_ratio"):
+        assert row[name] == values[name].item()
+    assert row["percent"] == 100 * row["n_components"] / row["rank"]
+    comparison = run.made["comparison"].sel(tokens="rest", hidden=last, measure="n_components")
+    assert row["n_components_high"] == comparison["high"].item()
 
 
 def test_equal_vectors_have_no_dimension():

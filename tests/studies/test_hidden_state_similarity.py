@@ -24,6 +24,7 @@ from microtome.statistics.similarity import mean_products
 from microtome.store.datasets import open_layer
 from microtome.texts.stimuli import Stimulus, read_stimuli
 from microtome.texts.tokens import token_table
+from studies.hidden_state_similarity import captions
 
 ROOT = Path(__file__).parents[2]
 STUDY = "hidden_state_similarity"
@@ -324,3 +325,33 @@ def test_tables_have_a_row_for_each_token_or_hidden_state(inputs):
         frame = product(STUDY, "tables", name)(dataset)
         assert frame["hidden"].tolist() == dataset["hidden"].values.tolist()
         assert list(frame.columns) == ["hidden", *dataset.data_vars]
+
+
+def test_captions_say_what_is_plain():
+    matrix = [[1.0, 0.5, 0.25], [0.5, 1.0, 0.75], [0.25, 0.75, 1.0]]
+    hidden = ["Emb", "L0", "L1"]
+    similarity = xr.Dataset(
+        {"cosine": (("token", "hidden", "other"), [matrix])},
+        {"hidden": hidden, "other": hidden, "text": ("token", [" a"])},
+    )
+    distances = made("layer_distances", similarity)
+    assert captions.layer_distances(distances) == "The largest distance is 2 blocks."
+    assert captions.similarity_by_distance(similarity, distances) == (
+        "Hidden states one block apart have a mean similarity of 0.62 (“␣a”)."
+    )
+    sd = xr.Dataset(
+        {"sd": (("hidden", "token"), [[1.0, 2, 3], [9, 2, 4], [5, 5, 5]])}, {"hidden": hidden}
+    )
+    assert captions.token_deviations(sd) == (
+        "The first token's standard deviation is largest in L0 (9.00), that of the others in L1 "
+        "(5.00)."
+    )
+    values = {"mean": [-1.0, 0, 2], "mean_absolute": [1.0, 5, 2], "sd": [1.0, 2, 3]}
+    columns = {
+        name: (("hidden", "token"), np.transpose([[9.0] * 3, v])) for name, v in values.items()
+    }
+    descriptives = xr.Dataset(columns, {"hidden": hidden, "position": ("token", [0, 1])})
+    assert captions.descriptives(descriptives, first_token=1) == (
+        "On average, the L1 mean is largest in L0 (5.00), the standard deviation in L1 (3.00); the "
+        "mean is −1.00 to 2.00."
+    )

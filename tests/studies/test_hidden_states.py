@@ -269,13 +269,17 @@ def ticks(axis):
 
 
 def test_token_profile_figure(states):
-    figure = product("hidden_states", "figures", "token_profile")(token_profile(states, 8))
+    profile = token_profile(states, 8)
+    figure = product("hidden_states", "figures", "token_profile")(profile)
     left, right = figure.axes
     token = states["text"].values[8].replace(" ", "␣")
     assert left.get_title() == f'Hidden state activations for token "{token}"'
     assert right.get_title() == f'Activation variances for token "{token}"'
     n_hidden = states.sizes["hidden"]
-    assert len(left.lines) == len(right.lines) == n_hidden
+    assert len(left.lines) == n_hidden
+    drawn = right.collections[0].get_offsets()
+    np.testing.assert_array_equal(drawn[:, 0], np.arange(n_hidden))
+    np.testing.assert_array_equal(drawn[:, 1], profile["variance"].values)
     for x, line in enumerate(left.lines):
         np.testing.assert_array_equal(line.get_ydata(), states.values[x, 8])
         assert abs(np.mean(line.get_xdata()) - x) < 0.1

@@ -1,5 +1,6 @@
 """The study of patching against hooked forwards of the Hugging Face model, and scipy."""
 
+from shutil import copytree
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,20 +8,20 @@ import pytest
 import torch
 import xarray as xr
 from conftest import blocks, build
-from hooked import load
+from hooked import load, taps_at
 from scipy import stats
-from scipy.optimize import curve_fit, least_squares
-from studied import ROOT, intervened, product, study
-from transformers import AutoTokenizer
+from scipy.optimize import curve_fit
+from studied import ROOT, product, study
 
 from microtome.errors import MicrotomeError
+from microtome.interventions.declared import declared
+from microtome.interventions.run import intervene
 from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
-from microtome.statistics.sigmoid import fit_sigmoid, sigmoid_demonstration
-from microtome.store.datasets import write_dataset
 from microtome.store.tables import write_table
 from microtome.texts.stimuli import read_stimuli
 from microtome.texts.tokens import load_tokenizer, token_table
+from microtome.workflow.load import load as load_function
 
 STUDY = "ioi_patching"
 MIKE = "When Mike and Emma went to the cafe, Mike gave a coffee to"
@@ -38,12 +39,16 @@ def model(request, tmp_path_factory, gpt2_tokenizer):
     else:
         folder = tmp_path_factory.mktemp(request.param)
         origin = build(folder / "origin", request.param, vocab_size=50257)
-        AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(origin)
+        copytree(gpt2_tokenizer, origin, dirs_exist_ok=True)
         fetch(Folder(origin), folder / "checkpoint")
         checkpoint = folder / "checkpoint"
     layers, layer = LAYERS[request.param]
     return SimpleNamespace(
-        name=request.param, checkpoint=checkpoint, layers=layers, layer=layer, net=load(checkpoint)
+        checkpoint=checkpoint,
+        layers=layers,
+        layer=layer,
+        net=load(checkpoint),
+        tokenizer=load_tokenizer(checkpoint),
     )
 
 
@@ -59,30 +64,36 @@ def table(name, *data):
     return product(STUDY, "tables", name)(*data)
 
 
-def tokens_of(stimuli, checkpoint, folder):
-    table = token_table(read_stimuli(ROOT / "stimuli" / f"{stimuli}.yaml"), checkpoint)
-    write_dataset(table, folder / f"{stimuli}.h5")
-    return table, folder / f"{stimuli}.h5"
+def tokens_of(stimuli, model):
+    return token_table(read_stimuli(ROOT / "stimuli" / f"{stimuli}.yaml"), model.checkpoint)
+
+
+def outcome(model, name, tokens, **keys):
+    """What becomes of an intervention of the study."""
+    entry = study(STUDY)["interventions"][name] | keys
+    entry.pop("stimuli", None)
+    columns = {column: values.values for column, values in tokens.coords.items()}
+    taps = taps_at(model.checkpoint)
+    return intervene(
+        model.checkpoint, columns, declared(entry), taps=taps, tokenizer=model.tokenizer
+    )
 
 
 @pytest.fixture(scope="module")
-def made(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    tokens, file = tokens_of("ioi", model.checkpoint, folder)
-    tokenizer = load_tokenizer(model.checkpoint)
-    each = intervened(STUDY, "each_layer_patched", model.checkpoint, file, layers=model.layers)
-    one = intervened(STUDY, "patched_layer", model.checkpoint, file, layers=[model.layer])
+def made(model):
+    tokens = tokens_of("ioi", model)
+    each = outcome(model, "each_layer_patched", tokens, layers=model.layers)
+    one = outcome(model, "patched_layer", tokens, layers=[model.layer])
     scores = statistic("ioi_scores", each, tokens)
-    logits = statistic("vocabulary_logits", one, scores, tokenizer)
+    logits = statistic("vocabulary_logits", one, scores, model.tokenizer)
     return SimpleNamespace(
         tokens=tokens,
-        tokenizer=tokenizer,
         each=each,
         one=one,
         scores=scores,
         confirmation=statistic("confirmation", each),
         logits=logits,
-        changed=statistic("changed_tokens", logits, tokenizer, n=20),
+        changed=statistic("changed_tokens", logits, model.tokenizer, n=20),
     )
 
 
@@ -91,7 +102,7 @@ class Runs:
 
     def __init__(self, model):
         self.net, self.blocks = model.net, blocks(model.net)
-        self.tokenizer = AutoTokenizer.from_pretrained(model.checkpoint)
+        self.tokenizer = model.tokenizer
 
     def __call__(self, text, layer=None, last=None):
         """Logits of the next token, (d_vocab,); blocks' outputs, (layer, token, d_model)."""
@@ -203,10 +214,9 @@ def test_changed_tokens(made, expected, runs, model):
 
 
 @pytest.mark.parametrize("model", ["gpt2"], indirect=True)
-def test_other_names(model, runs, tmp_path):
-    tokens, file = tokens_of("ioi_names", model.checkpoint, tmp_path)
-    outcome = intervened(STUDY, "names_patched", model.checkpoint, file)
-    found = statistic("name_scores", outcome, tokens)
+def test_other_names(model, runs):
+    tokens = tokens_of("ioi_names", model)
+    found = statistic("name_scores", outcome(model, "names_patched", tokens), tokens)
     template = "When {} and {} went to the cafe, {} gave a coffee to"
     for place, (first, second) in enumerate(NAMES):
         texts = [template.format(first, second, name) for name in (first, second)]
@@ -225,7 +235,7 @@ def test_other_names(model, runs, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["gpt2"], indirect=True)
-def test_a_declaration_that_does_not_fit_the_texts_is_an_error(made):
+def test_a_declaration_that_does_not_fit_the_texts_is_an_error(made, model):
     each, tokens = made.each, made.tokens
     swapped = each.assign_coords(target=[" Emma", " Mike"])
     with pytest.raises(MicrotomeError, match=r"text 0 does not have ' Emma' twice and ' Mike' o"):
@@ -237,61 +247,14 @@ def test_a_declaration_that_does_not_fit_the_texts_is_an_error(made):
         statistic("ioi_scores", itself, tokens)
     several = made.one.isel(layer=[0, 0])
     with pytest.raises(MicrotomeError, match=r"patched_layer: 2 layers; correct its `layers`"):
-        statistic("vocabulary_logits", several, made.scores, made.tokenizer)
+        statistic("vocabulary_logits", several, made.scores, model.tokenizer)
 
 
-# The sigmoid
+# Fits
 
 
 def curve(x, a, x0, k, b):
     return a / (1 + np.exp(-k * (x - x0))) + b
-
-
-def test_a_fit_is_what_scipy_finds_from_the_notebooks_start():
-    data = sigmoid_demonstration(50, 1.0, 3)
-    x, y = data["x"].values, data["y"].values
-    np.testing.assert_allclose(x, np.linspace(-10, 10, 50))
-    noise = y - curve(x, 10, 0, 1, 2)
-    assert noise.std() == pytest.approx(1, abs=0.3)
-    found = fit_sigmoid(x, y, 0.1)
-    estimate, covariance = curve_fit(curve, x, y, [max(y), np.median(x), 1, min(y)])
-    np.testing.assert_allclose(found["estimate"], estimate, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["std_error"], np.sqrt(np.diag(covariance)), rtol=1e-4)
-    # The same by hand: the Jacobian at the least sum of squares.
-    by_hand = least_squares(lambda p: curve(x, *p) - y, [10, 0, 1, 2], xtol=1e-12, ftol=1e-12)
-    residual = by_hand.fun
-    covariance = np.linalg.inv(by_hand.jac.T @ by_hand.jac) * (residual @ residual) / 46
-    half = stats.t.ppf(0.95, 46) * np.sqrt(np.diag(covariance))
-    np.testing.assert_allclose(found["estimate"], by_hand.x, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["low"], by_hand.x - half, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found["high"], by_hand.x + half, rtol=1e-4, atol=1e-5)
-    r = np.corrcoef(y, y + residual)[0, 1]  # of the data and the fit
-    assert found["r_squared"].item() == pytest.approx(r**2)
-    lag = (residual[1:] * residual[:-1]).sum() / (residual**2).sum()
-    assert found["residual_autocorrelation"].item() == pytest.approx(lag, rel=1e-4)
-    assert found.attrs["alpha"] == 0.1
-
-
-@pytest.mark.parametrize("truth", [(-10.3, 20.5, 0.9, 4.4), (0.02, 6, 1.5, -3), (8, 12.5, 0.4, -7)])
-def test_what_lies_on_a_sigmoid_is_found(truth):
-    x = np.arange(29)
-    found = fit_sigmoid(x, curve(x, *truth), 0.05)
-    np.testing.assert_allclose(found["estimate"], truth, rtol=1e-4)
-    assert found["r_squared"].item() == pytest.approx(1)
-
-
-def test_what_no_sigmoid_fits_is_not_a_number():
-    x = np.arange(29)
-    flat = fit_sigmoid(x, np.full(29, 0.3), 0.05)
-    few = fit_sigmoid(x[:4], np.array([1.0, 2.0, 4.0, 5.0]), 0.05)
-    endless = fit_sigmoid(x, np.exp(x.astype(float)), 0.05)  # half its height is never reached
-    for found in (flat, few, endless):
-        assert np.isnan(found["low"]).all()
-    for found in (flat, few):
-        assert np.isnan(found.to_dataarray()).all()
-    step = fit_sigmoid(x, np.where(x < 14, -1.0, 1.0), 0.05)  # any large slope will do
-    assert step["estimate"].sel(parameter="A").item() == pytest.approx(2)
-    assert 13 < step["estimate"].sel(parameter="x0").item() < 14
 
 
 def scores_of(profiles, clean=(4.0, -7.0)):
@@ -437,7 +400,7 @@ def test_a_profile_that_no_sigmoid_fits_is_drawn_and_told(fitted):
     flat = scores_of(np.full((2, 30), 0.1), clean=(0.1, 0.1))
     fits, names = (statistic(name, flat, alpha=0.05) for name in ("score_fits", "name_fits"))
     assert "No sigmoid fits" in labelled(figure("score_fit", flat, fits, names))
-    caption = product(STUDY, "captions", "score_fit")
+    caption = load_function("studies/ioi_patching/captions.py:score_fit")
     assert caption(fits, names) == (
         "No sigmoid fits: the search for its parameters does not converge. With other names, no "
         "two fits have their x0 among the layers."
