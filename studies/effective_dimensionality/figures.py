@@ -99,7 +99,7 @@ def spectrum(spectrum: xr.Dataset, *, limits: Limits, marked: Count) -> Figure:
     right.set(ylabel="Cumulative % variance explained", title="B) Cumulative singular values")
     left.legend(loc="upper right")
     right.legend(loc="lower right", framealpha=1)
-    figure.suptitle(f"{spectrum.attrs['site']} of layer {spectrum.attrs['layer']}")
+    figure.suptitle(_place(spectrum), fontweight="bold")
     return figure
 
 
@@ -115,6 +115,7 @@ def ranks(
     """
     figure, axes = panel(ax, (10, 3), layout="constrained")
     _both(axes, "rank", dimensionality, shuffled_dimensionality)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     axes.set(title="Maximum possible dimensionality")
     return figure
 
@@ -138,12 +139,14 @@ def effective_dimensionality(
     for data, look in ((shuffled_dimensionality, SHUFFLED), (dimensionality, REAL)):
         drawn = _drawn(data)
         share = 100 * drawn["n_components"] / drawn["rank"]
-        shares.plot(share.values, linewidth=2, color=look.fill)
+        label = f"{LABELS[look].split()[0]}, % (right axis)"
+        shares.plot(share.values, linewidth=2, color=look.fill, label=label)
     shares.spines["right"].set_visible(True)
     shares.set(ylabel="% max dimensionality")
     # What is counted lies above what it is a share of.
     axes.set_zorder(shares.get_zorder() + 1)
     axes.patch.set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -191,14 +194,19 @@ def _both(axes: Axes, name: str, real: xr.Dataset, shuffled: xr.Dataset) -> None
         )
     _hidden(axes, real)
     axes.set(ylabel="Number of dimensions")
-    # Above, where no marker can lie, and small, so that it stays clear of the title.
-    small = {"markerscale": 0.7, "handletextpad": 0.1, "columnspacing": 0.8, "frameon": False}
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, **small)
 
 
 def _drawn(data: xr.Dataset) -> xr.Dataset:
     """What is drawn of the texts: all tokens of the first."""
     return data.isel(sequence=0).sel(tokens="all")
+
+
+def _place(spectrum: xr.Dataset) -> str:
+    """What the spectrum is of; what enters a block has the name of the hidden state that it is."""
+    site, layer = spectrum.attrs["site"], spectrum.attrs["layer"]
+    if site != "resid_pre":
+        return f"{site} of layer {layer}"
+    return f"Hidden state {f'L{layer - 1}' if layer else 'Emb'}"
 
 
 def _hidden(axes: Axes, data: xr.Dataset, most: int = 16) -> None:

@@ -36,14 +36,15 @@ def token_deviations(
     Args:
         token_descriptives: the statistic.
         limits: the standard deviations at the ends of the colour scale.
-        relative: whether these are multiples of the median one, since models differ in scale.
+        relative: whether these are multiples of the largest median of a hidden state, since models
+            differ in scale, and first tokens from the others.
         ax: axes to draw on, in the place of a figure of its own.
     """
     figure, axes = panel(ax, (8, 5), layout="constrained")
     sd = token_descriptives["sd"].transpose("hidden", "token").values
     if relative:
-        median = float(np.median(sd))
-        limits = (limits[0] * median, limits[1] * median)
+        largest = float(np.median(sd, axis=1).max())
+        limits = (limits[0] * largest, limits[1] * largest)
     image = axes.imshow(
         sd,
         origin="lower",
@@ -68,12 +69,12 @@ def layer_distances(layer_distances: xr.Dataset, *, ax: Axes | None = None) -> F
         layer_distances: the statistic.
         ax: axes to draw on, in the place of a figure of its own.
     """
-    figure, axes = panel(ax, (6.4, 4.8), layout="constrained")
+    figure, axes = panel(ax, (3.6, 2.8), layout="constrained")
     image = axes.imshow(layer_distances["distance"].values, origin="lower", cmap="magma")
     figure.colorbar(image, ax=axes, pad=0.02, label="Distance (blocks)")
     for axis in (axes.xaxis, axes.yaxis):
-        sparse_ticks(axis, layer_distances["hidden"].values, most=11)
-    axes.set(xlabel=DEPTH_LABEL, ylabel=DEPTH_LABEL, title="Inter-layer distances")
+        sparse_ticks(axis, layer_distances["hidden"].values, most=5)
+    axes.set(xlabel="Hidden layer", ylabel="Hidden layer", title="Inter-layer distances")
     return figure
 
 

@@ -5,6 +5,9 @@ import xarray as xr
 
 from microtome.page.numbers import listed, number, quoted, significant
 
+#: The least R² of a fit whose midpoint is worth reading.
+LEAST = 0.5
+
 
 def logits(vocabulary_logits: xr.Dataset) -> str:
     """The scores after both texts, and how alike all logits are."""
@@ -110,4 +113,9 @@ def _estimates(fit: xr.Dataset) -> str:
     ]
     level = f"{1 - fit.attrs['alpha']:.0%}"
     said = "the data do not determine them" if undetermined else f"{level} intervals"
-    return f"{listed(parts)}; {said}. R² is {number(fit['r_squared'])}."
+    doubt = (
+        ": the curve explains little, and there is no midpoint worth reading"
+        if fit["r_squared"].item() < LEAST
+        else ""
+    )
+    return f"{listed(parts)}; {said}. R² is {number(fit['r_squared'])}{doubt}."

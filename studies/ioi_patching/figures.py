@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from microtome.figures.panels import panel, token_label
 from microtome.figures.style import FILLS, LINES, ink
@@ -21,6 +22,8 @@ REPEATED = ("first", "second")
 DATA: Mapping[str, Any] = {"linestyle": "none", "marker": "o", "markerfacecolor": FILLS[3]}
 #: How far labels are from what they label, in points.
 ASIDE = 3
+#: Room beside a panel that has an axis label, as a share of the figure's width.
+GAP = 0.03
 
 
 def logits(vocabulary_logits: xr.Dataset) -> Figure:
@@ -29,7 +32,7 @@ def logits(vocabulary_logits: xr.Dataset) -> Figure:
     Args:
         vocabulary_logits: the statistic.
     """
-    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    figure = Figure(figsize=(12, 3.2), layout=ConstrainedLayoutEngine(wspace=GAP))
     left, middle, right = figure.subplots(1, 3, width_ratios=(2, 2, 1))
     for axes, text, letter in ((left, "receiver", "A"), (middle, "giver", "B")):
         _vocabulary(axes, vocabulary_logits, vocabulary_logits[text].values)
@@ -52,7 +55,7 @@ def patched_logits(vocabulary_logits: xr.Dataset, *, limit: Positive) -> Figure:
         vocabulary_logits: the statistic.
         limit: where the axis of differences ends at most, on both sides of 0.
     """
-    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    figure = Figure(figsize=(12, 3.2), layout=ConstrainedLayoutEngine(wspace=GAP))
     clean, patched, change = figure.subplots(1, 3)
     _vocabulary(clean, vocabulary_logits, vocabulary_logits["receiver"].values)
     clean.set(ylabel="Logit", title="A) Clean model")
@@ -64,8 +67,11 @@ def patched_logits(vocabulary_logits: xr.Dataset, *, limit: Positive) -> Figure:
     end = min(limit, 1.25 * np.abs(difference).max().item() or limit)
     n_beyond = int((np.abs(difference) > end).sum())
     left_out = f"\n({n_beyond:,} beyond)" if n_beyond else ""
-    change.set(ylabel=f"Clean minus patched logit{left_out}\n← boost        suppress →")
+    change.set(ylabel=f"Clean minus patched logit{left_out}")
     change.set(ylim=(-end, end), title="C) Manipulation effect")
+    for height, text in ((0.98, "↑ suppressed"), (0.02, "↓ boosted")):
+        align = "top" if height > 0.5 else "bottom"
+        change.text(0.02, height, text, va=align, fontsize=9, transform=change.transAxes)
     return figure
 
 
@@ -289,7 +295,8 @@ def _fitted(axes: Axes, x: np.ndarray, fit: xr.Dataset, prefix: str) -> None:
         axes.plot([], [], " ", label="No sigmoid fits")
         return
     fine = np.linspace(x[0], x[-1], 400)
-    axes.plot(fine, sigmoid(fine, *estimate), color=LINES[1], linewidth=2, label="Model")
+    label = f"Model (R² = {fit['r_squared'].item():.2f})"
+    axes.plot(fine, sigmoid(fine, *estimate), color=LINES[1], linewidth=2, label=label)
     midpoint = fit.sel(parameter="x0")
     value, low, high = (midpoint[name].item() for name in ("estimate", "low", "high"))
     label = f"x0 ({prefix}{value:.1f})"

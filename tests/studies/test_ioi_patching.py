@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
-from conftest import blocks, build
+from conftest import build
 from hooked import load, taps_at
-from scipy import stats
+from intervened import Hooked
+from scipy import special, stats
 from scipy.optimize import curve_fit
 from studied import ROOT, product, study
 
@@ -44,6 +44,7 @@ def model(request, tmp_path_factory, gpt2_tokenizer):
         checkpoint = folder / "checkpoint"
     layers, layer = LAYERS[request.param]
     return SimpleNamespace(
+        name=request.param,
         checkpoint=checkpoint,
         layers=layers,
         layer=layer,
@@ -101,36 +102,26 @@ class Runs:
     """Forwards of some texts, the last token of one block's output replaced."""
 
     def __init__(self, model):
-        self.net, self.blocks = model.net, blocks(model.net)
-        self.tokenizer = model.tokenizer
+        self.hooked, self.tokenizer = Hooked(model.net, model.name), model.tokenizer
 
     def __call__(self, text, layer=None, last=None):
         """Logits of the next token, (d_vocab,); blocks' outputs, (layer, token, d_model)."""
-        states = [None] * len(self.blocks)
 
-        def hook(place):
-            def keep(module, inputs, out):
-                hidden = (out if isinstance(out, torch.Tensor) else out[0]).clone()
-                if place == layer:
-                    hidden[0, -1] = last
-                states[place] = hidden[0]
-                return hidden if isinstance(out, torch.Tensor) else (hidden, *out[1:])
+        def put(values):
+            values[-1, 0] = last
+            return values
 
-            return keep
-
-        handles = [block.register_forward_hook(hook(n)) for n, block in enumerate(self.blocks)]
-        with torch.no_grad():
-            ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
-            logits = self.net(ids).logits[0, -1]
-        for handle in handles:
-            handle.remove()
-        return logits.double().numpy(), torch.stack(states)
+        changes = {} if layer is None else {(layer, "resid_post"): put}
+        ids = self.tokenizer(text)["input_ids"]
+        logits, seen = self.hooked.forward(ids, ["resid_post"], changes)
+        states = [seen[n, "resid_post"][:, 0] for n in range(self.hooked.n_layers)]
+        return logits[-1].astype(float), np.stack(states)
 
     def id(self, name):
         (token,) = self.tokenizer.encode(f" {name}", add_special_tokens=False)
         return token
 
-    def score(self, logits, first, second):
+    def score(self, logits, first="Mike", second="Emma"):
         return logits[self.id(first)] - logits[self.id(second)]
 
 
@@ -151,29 +142,31 @@ def expected(runs, model):
     return found
 
 
+def near(logits):
+    """How close numbers made of logits have to be."""
+    return {"rtol": 1e-5, "atol": 1e-5 * np.abs(logits).max()}
+
+
 def test_scores(made, expected, runs, model):
     found = made.scores
     assert found["layer"].values.tolist() == model.layers
     for pair, receiver in enumerate((EMMA, MIKE)):
         of_pair, run = found.isel(pair=pair), expected[receiver]
-        patched = [runs.score(run.patched[n][0], "Mike", "Emma") for n in model.layers]
-        clean, given = (runs.score(each[0], "Mike", "Emma") for each in (run.clean, run.given))
-        near = {"rtol": 1e-5, "atol": 1e-5 * np.abs(run.clean[0]).max()}
-        np.testing.assert_allclose(of_pair["score"], patched, **near)
-        np.testing.assert_allclose(of_pair["clean"], clean, **near)
-        np.testing.assert_allclose(of_pair["clean_giver"], given, **near)
+        patched = [runs.score(run.patched[n][0]) for n in model.layers]
+        clean, given = (runs.score(each[0]) for each in (run.clean, run.given))
         # Where Mike gives, it is Emma who is given to.
-        towards = 1 if receiver == MIKE else -1
-        np.testing.assert_allclose(of_pair["effect"], towards * (patched - clean), **near)
+        effect = (1 if receiver == MIKE else -1) * (patched - clean)
+        wanted = {"score": patched, "clean": clean, "clean_giver": given, "effect": effect}
+        for name, values in wanted.items():
+            np.testing.assert_allclose(of_pair[name], values, **near(run.clean[0]), err_msg=name)
         texts = [of_pair[f"{text}_text"].item() for text in ("receiver", "giver")]
         ends = ["Emma gave a coffee to", "Mike gave a coffee to"]
         assert texts == (ends if receiver == EMMA else ends[::-1])
-        assert of_pair["first"].item() == " Mike"
-        assert of_pair["second"].item() == " Emma"
+        assert (of_pair["first"].item(), of_pair["second"].item()) == (" Mike", " Emma")
 
 
 def test_patched_in_the_last_layer_the_score_is_the_givers(made, model):
-    last = made.scores.sel(layer=len(blocks(model.net)) - 1)
+    last = made.scores.sel(layer=model.net.config.num_hidden_layers - 1)
     np.testing.assert_allclose(last["score"], last["clean_giver"], rtol=1e-6)
 
 
@@ -182,7 +175,7 @@ def test_confirmation(made, expected, model):
     for pair, receiver in enumerate((EMMA, MIKE)):
         run = expected[receiver]
         between = [
-            (run.patched[n][1][n, -2] - run.given[1][n, -2]).norm().item() for n in model.layers
+            np.linalg.norm(run.patched[n][1][n, -2] - run.given[1][n, -2]) for n in model.layers
         ]
         found = distance.isel(pair=pair)
         np.testing.assert_allclose(found.sel(place="before"), between, rtol=1e-4)
@@ -191,10 +184,9 @@ def test_confirmation(made, expected, model):
 
 def test_logits_of_the_vocabulary(made, expected, runs, model):
     run = expected[EMMA]
-    near = {"rtol": 1e-5, "atol": 1e-5 * np.abs(run.clean[0]).max()}
-    np.testing.assert_allclose(made.logits["receiver"], run.clean[0], **near)
-    np.testing.assert_allclose(made.logits["giver"], run.given[0], **near)
-    np.testing.assert_allclose(made.logits["patched"], run.patched[model.layer][0], **near)
+    wanted = {"receiver": run.clean, "giver": run.given, "patched": run.patched[model.layer]}
+    for name, (logits, _) in wanted.items():
+        np.testing.assert_allclose(made.logits[name], logits, **near(run.clean[0]), err_msg=name)
     assert made.logits["name_id"].values.tolist() == [runs.id("Mike"), runs.id("Emma")]
     assert made.logits.attrs["layer"] == model.layer
 
@@ -202,14 +194,12 @@ def test_logits_of_the_vocabulary(made, expected, runs, model):
 def test_changed_tokens(made, expected, runs, model):
     clean, patched = expected[EMMA].clean[0], expected[EMMA].patched[model.layer][0]
     found, ids = made.changed, made.changed["token_id"].values
-    near = {"atol": 2e-5 * np.abs(clean).max()}
-    np.testing.assert_allclose(found["difference"], (clean - patched)[ids], **near)
+    close = {"atol": 2e-5 * np.abs(clean).max()}
+    np.testing.assert_allclose(found["difference"], (clean - patched)[ids], **close)
     largest = np.sort(np.abs(clean - patched))[::-1][:20]
-    np.testing.assert_allclose(np.abs(found["difference"]), largest, **near)
-    log_p = [torch.log_softmax(torch.tensor(z), 0).numpy() for z in (clean, patched)]
-    np.testing.assert_allclose(
-        found["log_probability_difference"], (log_p[0] - log_p[1])[ids], **near
-    )
+    np.testing.assert_allclose(np.abs(found["difference"]), largest, **close)
+    log_p = special.log_softmax(clean) - special.log_softmax(patched)
+    np.testing.assert_allclose(found["log_probability_difference"], log_p[ids], **close)
     assert found["text"].values.tolist() == [runs.tokenizer.decode([token]) for token in ids]
 
 
@@ -226,11 +216,10 @@ def test_other_names(model, runs):
                 runs.score(runs(texts[receiver], n, given[1][n, -1])[0], first, second)
                 for n in model.layers
             ]
-            near = {"atol": 2e-5 * np.abs(clean[0]).max()}
-            of_pair = found.isel(pair=pair)
-            np.testing.assert_allclose(of_pair["score"], patched, **near)
+            close, of_pair = {"atol": 2e-5 * np.abs(clean[0]).max()}, found.isel(pair=pair)
+            np.testing.assert_allclose(of_pair["score"], patched, **close)
             np.testing.assert_allclose(
-                of_pair["clean"], runs.score(clean[0], first, second), **near
+                of_pair["clean"], runs.score(clean[0], first, second), **close
             )
 
 
@@ -320,16 +309,19 @@ def test_means_over_names(fitted):
         own = receiver % 2 == place
         estimates = fitted.names["estimate"].values[own]
         found = fitted.names.sel(repeated=repeated)
-        interval = stats.ttest_1samp(estimates, 0).confidence_interval(0.95)
-        np.testing.assert_allclose(found["mean"], estimates.mean(axis=0))
-        np.testing.assert_allclose(found["low_mean"], interval.low)
-        np.testing.assert_allclose(found["high_mean"], interval.high)
         assert found["n"].item() == 4
-        effect, found = fitted.scores["effect"].values[own], fitted.effect.sel(repeated=repeated)
-        interval = stats.ttest_1samp(effect, 0).confidence_interval(0.95)
-        np.testing.assert_allclose(found["mean"], effect.mean(axis=0))
-        np.testing.assert_allclose(found["low"], interval.low)
-        np.testing.assert_allclose(found["high"], interval.high)
+        effect, of_effect = (
+            fitted.scores["effect"].values[own],
+            fitted.effect.sel(repeated=repeated),
+        )
+        for values, means, ends in (
+            (estimates, found, ("low_mean", "high_mean")),
+            (effect, of_effect, ("low", "high")),
+        ):
+            np.testing.assert_allclose(means["mean"], values.mean(axis=0))
+            interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+            for end, value in zip(ends, interval, strict=True):
+                np.testing.assert_allclose(means[end], value)
 
 
 def test_fits_whose_midpoint_is_beyond_the_layers_do_not_count(fitted):
@@ -384,7 +376,8 @@ def test_figures_of_scores(fitted):
     assert (lines["Last layer"].get_xdata()[0], lines["Last layer"].get_ydata()[0]) == (29, 90)
     lines = labelled(figure("score_fit", fitted.scores, fitted.fits, fitted.names))
     estimate = fitted.fits["estimate"].values[0]
-    x, y = lines["Model"].get_data()
+    assert fitted.fits["r_squared"].values[0].round(2) == 1
+    x, y = lines["Model (R² = 1.00)"].get_data()
     np.testing.assert_allclose(y, curve(x, *estimate))
     assert lines[f"x0 (L{estimate[1]:.1f})"].get_xdata() == [estimate[1]] * 2
     lines = labelled(figure("name_effect", fitted.effect, fitted.scores.isel(pair=[0, 1])))
@@ -407,7 +400,10 @@ def test_a_profile_that_no_sigmoid_fits_is_drawn_and_told(fitted):
     )
     said = caption(fitted.fits, fitted.names)
     assert said.startswith("A = −10.")
-    assert "Over 4 pairs of other names, x0 is 20." in said
+    assert "R² is 1.00. Over 4 pairs of other names, x0 is 20." in said
+    noise = scores_of(np.random.default_rng(0).normal(size=(2, 30)))
+    said = caption(statistic("score_fits", noise, alpha=0.05), fitted.names)
+    assert ": the curve explains little, and there is no midpoint worth reading." in said
     frame = table("score_fits", fits, names)
     assert frame[["estimate", "low", "names_mean"]].isna().all(axis=None)
 
