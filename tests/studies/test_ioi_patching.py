@@ -42,15 +42,11 @@ def model(request, tmp_path_factory, gpt2_tokenizer):
         copytree(gpt2_tokenizer, origin, dirs_exist_ok=True)
         fetch(Folder(origin), folder / "checkpoint")
         checkpoint = folder / "checkpoint"
-    layers, layer = LAYERS[request.param]
-    return SimpleNamespace(
-        name=request.param,
-        checkpoint=checkpoint,
-        layers=layers,
-        layer=layer,
-        net=load(checkpoint),
-        tokenizer=load_tokenizer(checkpoint),
-    )
+    found = SimpleNamespace(name=request.param, checkpoint=checkpoint, net=load(checkpoint))
+    found.layers, found.layer = LAYERS[request.param]
+    found.tokenizer = load_tokenizer(checkpoint)
+    found.runs = Runs(found)
+    return found
 
 
 def statistic(name, *data, **options):
@@ -74,28 +70,20 @@ def outcome(model, name, tokens, **keys):
     entry = study(STUDY)["interventions"][name] | keys
     entry.pop("stimuli", None)
     columns = {column: values.values for column, values in tokens.coords.items()}
-    taps = taps_at(model.checkpoint)
-    return intervene(
-        model.checkpoint, columns, declared(entry), taps=taps, tokenizer=model.tokenizer
-    )
+    by = {"taps": taps_at(model.checkpoint), "tokenizer": model.tokenizer}
+    return intervene(model.checkpoint, columns, declared(entry), **by)
 
 
 @pytest.fixture(scope="module")
 def made(model):
-    tokens = tokens_of("ioi", model)
-    each = outcome(model, "each_layer_patched", tokens, layers=model.layers)
-    one = outcome(model, "patched_layer", tokens, layers=[model.layer])
-    scores = statistic("ioi_scores", each, tokens)
-    logits = statistic("vocabulary_logits", one, scores, model.tokenizer)
-    return SimpleNamespace(
-        tokens=tokens,
-        each=each,
-        one=one,
-        scores=scores,
-        confirmation=statistic("confirmation", each),
-        logits=logits,
-        changed=statistic("changed_tokens", logits, model.tokenizer, n=20),
-    )
+    made = SimpleNamespace(tokens=tokens_of("ioi", model))
+    made.each = outcome(model, "each_layer_patched", made.tokens, layers=model.layers)
+    made.one = outcome(model, "patched_layer", made.tokens, layers=[model.layer])
+    made.scores = statistic("ioi_scores", made.each, made.tokens)
+    made.confirmation = statistic("confirmation", made.each)
+    made.logits = statistic("vocabulary_logits", made.one, made.scores, model.tokenizer)
+    made.changed = statistic("changed_tokens", made.logits, model.tokenizer, n=20)
+    return made
 
 
 class Runs:
@@ -126,14 +114,9 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(model):
-    return Runs(model)
-
-
-@pytest.fixture(scope="module")
-def expected(runs, model):
+def expected(model):
     """By the text that is changed: its clean run, and the run with each layer patched."""
-    found = {}
+    runs, found = model.runs, {}
     for receiver, giver in ((EMMA, MIKE), (MIKE, EMMA)):
         clean, given = runs(receiver), runs(giver)
         layers = {*model.layers, model.layer}
@@ -147,8 +130,8 @@ def near(logits):
     return {"rtol": 1e-5, "atol": 1e-5 * np.abs(logits).max()}
 
 
-def test_scores(made, expected, runs, model):
-    found = made.scores
+def test_scores(made, expected, model):
+    found, runs = made.scores, model.runs
     assert found["layer"].values.tolist() == model.layers
     for pair, receiver in enumerate((EMMA, MIKE)):
         of_pair, run = found.isel(pair=pair), expected[receiver]
@@ -174,24 +157,22 @@ def test_confirmation(made, expected, model):
     distance = made.confirmation["distance"]
     for pair, receiver in enumerate((EMMA, MIKE)):
         run = expected[receiver]
-        between = [
-            np.linalg.norm(run.patched[n][1][n, -2] - run.given[1][n, -2]) for n in model.layers
-        ]
         found = distance.isel(pair=pair)
-        np.testing.assert_allclose(found.sel(place="before"), between, rtol=1e-4)
+        apart = [run.patched[n][1][n, -2] - run.given[1][n, -2] for n in model.layers]
+        np.testing.assert_allclose(found.sel(place="before"), np.linalg.norm(apart, axis=-1), 1e-4)
         np.testing.assert_allclose(found.sel(place="last"), 0, atol=1e-6)
 
 
-def test_logits_of_the_vocabulary(made, expected, runs, model):
+def test_logits_of_the_vocabulary(made, expected, model):
     run = expected[EMMA]
     wanted = {"receiver": run.clean, "giver": run.given, "patched": run.patched[model.layer]}
     for name, (logits, _) in wanted.items():
         np.testing.assert_allclose(made.logits[name], logits, **near(run.clean[0]), err_msg=name)
-    assert made.logits["name_id"].values.tolist() == [runs.id("Mike"), runs.id("Emma")]
+    assert made.logits["name_id"].values.tolist() == [model.runs.id(n) for n in ("Mike", "Emma")]
     assert made.logits.attrs["layer"] == model.layer
 
 
-def test_changed_tokens(made, expected, runs, model):
+def test_changed_tokens(made, expected, model):
     clean, patched = expected[EMMA].clean[0], expected[EMMA].patched[model.layer][0]
     found, ids = made.changed, made.changed["token_id"].values
     close = {"atol": 2e-5 * np.abs(clean).max()}
@@ -200,40 +181,36 @@ def test_changed_tokens(made, expected, runs, model):
     np.testing.assert_allclose(np.abs(found["difference"]), largest, **close)
     log_p = special.log_softmax(clean) - special.log_softmax(patched)
     np.testing.assert_allclose(found["log_probability_difference"], log_p[ids], **close)
-    assert found["text"].values.tolist() == [runs.tokenizer.decode([token]) for token in ids]
+    assert found["text"].values.tolist() == [model.tokenizer.decode([token]) for token in ids]
 
 
 @pytest.mark.parametrize("model", ["gpt2"], indirect=True)
-def test_other_names(model, runs):
-    tokens = tokens_of("ioi_names", model)
+def test_other_names(model):
+    runs, tokens = model.runs, tokens_of("ioi_names", model)
     found = statistic("name_scores", outcome(model, "names_patched", tokens), tokens)
     template = "When {} and {} went to the cafe, {} gave a coffee to"
     for place, (first, second) in enumerate(NAMES):
         texts = [template.format(first, second, name) for name in (first, second)]
         for pair, receiver in ((2 * place, 1), (2 * place + 1, 0)):
             clean, given = runs(texts[receiver]), runs(texts[1 - receiver])
-            patched = [
-                runs.score(runs(texts[receiver], n, given[1][n, -1])[0], first, second)
-                for n in model.layers
-            ]
-            close, of_pair = {"atol": 2e-5 * np.abs(clean[0]).max()}, found.isel(pair=pair)
-            np.testing.assert_allclose(of_pair["score"], patched, **close)
-            np.testing.assert_allclose(
-                of_pair["clean"], runs.score(clean[0], first, second), **close
-            )
+            patched = [runs(texts[receiver], n, given[1][n, -1])[0] for n in model.layers]
+            wanted = [runs.score(logits, first, second) for logits in (clean[0], *patched)]
+            of_pair = [found[name].isel(pair=pair).values for name in ("clean", "score")]
+            close = {"atol": 2e-5 * np.abs(clean[0]).max()}
+            np.testing.assert_allclose(np.hstack(of_pair), wanted, **close)
 
 
 @pytest.mark.parametrize("model", ["gpt2"], indirect=True)
 def test_a_declaration_that_does_not_fit_the_texts_is_an_error(made, model):
     each, tokens = made.each, made.tokens
-    swapped = each.assign_coords(target=[" Emma", " Mike"])
-    with pytest.raises(MicrotomeError, match=r"text 0 does not have ' Emma' twice and ' Mike' o"):
-        statistic("ioi_scores", swapped, tokens)
-    with pytest.raises(MicrotomeError, match=r"text 0 is patched from, but is not changed"):
-        statistic("ioi_scores", each.isel(pair=[0]), tokens)
-    itself = each.assign_coords(giver=each["receiver"])
-    with pytest.raises(MicrotomeError, match=r"text 1 is patched from text 1, which has other"):
-        statistic("ioi_scores", itself, tokens)
+    itself, swapped = {"giver": each["receiver"]}, {"target": [" Emma", " Mike"]}
+    for declared_otherwise, message in (
+        (each.assign_coords(swapped), r"text 0 does not have ' Emma' twice and ' Mike' o"),
+        (each.isel(pair=[0]), r"text 0 is patched from, but is not changed"),
+        (each.assign_coords(itself), r"text 1 is patched from text 1, which has other"),
+    ):
+        with pytest.raises(MicrotomeError, match=message):
+            statistic("ioi_scores", declared_otherwise, tokens)
     several = made.one.isel(layer=[0, 0])
     with pytest.raises(MicrotomeError, match=r"patched_layer: 2 layers; correct its `layers`"):
         statistic("vocabulary_logits", several, made.scores, model.tokenizer)
@@ -249,48 +226,36 @@ def curve(x, a, x0, k, b):
 def scores_of(profiles, clean=(4.0, -7.0)):
     """What `ioi_scores` returns of made-up profiles, (pair, layer); pairs turn 1 to 0 and back."""
     n, n_layers = np.shape(profiles)
-    pair = np.arange(n)
-    receiver = pair // 2 * 2 + (pair + 1) % 2
-    of_pair = np.resize(clean, n)
-    sign = np.where(receiver % 2 == 1, -1, 1)[:, None]
-    ends = ["Emma gave", "Mike gave"]
-    return xr.Dataset(
-        {
-            "score": (("pair", "layer"), profiles),
-            "effect": (("pair", "layer"), sign * (profiles - of_pair[:, None])),
-            "clean": ("pair", of_pair),
-            "clean_giver": ("pair", np.roll(of_pair, 1)),
-        },
-        {
-            "pair": pair,
-            "layer": np.arange(n_layers),
-            "receiver": ("pair", receiver),
-            "giver": ("pair", receiver ^ 1),
-            "receiver_text": ("pair", np.resize(np.array(ends, object), n)),
-            "giver_text": ("pair", np.resize(np.array(ends[::-1], object), n)),
-            "first": ("pair", np.array([" Mike"] * n, object)),
-            "second": ("pair", np.array([" Emma"] * n, object)),
-        },
-    )
+    receiver = np.arange(n) ^ 1
+    of_pair = {
+        "receiver": receiver,
+        "giver": receiver ^ 1,
+        "clean": np.resize(clean, n),
+        "clean_giver": np.roll(np.resize(clean, n), 1),
+    }
+    texts = {"receiver_text": ["Emma gave", "Mike gave"], "giver_text": ["Mike gave", "Emma gave"]}
+    for name, each in (texts | {"first": [" Mike"], "second": [" Emma"]}).items():
+        of_pair[name] = np.resize(np.array(each, object), n)
+    found = xr.Dataset({name: ("pair", values) for name, values in of_pair.items()})
+    found["score"] = ("pair", "layer"), profiles
+    found["effect"] = (found["score"] - found["clean"]) * (1 - 2 * (found["receiver"] % 2))
+    found = found.assign_coords(pair=np.arange(n), layer=np.arange(n_layers))
+    return found.set_coords(set(of_pair) - {"clean", "clean_giver"})
 
 
 @pytest.fixture(scope="module")
 def fitted():
     """Four pairs of profiles that fall and rise, but for the last layer, and fits of them."""
-    x, draw = np.arange(30), np.random.default_rng(0)
-    profiles = [
-        curve(x, (-1) ** (n + 1) * 10, 20 + 0.2 * n, 1, (4, -6)[n % 2]) + draw.normal(0, 0.2, 30)
-        for n in range(8)
-    ]
-    profiles = np.array(profiles)
-    profiles[:, -1] = 90 + np.arange(8)
+    x, n = np.arange(30), np.arange(8)[:, None]
+    profiles = curve(x, np.where(n % 2, 10, -10), 20 + 0.2 * n, 1, np.where(n % 2, -6, 4))
+    profiles += np.random.default_rng(0).normal(0, 0.2, (8, 30))
+    profiles[:, -1] = 90 + n[:, 0]
     scores = scores_of(profiles)
-    return SimpleNamespace(
-        scores=scores,
-        fits=statistic("score_fits", scores.isel(pair=[0, 1]), alpha=0.05),
-        names=statistic("name_fits", scores, alpha=0.05),
-        effect=statistic("name_effect", scores, alpha=0.05),
-    )
+    fitted = SimpleNamespace(scores=scores)
+    fitted.fits = statistic("score_fits", scores.isel(pair=[0, 1]), alpha=0.05)
+    fitted.names = statistic("name_fits", scores, alpha=0.05)
+    fitted.effect = statistic("name_effect", scores, alpha=0.05)
+    return fitted
 
 
 def test_fits_leave_out_the_last_layer(fitted):
@@ -304,24 +269,17 @@ def test_fits_leave_out_the_last_layer(fitted):
 
 
 def test_means_over_names(fitted):
-    receiver = fitted.scores["receiver"].values
+    assert (fitted.names["n"] == 4).all()
     for place, repeated in enumerate(("first", "second")):
-        own = receiver % 2 == place
-        estimates = fitted.names["estimate"].values[own]
-        found = fitted.names.sel(repeated=repeated)
-        assert found["n"].item() == 4
-        effect, of_effect = (
-            fitted.scores["effect"].values[own],
-            fitted.effect.sel(repeated=repeated),
-        )
+        own = fitted.scores["receiver"].values % 2 == place
         for values, means, ends in (
-            (estimates, found, ("low_mean", "high_mean")),
-            (effect, of_effect, ("low", "high")),
+            (fitted.names["estimate"], fitted.names, ("low_mean", "high_mean")),
+            (fitted.scores["effect"], fitted.effect, ("low", "high")),
         ):
-            np.testing.assert_allclose(means["mean"], values.mean(axis=0))
+            found, values = means.sel(repeated=repeated), values.values[own]
+            np.testing.assert_allclose(found["mean"], values.mean(axis=0))
             interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-            for end, value in zip(ends, interval, strict=True):
-                np.testing.assert_allclose(means[end], value)
+            np.testing.assert_allclose([found[end] for end in ends], interval)
 
 
 def test_fits_whose_midpoint_is_beyond_the_layers_do_not_count(fitted):
@@ -349,8 +307,8 @@ def test_figures_of_logits(made):
         assert axes.get_xlim() == (-100, 50357)
     assert left.get_title() == "A) … Emma gave a coffee to …"
     assert [mark.get_label() for mark in left.lines[1:]] == ['"Mike"', '"Emma"']
-    np.testing.assert_array_equal(right.lines[0].get_xdata(), made.logits["giver"])
-    np.testing.assert_array_equal(right.lines[0].get_ydata(), made.logits["receiver"])
+    both = [made.logits["giver"], made.logits["receiver"]]
+    np.testing.assert_array_equal(right.lines[0].get_data(), both)
     assert (right.get_xlabel(), right.get_ylabel()) == ("ME logits", "EM logits")
     difference = (made.logits["receiver"] - made.logits["patched"]).values
     function = product(STUDY, "figures", "patched_logits")
@@ -370,8 +328,7 @@ def labelled(figure):
 def test_figures_of_scores(fitted):
     pair = fitted.scores.isel(pair=0)
     lines = labelled(figure("ioi_scores", fitted.scores))
-    assert lines['Clean "EM"'].get_ydata() == [4, 4]
-    assert lines['Clean "ME"'].get_ydata() == [-7, -7]
+    assert [lines[f'Clean "{text}"'].get_ydata() for text in ("EM", "ME")] == [[4, 4], [-7, -7]]
     np.testing.assert_array_equal(lines["Patched"].get_ydata(), pair["score"][:-1])
     assert (lines["Last layer"].get_xdata()[0], lines["Last layer"].get_ydata()[0]) == (29, 90)
     lines = labelled(figure("score_fit", fitted.scores, fitted.fits, fitted.names))
@@ -389,7 +346,7 @@ def test_figures_of_scores(fitted):
         np.testing.assert_array_equal(own, fitted.scores["effect"][pair])
 
 
-def test_a_profile_that_no_sigmoid_fits_is_drawn_and_told(fitted):
+def test_what_no_sigmoid_fits_or_with_a_midpoint_beyond_the_layers_is_told(fitted):
     flat = scores_of(np.full((2, 30), 0.1), clean=(0.1, 0.1))
     fits, names = (statistic(name, flat, alpha=0.05) for name in ("score_fits", "name_fits"))
     assert "No sigmoid fits" in labelled(figure("score_fit", flat, fits, names))
@@ -406,13 +363,9 @@ def test_a_profile_that_no_sigmoid_fits_is_drawn_and_told(fitted):
     assert ": the curve explains little, and there is no midpoint worth reading." in said
     frame = table("score_fits", fits, names)
     assert frame[["estimate", "low", "names_mean"]].isna().all(axis=None)
-
-
-def test_a_midpoint_beyond_the_layers_is_told(fitted):
     early = scores_of(np.stack([curve(np.arange(30), -10, -5, 0.3, 4)] * 2))
     fits = statistic("score_fits", early, alpha=0.05)
-    lines = labelled(figure("score_fit", early, fits, fitted.names))
-    assert "x0 (L-5.0), beyond" in lines
+    assert "x0 (L-5.0), beyond" in labelled(figure("score_fit", early, fits, fitted.names))
 
 
 def test_simulated_data_and_fit():
