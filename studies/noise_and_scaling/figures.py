@@ -29,7 +29,7 @@ def clean_prediction(predictions: xr.Dataset, *, ax: Axes | None = None) -> Figu
     place, token = predictions.attrs["target_id"], token_label(predictions["text"].item())
     dots(axes, np.arange(len(found)), found, FILLS[1])
     for line, where in ((axes.axhline, found[place]), (axes.axvline, place)):
-        line(where, color="limegreen", linestyle="--", linewidth=1.2, zorder=3)
+        line(where, color=LINES[0], linestyle="--", linewidth=1.2, zorder=3)
     look: dict[str, Any] = {"color": ink(), "markersize": 9, "markerfacecolor": FILLS[0]}
     axes.plot(place, found[place], "h", **look, zorder=4)
     # Beside the line's end, where no dot can lie.

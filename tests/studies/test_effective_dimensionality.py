@@ -204,6 +204,8 @@ def test_figures_over_the_hidden_states(run):
             values = data.isel(sequence=0).sel(tokens="all")
             share = 100 * values["n_components"] / values["rank"]
             np.testing.assert_array_equal(line.get_ydata(), share)
+        names = [text.get_text() for text in axes[0].figure.legends[0].get_texts()]
+        assert names[2:] == ["Shuffled, % (right axis)", "Real, % (right axis)"]
 
 
 def test_figures_of_one_text(run):
@@ -216,6 +218,13 @@ def test_figures_of_one_text(run):
     np.testing.assert_array_equal(heights(right, "Without the first"), rest)
     assert len(right.lines) == 2  # of 24 components, none is the 50th
     entry = {"limits": (-2, 60), "marked": 7}
+    for site, layer, title in (
+        ("resid_pre", 0, "Hidden state Emb"),
+        ("resid_pre", 2, "Hidden state L1"),
+        ("mlp_out", 2, "mlp_out of layer 2"),
+    ):
+        named = found.assign_attrs(site=site, layer=layer)
+        assert product(STUDY, "figures", "spectrum")(named, **entry).get_suptitle() == title
     marks = product(STUDY, "figures", "spectrum")(found, **entry).axes[1].lines[2:]
     held = found["cumulative"].sel(tokens="all", component=7).item()
     assert (marks[0].get_ydata()[0], marks[1].get_xdata()[0]) == (held, 7)
