@@ -85,7 +85,7 @@ def name_effect(name_effect: xr.Dataset) -> str:
         low = name_effect["low"].sel(repeated=repeated).values
         above = int(np.cumprod(low[::-1] > 0).sum())  # layers at the end
         since = f"from layer {name_effect['layer'].values[-above]} on" if above else "nowhere"
-        parts.append(f"{since} where the {repeated} name is repeated")
+        parts.append(f"{since} if the {repeated} name is repeated")
     n = int(name_effect["n"][0])
     return f"Over {n} pairs of names, the interval of the mean lies above 0 {listed(parts)}."
 

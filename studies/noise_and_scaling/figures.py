@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.ticker import MaxNLocator
 
 from microtome.figures.panels import clean_line, dots, panel, sparse_ticks, token_label
@@ -68,7 +69,15 @@ def noised_predictions(noised_predictions: xr.Dataset, noise_averages: xr.Datase
             label = f"Mean of {noise_averages.attrs['n_draws']} draws, {name}"
             axes.plot(layers, chosen["mean"].values, color=colour, linewidth=1, label=label)
     handles, labels = panels["target"].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    marks = tuple(axes.lines[0] for axes in panels.values())
+    figure.legend(
+        [marks, *handles[1:]],
+        labels,
+        handler_map={tuple: HandlerTuple(ndivide=None)},
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+    )
     return figure
 
 
