@@ -99,7 +99,7 @@ def stimulus_set(file: str, like: str | None, fetched: str | None) -> StimulusSe
 
 def texts(about: Mapping[str, Any]) -> StimulusSet:
     """The stimulus set that a line of the plan is about."""
-    return stimulus_set(about["file"], about["like"], about["fetched"])
+    return stimulus_set(about["file"], about.get("like"), about.get("fetched"))
 
 
 def lengths(about: Mapping[str, Any], model: cost.Model) -> tuple[list[int], bool]:
