@@ -47,7 +47,7 @@ def violins(means: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     figure, axes = panel(ax, (8, 5), layout="tight")
     last = means.isel(hidden=-1)
     samples = [last["mean"].values[last["label"].values == number] for number in (0, 1)]
-    drawn: dict[str, Any] = axes.violinplot(samples)  # type: ignore[assignment]
+    drawn: dict[str, Any] = axes.violinplot(samples)
     random = np.random.default_rng(0)  # the jitter is layout: alike in every run
     for x, (sample, body, fill) in enumerate(
         zip(samples, drawn["bodies"], CATEGORIES, strict=True), start=1
