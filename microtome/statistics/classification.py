@@ -17,6 +17,8 @@ from microtome.statistics.distributions import is_constant
 #: The share of the texts that a split leaves out, the share of variance that the components keep,
 #: and the depth of the trees, as in the notebook.
 TEST_SHARE, VARIANCE, DEPTH = 0.2, 0.8, 4
+#: The fewest texts of a category, so that a split leaves one of them out.
+FEWEST = 5
 
 
 def of_categories(states: xr.DataArray, labels: Sequence[str]) -> xr.DataArray:
@@ -30,13 +32,19 @@ def of_categories(states: xr.DataArray, labels: Sequence[str]) -> xr.DataArray:
         The same in float64, with `label` along `sequence`: 0 for the first, 1 for the second.
 
     Raises:
-        MicrotomeError: an unknown category.
+        MicrotomeError: an unknown category, or one of so few texts that none could be left out.
     """
     category = states["category"].values.astype(str)
     for label in labels:
-        if label not in category:
+        count = int((category == label).sum())
+        if not count:
             known = list(dict.fromkeys(category))
             raise MicrotomeError(f"labels: no category {label!r}; {nearest(label, known)}")
+        if count < FEWEST:
+            raise MicrotomeError(
+                f"labels: {label!r} has {count} texts, {FEWEST} are the fewest; add some to the "
+                "stimulus file"
+            )
     kept = states.isel(sequence=np.flatnonzero(np.isin(category, labels))).astype(np.float64)
     label = (kept["category"].values == labels[1]).astype(np.int8)
     return kept.assign_coords(label=("sequence", label))
@@ -124,7 +132,13 @@ def cross_validated(
 
     Returns:
         The accuracies, (state,), and those of permuted labels, (state, permutation).
+
+    Raises:
+        MicrotomeError: fewer than two folds, or more than a label has rows.
     """
+    most = int(np.bincount(label).min())
+    if not 2 <= n_folds <= most:
+        raise MicrotomeError(f"n_folds: wants 2 to {most}, the texts of the smaller category")
     folds = list(
         StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(np.zeros(len(label)), label)
     )

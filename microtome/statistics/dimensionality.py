@@ -145,8 +145,9 @@ def dimensionality(states: xr.DataArray, percent: float, first_token: int) -> xr
 
 def _dimensionality(states: xr.DataArray, percent: float) -> xr.Dataset:
     """What `dimensionality` returns of all tokens that there are."""
-    texts = []
-    for _, text in states.groupby("sequence"):
+    numbers, texts = [], []
+    for number, text in states.groupby("sequence"):
+        numbers.append(number)
         shape = (text.sizes["token"], text.sizes["d_model"])
         # One state at a time: in float64, all of them would take twice the room they have.
         variances = np.stack([component_variances(state) for state in text.values])
@@ -159,7 +160,9 @@ def _dimensionality(states: xr.DataArray, percent: float) -> xr.Dataset:
         texts.append(
             xr.Dataset({name: ("hidden", values) for name, values in found.items()} | counts)
         )
-    return xr.concat(texts, "sequence").assign_coords(hidden=states["hidden"].values)
+    return xr.concat(texts, xr.Variable("sequence", numbers)).assign_coords(
+        hidden=states["hidden"].values
+    )
 
 
 def tsne(section: xr.Dataset, sites: Sequence[str], perplexity: float, seed: int) -> xr.Dataset:

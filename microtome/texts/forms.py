@@ -168,11 +168,11 @@ def read_hub_file(path: Path, dataset: Any, sha256: Any) -> HubFile:
     if rows is not None and not re.fullmatch(r"(100|[1-9]?[0-9])%", rows):
         rows = whole(path, "dataset: rows", rows, least=1)
     return HubFile(
-        *(dataset[key] for key in known[:4]),
-        dataset.get("label"),
-        labels,
-        rows,
-        _sha256(path, sha256),
+        *(dataset["repository"], dataset["revision"], dataset["file"], dataset["text"]),
+        label=dataset.get("label"),
+        labels=labels,
+        rows=rows,
+        sha256=_sha256(path, sha256),
     )
 
 

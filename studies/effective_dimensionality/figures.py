@@ -98,7 +98,7 @@ def spectrum(spectrum: xr.Dataset, *, limits: Limits, marked: Count) -> Figure:
     left.set(ylabel="Percent variance explained", title="A) Singular values spectrum")
     right.set(ylabel="Cumulative % variance explained", title="B) Cumulative singular values")
     left.legend(loc="upper right")
-    right.legend(loc="lower right")
+    right.legend(loc="lower right", framealpha=1)
     figure.suptitle(f"{spectrum.attrs['site']} of layer {spectrum.attrs['layer']}")
     return figure
 
@@ -191,7 +191,9 @@ def _both(axes: Axes, name: str, real: xr.Dataset, shuffled: xr.Dataset) -> None
         )
     _hidden(axes, real)
     axes.set(ylabel="Number of dimensions")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+    # Above, where no marker can lie, and small, so that it stays clear of the title.
+    small = {"markerscale": 0.7, "handletextpad": 0.1, "columnspacing": 0.8, "frameon": False}
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, **small)
 
 
 def _drawn(data: xr.Dataset) -> xr.Dataset:

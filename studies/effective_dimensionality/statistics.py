@@ -127,7 +127,7 @@ def comparison(
     """
     observed, shuffled = (
         data[["n_components", "participation_ratio"]].to_dataarray("measure")
-        for data in (dimensionality.isel(sequence=0), shuffled_dimensionality)
+        for data in (dimensionality.isel(sequence=0, drop=True), shuffled_dimensionality)
     )
     n = shuffled.sizes["sequence"]
     logarithms = xr.apply_ufunc(np.log, shuffled)

@@ -46,7 +46,7 @@ def lens_images(
     return (
         f"On average, the target's log-probability is {number(mean[0])} at first and largest in "
         f"{peak(mean)}. Corrected, {counts[0]} of {predictions.sizes['token']} slopes of targets "
-        f"differ from 0, and {counts[1]} of the most likely tokens."
+        f"differ from 0, and {counts[1]} of those of most likely tokens."
     )
 
 

@@ -101,7 +101,7 @@ def block(
         `resid_pre`, `attn_out`, `mlp_out`, `resid_post` and `sum`, that of the first three,
         (`token`, `d_model`), float32, with the tokens' coordinates; attribute `layer`.
     """
-    found = section[list(PARTS)].load()
+    found = section[list(PARTS)].drop_vars("layer", errors="ignore").load()
     total = found["resid_pre"] + found["attn_out"] + found["mlp_out"]
     return found.assign(sum=total).drop_attrs().assign_attrs(layer=layer)
 

@@ -31,7 +31,7 @@ def violins(means: xr.Dataset) -> str:
 
 def splits(splits: xr.Dataset) -> str:
     """Mean accuracies, and how much they vary."""
-    train, test = splits["train"], splits["test"]
+    train, test = splits["train"].values, splits["test"].values
     return (
         f"On average {share(train.mean())} of the training texts and {share(test.mean())} of those "
         f"left out, where single runs have {share(test.min())} to {share(test.max())}."
@@ -45,6 +45,13 @@ def importances(splits: xr.Dataset) -> str:
         f"PC{importance.argmax() + 1} has {share(importance.max())} of the importance; "
         f"{int((importance > 0).sum())} of {len(importance)} components are used."
     )
+
+
+def tree(splits: xr.Dataset) -> str:
+    """How many leaves there are, and how pure."""
+    leaves = splits["n"].values[splits["left"].values < 0]
+    pure = int((leaves.min(axis=1) == 0).sum())
+    return f"{len(leaves)} leaves, {pure} of them with texts of one category alone."
 
 
 def means(means: xr.Dataset) -> str:

@@ -1,5 +1,7 @@
 """Figures of the study on sentiment; see README.md."""
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
@@ -23,7 +25,7 @@ def batches(batches: xr.Dataset, *, limits: Limits, ax: Axes | None = None) -> F
         ax: axes to draw on, in the place of a figure of its own.
     """
     figure, axes = panel(ax, (8, 3), layout="tight")
-    number = batches["batch"].values if "batch" in batches.coords else range(batches.sizes["batch"])
+    number = np.arange(batches.sizes["batch"])
     for name, marker, fill, label in (
         ("n_texts", "s", FILLS[2], "Number of sequences"),
         ("n_tokens", "o", FILLS[1], "Number of tokens"),
@@ -45,7 +47,7 @@ def violins(means: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     figure, axes = panel(ax, (8, 5), layout="tight")
     last = means.isel(hidden=-1)
     samples = [last["mean"].values[last["label"].values == number] for number in (0, 1)]
-    drawn = axes.violinplot(samples)
+    drawn: dict[str, Any] = axes.violinplot(samples)  # type: ignore[assignment]
     random = np.random.default_rng(0)  # the jitter is layout: alike in every run
     for x, (sample, body, fill) in enumerate(
         zip(samples, drawn["bodies"], CATEGORIES, strict=True), start=1
@@ -73,11 +75,11 @@ def splits(splits: xr.Dataset, *, limits: Limits, ax: Axes | None = None) -> Fig
         ax: axes to draw on, in the place of a figure of its own.
     """
     figure, axes = panel(ax, (10, 4), layout="tight")
-    runs = range(splits.sizes["run"])
+    runs = np.arange(splits.sizes["run"])
     for name, marker, fill in (("train", "o", TRAIN), ("test", "s", TEST)):
         accuracy = splits[name].values
         _marks(axes, runs, accuracy, marker, fill, name.capitalize())
-        axes.axhline(accuracy.mean(), linestyle="--", color=fill)
+        axes.axhline(accuracy.mean(), linestyle="--", color=fill, zorder=-3)
     axes.set(ylim=limits, xlabel="Run", ylabel="Accuracy")
     axes.set(title="Variability due to random data splitting")
     axes.locator_params("x", integer=True)
@@ -231,14 +233,14 @@ def improvement(improvement: xr.Dataset, *, ax: Axes | None = None) -> Figure:
 
 def _marks(
     axes: Axes,
-    x: object,
+    x: np.ndarray,
     y: np.ndarray,
     marker: str,
     fill: tuple[float, float, float],
     label: str,
-    **line: object,
+    **line: Any,
 ) -> None:
     """Draw outlined markers, as large as there is room for."""
     size = min(12, 300 / len(y))
-    look = {"linestyle": "", "color": ink()} | line
+    look: dict[str, Any] = {"linestyle": "", "color": ink()} | line
     axes.plot(x, y, marker=marker, markersize=size, markerfacecolor=fill, label=label, **look)

@@ -1,6 +1,6 @@
 """Statistics of the study on sentiment; see README.md."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ from microtome.statistics import classification, regression
 from microtome.statistics.distributions import is_constant
 from microtome.statistics.layers import stack_hidden_states
 from microtome.statistics.positions import at_position
-from microtome.texts.rows import sequences
+from microtome.texts.rows import sequences, token_columns
 
 #: How the tests of several hidden states are corrected: for any false positive, for their share.
 CORRECTIONS = {"holm": "holm", "benjamini_hochberg": "fdr_bh"}
@@ -24,7 +24,7 @@ def batches(tokens: xr.Dataset, *, batch_size: Count) -> xr.Dataset:
     Returns:
         `n_texts` and `n_tokens`, the length of the longest text, (`batch`,).
     """
-    lengths = [len(ids) for ids in sequences(tokens)]
+    lengths = [len(ids) for ids in sequences(token_columns(tokens))]
     parts = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
     return xr.Dataset(
         {
@@ -198,7 +198,6 @@ def _states(
     return classification.of_categories(stacked, labels)
 
 
-def _counts(nodes: object) -> np.ndarray:
+def _counts(nodes: Any) -> np.ndarray:
     """Training texts of each label at a tree's nodes, (node, label)."""
-    shares = nodes.value[:, 0, :]  # type: ignore[attr-defined]
-    return np.rint(shares * nodes.n_node_samples[:, None]).astype(int)  # type: ignore[attr-defined]
+    return np.rint(nodes.value[:, 0, :] * nodes.n_node_samples[:, None]).astype(int)

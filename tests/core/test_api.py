@@ -27,6 +27,7 @@ from microtome.texts.stimuli import Stimulus, read_stimuli
 from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).parents[2]
+STIMULI = ROOT / "stimuli"
 SENTENCES = ["The cat sat on the mat", "A thin section", "One thin section", "Mat"]
 HEADS = {"site": "z", "each": ["layer", "head"], "change": "zero"}
 
@@ -276,6 +277,14 @@ def test_a_sweep_in_bfloat16(gpt2):
     np.testing.assert_array_equal(found, rounded)
 
 
+def test_a_sweep_of_a_text_that_is_cut(gpt2):
+    """A set is read as it says, and each sequence is a text of its own."""
+    found = mt.sweep(gpt2, STIMULI / "three_bears.yaml", "resid_post", tokens="last").resid_post
+    assert list(found["word"].values) == [" Woman"] * 10 + [" chair"] * 9 + [" bed"] * 6
+    assert list(found["text"].values) == list(found["word"].values)
+    assert set(found["position"].values) == {16}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -283,6 +292,7 @@ def test_a_sweep_in_bfloat16(gpt2):
         ({"texts": ["The cat", " "]}, "texts: text 1 is empty or no text (' ')"),
         ({"texts": ["The cat", 7]}, "texts: text 1 is empty or no text (7)"),
         ({"texts": "word " * 65}, "texts: text 0: 'word word"),
+        ({"texts": STIMULI / "gatsby_words.yaml"}, "gatsby_words.yaml are fetched by the workflow"),
         ({"sites": []}, "sites: there are none; name some of resid_pre, ln1_out, q, k"),
         ({"sites": ["resid"]}, "sites: 'resid' does not exist; did you mean 'resid_"),
         (

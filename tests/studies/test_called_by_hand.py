@@ -41,10 +41,11 @@ SITES = {
     "mlp_distributions": ["ln2_out", "pre", "post", "mlp_out"],
     "noise_and_scaling": [],
     "residual_stream": ["resid_pre", "attn_out", "mlp_out", "resid_post", "ln_final"],
+    "sentiment": ["resid_pre", "ln_final"],
 }
 
 #: Options whose values would take long, or do not fit a model as small as this.
-FEWER = {"n_permutations": 20, "dimension": 7}
+FEWER = {"n_permutations": 20, "n_folds": 2, "dimension": 7}
 
 
 @pytest.fixture(scope="module")

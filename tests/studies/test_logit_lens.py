@@ -28,7 +28,7 @@ from microtome.store.datasets import read_dataset, write_dataset
 from microtome.sweeps.lens import Lens
 from microtome.sweeps.sweep import sweep_table
 from microtome.texts.rows import token_columns
-from microtome.texts.stimuli import Stimulus
+from microtome.texts.stimuli import Stimulus, read_set
 from microtome.texts.tokens import token_table
 from studies.logit_lens import captions, figures, statistics, tables
 
@@ -61,12 +61,11 @@ def table_of(texts, **columns):
     return xr.Dataset(coords={name: ("token", c) for name, c in (found | columns).items()})
 
 
-def masked_each(ids):
+def masked_each(ids, mask=MASK):
     """A text's table with each of its tokens masked in turn."""
     masked = np.eye(len(ids), dtype=np.int8)
-    texts = np.where(masked, MASK, ids)
-    target = np.where(masked, ids, -1).ravel()
-    return table_of(texts, masked=masked.ravel(), target_id=target)
+    texts = np.where(masked, mask, ids)
+    return table_of(texts, masked=masked.ravel(), target_id=np.tile(ids, len(ids)))
 
 
 def looked(run, table, statistic, layers=None, **options):
@@ -132,6 +131,15 @@ def run(request, tmp_path_factory, gpt2_tokenizer):
     run.found = looked(run, table, "predictions", sites=SITES, token=run.token)
     run.seen = looked(run, plain, "seen", [run.n_layers - 1], site="resid_pre", token=-2)
     return run
+
+
+def test_the_masked_set_is_what_the_study_reads(minilm):
+    found = read_set(ROOT / "stimuli" / "way_masked.yaml")
+    table = token_table(found.stimuli, minilm, masked=found.masked)
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    ids = tokenizer(found.stimuli[0].text)["input_ids"]
+    for name, column in masked_each(ids, tokenizer.mask_token_id).drop_vars("text").coords.items():
+        np.testing.assert_array_equal(table[name], column, err_msg=name)
 
 
 def test_predictions_are_those_of_the_head(run):
