@@ -8,7 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pygments import highlight
+from pygments import highlight, token
+from pygments.filter import simplefilter
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
@@ -25,6 +26,11 @@ from microtome.page.readme import ERRATA, FIGURES, METHOD, TABLES
 
 #: CSS pixels to an inch of a picture, at which its letters can just be read.
 LEAST_DPI = 54
+#: What style.css has a colour for in Python's code.
+_COLOURED = (
+    *(token.Keyword, token.Operator.Word, token.Literal, token.Comment),
+    *(token.Name.Function, token.Name.Class),
+)
 
 
 def render_study(page: StudyPage, said: Mapping[tuple[str, str | None], str], command: str) -> str:
@@ -110,7 +116,16 @@ def _environment() -> Environment:
 
 
 def _python(source: str) -> Markup:
-    return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)).rstrip())
+    lexer = PythonLexer()
+    lexer.add_filter(_only_coloured())
+    return Markup(highlight(source, lexer, HtmlFormatter(nowrap=True)).rstrip())
+
+
+@simplefilter
+def _only_coloured(_filter, _lexer, stream, _options):  # type: ignore[no-untyped-def]
+    """Leave alone what style.css has no colour for: most of a page's bytes would be its tags."""
+    for kind, text in stream:
+        yield (kind if any(kind in known for known in _COLOURED) else token.Text), text
 
 
 def _options(options: Mapping[str, Any]) -> str:
