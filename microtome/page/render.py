@@ -1,7 +1,7 @@
 """Pages as HTML, from what they are made of and the files of a run."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pygments import highlight, token
-from pygments.filter import simplefilter
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
@@ -116,16 +115,15 @@ def _environment() -> Environment:
 
 
 def _python(source: str) -> Markup:
-    lexer = PythonLexer()
-    lexer.add_filter(_only_coloured())
-    return Markup(highlight(source, lexer, HtmlFormatter(nowrap=True)).rstrip())
+    return Markup(highlight(source, _Coloured(), HtmlFormatter(nowrap=True)).rstrip())
 
 
-@simplefilter
-def _only_coloured(_filter, _lexer, stream, _options):  # type: ignore[no-untyped-def]
-    """Leave alone what style.css has no colour for: most of a page's bytes would be its tags."""
-    for kind, text in stream:
-        yield (kind if any(kind in known for known in _COLOURED) else token.Text), text
+class _Coloured(PythonLexer):
+    """Tells only what style.css has a colour for: tags of all else would be most of a page."""
+
+    def get_tokens(self, *code: Any) -> Iterator[tuple[Any, str]]:
+        for kind, text in super().get_tokens(*code):
+            yield (kind if any(kind in known for known in _COLOURED) else token.Text), text
 
 
 def _options(options: Mapping[str, Any]) -> str:
