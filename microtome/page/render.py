@@ -118,7 +118,7 @@ def _python(source: str) -> Markup:
     return Markup(highlight(source, _Coloured(), HtmlFormatter(nowrap=True)).rstrip())
 
 
-class _Coloured(PythonLexer):
+class _Coloured(PythonLexer):  # type: ignore[misc]  # it has no types
     """Tells only what style.css has a colour for: tags of all else would be most of a page."""
 
     def get_tokens(self, *code: Any) -> Iterator[tuple[Any, str]]:
