@@ -99,7 +99,7 @@ def stimulus_set(file: str, like: str | None, fetched: str | None) -> StimulusSe
 
 def texts(about: Mapping[str, Any]) -> StimulusSet:
     """The stimulus set that a line of the plan is about."""
-    return stimulus_set(about["file"], about["like"], about["fetched"])
+    return stimulus_set(about["file"], about.get("like"), about.get("fetched"))
 
 
 def lengths(about: Mapping[str, Any], model: cost.Model) -> tuple[list[int], bool]:
@@ -125,6 +125,7 @@ def lengths(about: Mapping[str, Any], model: cost.Model) -> tuple[list[int], boo
         guessed = [found.cut.before + 1] * max(1, sum(counts))
     else:
         guessed = [math.ceil(len(s.text) / CHARACTERS_PER_TOKEN) for s in found.stimuli]
+    guessed *= max(1, len(found.shuffled))
     if found.masked:
         guessed = [length for length in guessed for _ in range(length)]
     return guessed, False

@@ -300,7 +300,7 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         WORD_PAGE | TEXT_PAGE,
     ),
     "how pages are rendered": (
-        in_code("microtome/page/files.py", "CHARACTERS = 300, 6000", "CHARACTERS = 200, 6000"),
+        in_code("microtome/page/files.py", "CHARACTERS = 100, 6000", "CHARACTERS = 90, 6000"),
         PAGES,
     ),
     "the template of a study's page": (

@@ -13,7 +13,7 @@ from microtome.texts.documents import read_yaml
 #: The templates of all pages, their style sheet and their script.
 TEMPLATES = Path(__file__).with_name("templates")
 #: The most rows of a table that a page shows, and the most characters of a stimulus set.
-ROWS, CHARACTERS = 300, 6000
+ROWS, CHARACTERS = 100, 6000
 
 
 def picture_size(png: Path) -> tuple[int, int]:

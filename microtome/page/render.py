@@ -1,16 +1,16 @@
 """Pages as HTML, from what they are made of and the files of a run."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pygments import highlight
+from pygments import highlight, token
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
+from pygments.lexers.python import PythonLexer
 
 from microtome.page import markdown
 from microtome.page.files import (
@@ -25,6 +25,11 @@ from microtome.page.readme import ERRATA, FIGURES, METHOD, TABLES
 
 #: CSS pixels to an inch of a picture, at which its letters can just be read.
 LEAST_DPI = 54
+#: What style.css has a colour for in Python's code.
+_COLOURED = (
+    *(token.Keyword, token.Operator.Word, token.Literal, token.Comment),
+    *(token.Name.Function, token.Name.Class),
+)
 
 
 def render_study(page: StudyPage, said: Mapping[tuple[str, str | None], str], command: str) -> str:
@@ -110,7 +115,15 @@ def _environment() -> Environment:
 
 
 def _python(source: str) -> Markup:
-    return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)).rstrip())
+    return Markup(highlight(source, _Coloured(), HtmlFormatter(nowrap=True)).rstrip())
+
+
+class _Coloured(PythonLexer):  # type: ignore[misc]  # it has no types
+    """Tells only what style.css has a colour for: tags of all else would be most of a page."""
+
+    def get_tokens(self, *code: Any) -> Iterator[tuple[Any, str]]:
+        for kind, text in super().get_tokens(*code):
+            yield (kind if any(kind in known for known in _COLOURED) else token.Text), text
 
 
 def _options(options: Mapping[str, Any]) -> str:

@@ -59,8 +59,8 @@ def each_layer(each_layer: xr.Dataset) -> str:
     loss, counts = each_layer["loss"].sel(run="all"), each_layer["n_components"]
     return (
         f"Of all tokens {spread(counts.sel(tokens='all'), 0)} components are kept, without the "
-        f"first token {spread(counts.sel(tokens='rest'), 0)}. The loss, "
-        f"{number(each_layer['clean_loss'])} at first, is largest with {peak(loss)} reduced."
+        f"first token {spread(counts.sel(tokens='rest'), 0)}. Of the clean run the loss is "
+        f"{number(each_layer['clean_loss'])}; it is largest with {peak(loss)} reduced."
     )
 
 

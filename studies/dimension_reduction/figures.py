@@ -135,7 +135,7 @@ def hidden_state(
         rasterized=True,
     )
     scatter.set(xlabel="Original activation", ylabel="Reconstructed activation")
-    scatter.set_title(f"r = {hidden_state['correlation'].item():.5f}")
+    scatter.set_title(f"Reconstruction: r = {hidden_state['correlation'].item():.5f}")
     return figure
 
 

@@ -60,7 +60,7 @@ def picture(*, height: Count, width: Count, seed: Seed) -> xr.Dataset:
         paint((np.abs(x - middle) < 0.8 * (y - 0.26)) & (y < eaves), bricks)
     tower = np.abs(x - (left + right) / 2)
     paint((tower < 0.055) & (y > 0.2) & (y < eaves), bricks)
-    paint((tower < 0.45 * (y - 0.05)) & (y <= 0.2), 120 * y + 100 * tower)
+    paint((tower < 0.45 * (y - 0.05)) & (y <= 0.2), 70 + 500 * tower)
     for row, (top, tall) in enumerate(((0.5, 0.1), (0.68, 0.12))):
         for middle in np.linspace(left + 0.07, right - 0.07, 8 - row):
             aside = np.abs(x - middle)

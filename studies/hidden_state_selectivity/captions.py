@@ -10,8 +10,8 @@ def token_variances(token_variances: xr.Dataset) -> str:
     variance = token_variances["variance"]
     before = variance.isel(position=slice(-1)).max()
     return (
-        f"The mean variance at the last token is {significant(variance.isel(position=-1).mean())}; "
-        f"before it, none exceeds {significant(before)}."
+        f"The mean variance is {significant(variance.isel(position=-1).mean())} at the last token, "
+        f"and at most {significant(before)} before it."
     )
 
 

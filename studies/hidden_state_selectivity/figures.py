@@ -52,7 +52,10 @@ def category_pairs(category_pairs: xr.Dataset, *, ax: Axes | None = None) -> Fig
         category_pairs["product"].values, cmap=colours, norm=BoundaryNorm(edges, len(kinds))
     )
     names = zip(category_pairs["first"].values, category_pairs["second"].values, strict=True)
-    labels = ["0", *(f"{k}: {a}, {b}" for k, (a, b) in zip(kinds[1:], names, strict=True))]
+    labels = [
+        "0: not compared",
+        *(f"{k}: {a}, {b}" for k, (a, b) in zip(kinds[1:], names, strict=True)),
+    ]
     bar = figure.colorbar(image, ax=axes, pad=0.02, ticks=(edges[:-1] + edges[1:]) / 2)
     bar.ax.set_yticklabels(labels)
     axes.set(xlabel="Word index", ylabel="Word index", title="Pairs of categories")

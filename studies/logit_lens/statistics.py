@@ -131,7 +131,7 @@ def predictions(
         name: (("hidden", "token"), np.stack([state[name] for state in states.values()]))
         for name in KEPT
     }
-    before, after = _around(columns, rows[chosen], position[chosen])
+    before, after = _around(columns, tokenizer, rows[chosen], position[chosen])
     return xr.Dataset(
         {**found, "vocabulary": ("d_vocab", list(whole.values())[-2])},
         {
@@ -238,11 +238,16 @@ def _only(stream: Iterator[Section], rows: np.ndarray) -> Iterator[Section]:
             yield replace(section, rows=section.rows[kept], values=values)
 
 
-def _around(columns: dict[str, np.ndarray], row: int, position: int) -> tuple[str, str]:
+def _around(
+    columns: dict[str, np.ndarray],
+    tokenizer: "PreTrainedTokenizerBase",
+    row: int,
+    position: int,
+) -> tuple[str, str]:
     """The text before and after the token that is predicted from a row."""
-    own = columns["sequence"] == columns["sequence"][row]
-    texts = columns["text"][own].tolist()
-    return "".join(texts[:position]), "".join(texts[position + 1 :])
+    ids = columns["token_id"][columns["sequence"] == columns["sequence"][row]].tolist()
+    before, after = map(tokenizer.decode, (ids[:position], ids[position + 1 :]))
+    return str(before).replace("\0", "␀"), str(after).replace("\0", "␀")
 
 
 def _texts(tokenizer: "PreTrainedTokenizerBase", ids: np.ndarray) -> np.ndarray:

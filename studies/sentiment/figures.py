@@ -31,7 +31,7 @@ def batches(batches: xr.Dataset, *, limits: Limits, ax: Axes | None = None) -> F
         ("n_tokens", "o", FILLS[1], "Number of tokens"),
     ):
         _marks(axes, number, batches[name].values, marker, fill, label)
-    axes.set(xlabel="Batch number", ylabel="Counts", ylim=limits)
+    axes.set(xlabel="Batch number", ylabel="Counts", ylim=limits, title="Sizes of the batches")
     axes.locator_params("x", integer=True)
     axes.legend()
     return figure
@@ -47,7 +47,7 @@ def violins(means: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     figure, axes = panel(ax, (8, 5), layout="tight")
     last = means.isel(hidden=-1)
     samples = [last["mean"].values[last["label"].values == number] for number in (0, 1)]
-    drawn: dict[str, Any] = axes.violinplot(samples)  # type: ignore[assignment]
+    drawn: dict[str, Any] = axes.violinplot(samples)
     random = np.random.default_rng(0)  # the jitter is layout: alike in every run
     for x, (sample, body, fill) in enumerate(
         zip(samples, drawn["bodies"], CATEGORIES, strict=True), start=1
@@ -175,7 +175,9 @@ def means(means: xr.Dataset, *, ax: Axes | None = None) -> Figure:
             rasterized=values.size > 2000,
         )
     sparse_ticks(axes.xaxis, means["hidden"].values, most=26)
-    axes.set(xlabel="Hidden layer", ylabel="[CLS] activation (mean)")
+    axes.set(
+        xlabel="Hidden layer", ylabel="[CLS] activation (mean)", title="Mean [CLS] activations"
+    )
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 
@@ -204,7 +206,7 @@ def laminar_accuracy(laminar_accuracy: xr.Dataset, *, ax: Axes | None = None) ->
     axes.fill_between(x, low, high, color="0.7", alpha=0.5, linewidth=0)
     axes.plot(x, low, color="0.5", label="Permuted labels:\nmean to 95th percentile")
     sparse_ticks(axes.xaxis, hidden, most=26)
-    axes.set(xlabel="Hidden state layer", ylabel="Accuracy")
+    axes.set(xlabel="Hidden state layer", ylabel="Accuracy", title="Classification by layer")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 
@@ -224,8 +226,8 @@ def improvement(improvement: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     slope, low, high = (100 * improvement[name].item() for name in ("slope", "low", "high"))
     share = 100 * (1 - improvement.attrs["alpha"])
     axes.set(xlabel="Number of transformer blocks", ylabel="Test accuracy")
-    said = f"{slope:+.2f} points of accuracy per block ({share:g} %: {low:+.2f} to {high:+.2f})"
-    axes.set_title(said.replace("-", "−"))
+    said = f"{slope:+.2f} points per block ({share:g}%: {low:+.2f} to {high:+.2f})"
+    axes.set_title(f"Accuracy and depth: {said}".replace("-", "−"))
     axes.locator_params("x", integer=True)
     axes.legend(loc="best")
     return figure

@@ -317,6 +317,21 @@ def test_a_sweep_that_is_refused(gpt2, changes, says):
     assert says in refusal(mt.sweep, gpt2, **asked)
 
 
+def test_a_stimulus_file_is_cut_as_it_says(gpt2, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "cut.yaml"
+    cut = "cut: {starts: [0, 3], length: 2}\n"
+    file.write_text(f"source: x\ndocument: The cat sat on the mat\n{cut}")
+    found = mt.sweep(gpt2, file, ["q"], [0])
+    assert found.text.values.tolist() == ["The", " cat", " on", " the"]
+    file.write_text(f"source: x\nurl: https://example.org/cut.txt\n{cut}")
+    said = refusal(mt.sweep, gpt2, file, ["q"])
+    assert "its text is not fetched yet; the workflow brings it: snakemake results/texts/c" in said
+    (tmp_path / "results/texts").mkdir(parents=True)
+    (tmp_path / "results/texts/cut.txt").write_text("The cat sat on the mat")
+    xr.testing.assert_identical(mt.sweep(gpt2, file, ["q"], [0]), found)
+
+
 # What the workflow has made
 
 

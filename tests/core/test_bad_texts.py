@@ -217,7 +217,7 @@ NEEDS = {
     "contexts_of_the_last_token_alone": (
         kept("categories", "last"),
         {},
-        "statistics.qkv_points: qkv_points wants all tokens of each text; the config's "
+        "statistics.token_variances: token_variances wants all tokens of each text; the config's "
         "`stimuli: categories: tokens` keeps last; take that out",
     ),
     "autoregression_over_kept_rows": (

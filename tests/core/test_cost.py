@@ -6,6 +6,7 @@ import sys
 from collections import namedtuple
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -13,6 +14,7 @@ import pytest
 import xarray as xr
 from workflows import SCALED, Clone
 
+from microtome.errors import MicrotomeError
 from microtome.models.anatomy import find_sites
 from microtome.models.checkpoint import sizes
 from microtome.models.fetch import manifest
@@ -432,6 +434,38 @@ def test_the_plan_counts_what_a_lens_predicts_from(plan, tmp_path, checkpoints):
         given = settings | {"rows": 0, "predicted": predicted}
         assert entry.cost == cost.sweep(model, lengths, **sweep, **given)
         assert entry.cost.seconds > cost.sweep(model, lengths, **sweep, **settings, rows=0).seconds
+
+
+@pytest.mark.parametrize(
+    ("said", "lengths"),
+    [
+        ("document: a cat and a dog\ncut: {starts: [0, middle], length: 3}", [3, 3]),
+        ("document: a cat and a dog\ncut: {starts: [0], length: context}", [16]),
+        ("document: a cat and a dog\ncut: {words: [' cat', ' a'], before: 2}", [3, 3, 3]),
+        ("texts: [nine long]\nmasked: each", [3, 3, 3]),
+        ("texts: [nine long, four]\nshuffled: [0, 1]", [3, 1, 3, 1]),
+        ("texts: {good: [four], bad: [eight let]}", [1, 3]),
+        ("url: https://example.org/a.txt\ncut: {starts: [0, 5], length: 2}", [2, 2]),
+        ("url: https://example.org/a.txt\ncut: {words: [' a'], before: 2}", None),
+        ("url: https://example.org/a.txt", None),
+    ],
+)
+def test_the_plan_reckons_with_sequences(plan, tmp_path, monkeypatch, said, lengths):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(f"source: x\n{said}\n")
+    about = {"model": "m", "stimuli": "a", "file": "a.yaml", "like": None}
+    about["fetched"] = "results/texts/a.txt" if "url" in said else None
+    plan.stimulus_set.cache_clear()
+    model = SimpleNamespace(sizes={"n_context": 16})
+    if lengths is None:
+        with pytest.raises(MicrotomeError, match=r"unknown until .* as snakemake results/texts/a"):
+            plan.lengths(about, model)
+        (tmp_path / "results/texts").mkdir(parents=True)
+        (tmp_path / "results/texts/a.txt").write_text("it is a cat")
+        plan.stimulus_set.cache_clear()
+        assert plan.lengths(about, model) == ([3], False)
+    else:
+        assert plan.lengths(about, model) == (lengths, False)
 
 
 def test_the_plan_says_what_is_too_small(plan, tmp_path, monkeypatch):

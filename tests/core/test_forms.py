@@ -299,6 +299,26 @@ def test_a_text_is_kept_as_it_came_and_noted(tmp_path, server):
         with_fetched(found, file)
 
 
+def test_a_file_of_a_data_set_comes_from_the_hub_at_its_commit(tmp_path, monkeypatch):
+    origin, asked = tmp_path / "origin", []
+    origin.write_bytes(b"rows")
+
+    def download(repository, file, **more):
+        asked.append((repository, file, more))
+        if len(asked) > 1:
+            raise OSError("no answer")
+        return str(origin)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    address = HubFile("a/b", COMMIT, "c/d.parquet", "e").address
+    file, note = tmp_path / "a.parquet", tmp_path / "a.parquet.json"
+    fetch_text(address, file, note, expected=hashlib.sha256(b"rows").hexdigest())
+    assert asked == [("a/b", "c/d.parquet", {"repo_type": "dataset", "revision": COMMIT})]
+    assert (file.read_bytes(), json.loads(note.read_text())["source"]) == (b"rows", address)
+    with pytest.raises(MicrotomeError, match=r"cannot be fetched \(no answer\); connect once"):
+        fetch_text(address, file, note)
+
+
 def test_rows_of_a_data_set_have_labels(tmp_path):
     pytest.importorskip("pyarrow")
     frame = pd.DataFrame({"sentence": [f"text {n}" for n in range(30)], "label": [0, 1] * 15})

@@ -256,7 +256,7 @@ def test_studies_of_ones_own_come_first(tmp_path):
 
 def test_help_of_a_function_can_be_read():
     shown = pydoc.plain(pydoc.render_doc(mt.studies.grammar_tuning.statistics.word_activations))
-    assert "Annotated[xarray.core.dataset.Dataset, CATEGORIES, ALL_TOKENS]" in shown
+    assert "Annotated[xarray.core.dataset.Dataset, WORDS, CATEGORIES, ALL_TOKENS]" in shown
     assert "site: Annotated[str, one site]" in shown.replace("typing.", "")
 
 

@@ -19,6 +19,7 @@ from microtome.store.datasets import write_dataset
 from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import set_table
 from microtome.workflow.inputs import stacked
+from studies.hidden_state_selectivity import captions
 
 STIMULI = Path(__file__).parents[2] / "stimuli"
 STUDY = "hidden_state_selectivity"
@@ -249,3 +250,20 @@ def test_numbers_of_categories_tell_every_pair_apart():
         for j in range(14):
             wanted = kinds[labels[i], labels[j]] if i < j else 0
             assert pairs["product"].values[i, j] == wanted
+
+
+def test_captions_say_what_is_plain():
+    variance = xr.Dataset({"variance": (("position", "d_model"), [[0.0, 0.5], [1.0, 3.0]])})
+    assert captions.token_variances(variance) == (
+        "The mean variance is 2.00 at the last token, and at most 0.500 before it."
+    )
+    product = [[0, 1, 2], [0, 0, 2], [0, 0, 0]]
+    kinds = {"first": ("kind", ["a", "a", "b"]), "second": ("kind", ["a", "b", "b"])}
+    pairs = xr.Dataset({"product": (("word", "other"), product)} | kinds, {"kind": [1, 2, 4]})
+    assert captions.category_pairs(pairs) == "Pairs: 1 (a, a), 2 (a, b) and 0 (b, b)."
+    mean = (("pairs", "hidden"), [[1.0, 0.5, 0.75], [0.0, 0.5, 0.25]])
+    histograms = xr.Dataset({"mean": mean}, {"pairs": ["within", "<a, b>"]})
+    assert captions.context_histograms(histograms) == (
+        "From the embeddings to the last hidden state, means go from 1.00 to 0.75 (within) and "
+        "0.00 to 0.25 (a, b)."
+    )

@@ -46,7 +46,7 @@ class MadeUp:
     mask_token_id = MASK
 
     def decode(self, ids):
-        return f" t{ids[0]}"
+        return "".join(f" t{i}" for i in ids)
 
 
 def table_of(texts, **columns):
@@ -175,10 +175,8 @@ def test_the_whole_vocabulary_of_one_place(run):
     assert seen["token_id"].item() == run.ids[place]
     assert seen["top_token_id"].item() == run.at_token[-2, place].argmax()
     assert seen.attrs["hidden"] == found["hidden"].values[-2]
-    texts = [run.tokenizer.decode([i]) for i in run.ids]
-    around = ["".join(texts[: run.token]), "".join(texts[run.token + 1 :])]
-    if run.masked:
-        assert [found.attrs["before"], found.attrs["after"]] == around
+    around = [run.tokenizer.decode(ids) for ids in (run.ids[: run.token], run.ids[run.token + 1 :])]
+    assert [found.attrs["before"], found.attrs["after"]] == around
     shown = tables.readings(found).text.splitlines()
     assert len(shown) == run.n_layers + 1
     assert found.attrs["before"] in shown[0]
