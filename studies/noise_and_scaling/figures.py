@@ -70,8 +70,9 @@ def noised_predictions(noised_predictions: xr.Dataset, noise_averages: xr.Datase
             axes.plot(layers, chosen["mean"].values, color=colour, linewidth=1, label=label)
     handles, labels = panels["target"].get_legend_handles_labels()
     marks = tuple(axes.lines[0] for axes in panels.values())
+    shown: list[Any] = [marks, *handles[1:]]
     figure.legend(
-        [marks, *handles[1:]],
+        shown,
         labels,
         handler_map={tuple: HandlerTuple(ndivide=None)},
         loc="outside lower center",
