@@ -9,7 +9,7 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 figures: .venv/installed  ## everything, from an empty folder to the page; V=1 shows all that Snakemake says
 	@$(BIN)/microtome run $(if $(V),-v)
 
-book: .venv/installed  ## the same on the book's models, from the hub (12 GB)
+book: .venv/installed  ## the same on the book's models, from the hub (26 GB)
 	@$(BIN)/microtome run $(if $(V),-v) --configfile config.book.yaml
 
 plan: .venv/installed  ## what a run will cost: disk, memory, time; CONFIG=mine.yaml
