@@ -292,7 +292,10 @@ def test_a_sweep_of_a_text_that_is_cut(gpt2):
         ({"texts": ["The cat", " "]}, "texts: text 1 is empty or no text (' ')"),
         ({"texts": ["The cat", 7]}, "texts: text 1 is empty or no text (7)"),
         ({"texts": "word " * 65}, "texts: text 0: 'word word"),
-        ({"texts": STIMULI / "gatsby_words.yaml"}, "gatsby_words.yaml are fetched by the workflow"),
+        (
+            {"texts": STIMULI / "gatsby_words.yaml"},
+            "gatsby_words.yaml: its text is not fetched yet",
+        ),
         ({"sites": []}, "sites: there are none; name some of resid_pre, ln1_out, q, k"),
         ({"sites": ["resid"]}, "sites: 'resid' does not exist; did you mean 'resid_"),
         (

@@ -17,7 +17,7 @@ from snakemake.cli import get_argument_parser
 from snakemake.utils import update_config
 
 from microtome.cli import _parser
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.stimuli import FORMS, read_set
 from microtome.workflow.schema import schema_faults
 
 ROOT = Path(__file__).parents[2]
@@ -70,9 +70,10 @@ def test_yaml_is_a_config_a_study_or_stimuli(code, tmp_path):
         merged = yaml.safe_load(yaml.safe_dump(CONFIG))
         update_config(merged, content)
         assert list(schema_faults(merged, SCHEMA)) == []
-    elif content.keys() & {"texts", "words"}:
+    elif content.keys() & set(FORMS):
         (tmp_path / "texts.yaml").write_text(code, encoding="utf-8")
-        assert read_stimuli(tmp_path / "texts.yaml")
+        found = read_set(tmp_path / "texts.yaml")
+        assert found.stimuli or found.remote
     else:
         study = SCHEMA["$defs"]["study"] | {"$defs": SCHEMA["$defs"]}
         faults = schema_faults({"source": "made up"} | content, study)

@@ -260,9 +260,8 @@ def test_figures(run):
     assert f"in {hits} of {len(run.target)} places" in captions.predicted_tokens(found)
 
 
+@pytest.mark.parametrize("run", ["roberta"], indirect=True)
 def test_what_cannot_be_predicted_is_refused(run):
-    if not run.masked:
-        pytest.skip("of a masked LM")
     plain, masked = table_of([IDS]), masked_each(IDS)
     with pytest.raises(MicrotomeError, match=r"has a mask token.*`masked: each` under `stimuli`"):
         looked(run, plain, "predictions", sites=SITES, token=1)
