@@ -294,7 +294,7 @@ def test_a_sweep_of_a_text_that_is_cut(gpt2):
         ({"texts": "word " * 65}, "texts: text 0: 'word word"),
         (
             {"texts": STIMULI / "gatsby_words.yaml"},
-            "gatsby_words.yaml: its text is not fetched yet",
+            "words.yaml: its text is not fetched yet",
         ),
         ({"sites": []}, "sites: there are none; name some of resid_pre, ln1_out, q, k"),
         ({"sites": ["resid"]}, "sites: 'resid' does not exist; did you mean 'resid_"),

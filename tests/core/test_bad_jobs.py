@@ -32,7 +32,7 @@ JOBS = {
         "tokens/tiny/long.h5",
         {"stimuli": {"long": {"file": "long.yaml"}}},
         "long.yaml: texts: entry 2: 'word word",
-        "is 257 tokens long, the model takes 256; shorten the text, cut a document (`cut:`), or name",
+        "is 257 tokens long, the model takes 256; shorten the text, cut a document",
     ),
     # Activations
     "nan": (

@@ -178,7 +178,7 @@ CONFIGS = {
     ),
     "no_target": (
         study("{interventions: {scaled_blocks: {read: {logits: last, targets: ['']}}}}", STATES),
-        "scaled_blocks.read.targets: wants `clean`, `next`, or a list of texts, each one token; has ['']",
+        "scaled_blocks.read.targets: wants `clean`, `next`, or a list of texts, each one",
     ),
     "scale": (
         study("{figures: {selectivity_profile: {scale: z}}}"),
