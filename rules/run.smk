@@ -1,4 +1,4 @@
-# What a run does besides its jobs: a lock, a server that forks scripts, a report of failures on
+# What a run does besides its jobs: a lock, servers that fork scripts, a report of failures on
 # Slurm. Snakemake calls only the main Snakefile's handlers. A workflow that imports this one as a
 # module calls `begin_run` and `report_slurm_failures` itself: see docs/importing.md.
 import fcntl
@@ -50,8 +50,12 @@ def begin_run():
     refuse_unwritable("results")
     acquire_run_lock()
     disable_job_rate_limit()
-    start_fork_server()
+    start_fork_servers()
     logger.addHandler(slurm_failures)
+
+
+#: The servers, which end with this process.
+fork_servers = []
 
 
 def acquire_run_lock():
@@ -84,27 +88,31 @@ def disable_job_rate_limit():
         scheduler.job_rate_limiter = None
 
 
-def start_fork_server():
-    """Run the scripts of this repository as forks of one process that has imported their packages.
+def start_fork_servers():
+    """Run the scripts of this repository as forks of processes that have imported their packages.
 
     Nothing else that a workflow runs has to do with it.
     """
-    global fork_server
-    server = os.environ.get(forks.SERVER)
-    if server is None and (started := forks.start_server()):
-        fork_server, server = started
-    # If Snakemake drops this method, scripts run without the server: slower, but right.
+    # If Snakemake drops this method, scripts run without a server: slower, but right.
     execute = getattr(PythonScript, "_execute_cmd", None)
-    if server is None or execute is None:
+    if execute is None:
         return
+    servers = {}
+    for name in (forks.MODEL_SERVER, forks.SERVER):
+        servers[name] = os.environ.get(name)
+        if servers[name] is None and (started := forks.start_server()):
+            process, servers[name] = started
+            fork_servers.append(process)
 
     def execute_by_server(script, command, **values):
         ours = Path(str(script.path)).resolve().parent == forks.ROOT / "scripts"
         plain = values.get("py_exec") == sys.executable and not script.bench_record
         # A prefix that a workflow gives all its commands wants a shell.
         if ours and plain and not shell._process_prefix and not shell._process_suffix:
+            of_model = "checkpoint" in {*script.input.keys(), *script.output.keys()}
+            server = servers[forks.MODEL_SERVER if of_model else forks.SERVER]
             request = forks.Request(values["fname"], os.getcwd(), environment_of(script))
-            status = forks.run_by_server(server, request)
+            status = server and forks.run_by_server(server, request)
             if status is not None:
                 if status:
                     raise subprocess.CalledProcessError(status, f"{sys.executable} {script.path}")

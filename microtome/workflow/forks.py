@@ -1,10 +1,11 @@
-"""Scripts as forks of one process that has imported their packages.
+"""Scripts as forks of a process that has imported their packages.
 
 Importing xarray and matplotlib takes longer than drawing most figures, importing torch longer
 than a small sweep, and Snakemake starts a Python for every script. In place of that,
 `rules/run.smk` asks a server to run the script in a fork. The server imports a package when a
 script first needs it, and what a package imports later, in the middle of a job, when that job has
 ended. Each fork imports this repository's code itself, so that an edit takes effect at once.
+There are two servers, since to fork a process with torch and to end it takes three times as long.
 
     python forks.py DESCRIPTOR MODULE ...  (the server: on a listening socket)
 """
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Environment variable: the socket of a server that runs already.
-SERVER = "MICROTOME_FORKS"
+#: Environment variables, the sockets of servers that run already: of scripts that read or write a
+#: checkpoint, and may need torch, and of all others.
+MODEL_SERVER, SERVER = "MICROTOME_MODEL_FORKS", "MICROTOME_FORKS"
 #: The most bytes of a message that are read; the system's own limit is lower.
 MESSAGE = 1 << 20
 

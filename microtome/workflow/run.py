@@ -2,7 +2,7 @@
 
 Within one call, Snakemake plans everything downstream of a job. With a call for each stage, a
 product that is made again with the same bytes makes nothing downstream stale. All calls are forks
-of this process, which imports Snakemake once, and their jobs are forks of one server.
+of this process, which imports Snakemake once, and their jobs are forks of two servers.
 """
 
 import json
@@ -25,9 +25,9 @@ STAGES = {
     "activations": ("activations",),
     "statistics": ("intervention", "statistic"),
 }
-#: The kinds of jobs that run a model, what these import, and what nearly all jobs do.
+#: The kinds of jobs that run a model, what these import, and what nearly all others do.
 RUNNING = {"fetch_model", "activations", "intervention"}
-MODEL = ("torch", "transformers", "transformers.modeling_utils")
+MODEL = ("torch", "transformers", "transformers.modeling_utils", "xarray")
 DRAWING = ("xarray", "matplotlib.figure", "matplotlib.backends.backend_svg")
 #: A product that is there already, in the plan only because something upstream of it is.
 _CARRIED = re.compile(
@@ -53,7 +53,7 @@ def run(directory: Path, options: Sequence[str], *, verbose: bool = False) -> in
     options = ["--directory", str(directory), *options]
     if not (directory / ".snakemake" / "metadata").exists():
         # In a first run there is nothing yet that a call for each stage would spare.
-        _start_server([*MODEL, *DRAWING])
+        _start_servers(MODEL, DRAWING)
         return call(["all", *options], verbose=verbose)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         _say("looking for what is stale …")
@@ -70,7 +70,7 @@ def run(directory: Path, options: Sequence[str], *, verbose: bool = False) -> in
     left, done = _planned(plan), 0
     upstream = {kind for kinds in STAGES.values() for kind in kinds}
     in_stages = left.keys() & upstream and _CARRIED.search(plan)
-    _start_server([*(MODEL if left.keys() & RUNNING else ()), *DRAWING])
+    _start_servers(MODEL if left.keys() & RUNNING else (), DRAWING)
     for target in (*STAGES, "all") if in_stages else ("all",):
         own = STAGES.get(target, left)
         later = Counter({kind: number for kind, number in left.items() if kind not in own})
@@ -82,11 +82,12 @@ def run(directory: Path, options: Sequence[str], *, verbose: bool = False) -> in
     return 0
 
 
-def _start_server(modules: Sequence[str]) -> None:
-    """Start the server, which imports while Snakemake reads its rules."""
-    server = forks.start_server(modules)
-    if server:
-        _, os.environ[forks.SERVER] = server
+def _start_servers(of_models: Sequence[str], of_others: Sequence[str]) -> None:
+    """Start the servers, which import their modules while Snakemake reads its rules."""
+    for name, modules in ((forks.MODEL_SERVER, of_models), (forks.SERVER, of_others)):
+        server = forks.start_server(modules)
+        if server:
+            _, os.environ[name] = server
 
 
 def _planned(plan: str) -> Counter[str]:

@@ -179,7 +179,7 @@ print(json.dumps(["forks.py" in parent, dict(os.environ)]))
 """
 #: What differs: what a shell or the server adds, and what is another one in every run.
 OWN = {"_", "SHLVL", "PWD", "OLDPWD"} | {
-    f"MICROTOME_{name}" for name in ("SHARED_MIB", "FORKS", "RUN")
+    f"MICROTOME_{name}" for name in ("SHARED_MIB", "MODEL_FORKS", "FORKS", "RUN")
 }
 
 
@@ -189,7 +189,7 @@ def test_scripts_of_a_run_are_forked_and_have_the_environment_that_a_shell_has(m
     environments = []
     for forked in (True, False):
         if not forked:
-            clone.environment["MICROTOME_FORKS"] = str(tmp_path / "nowhere")
+            clone.environment["MICROTOME_MODEL_FORKS"] = str(tmp_path / "nowhere")
         again = ("--forcerun", "token_table", "--default-resources", f"tmpdir='{tmp_path}'")
         said = clone.snakemake("tokens", *again)
         assert said.returncode == 0, said.stderr
