@@ -93,11 +93,11 @@ def _whole_text(source: Url, file: Path) -> Stimulus:
 
 def _rows(source: HubFile, file: Path) -> Iterator[Stimulus]:
     """The rows of a data set, with their labels."""
-    import pandas as pd
+    from fastparquet import ParquetFile
 
     columns = [name for name in (source.text, source.label) if name is not None]
     try:
-        table = pd.read_parquet(file, columns=columns)
+        table = ParquetFile(str(file)).to_pandas(columns=columns)
     except Exception as error:  # damaged, or without a column
         raise MicrotomeError(
             f"{source.address}: cannot be read ({in_short(error)}); correct `text:` and `label:`"

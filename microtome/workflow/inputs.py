@@ -19,6 +19,7 @@ import xarray as xr
 from microtome.sites import DIMENSIONS, SITES
 from microtome.statistics.layers import stack_layers
 from microtome.store.datasets import open_layer, read_dataset
+from microtome.store.stacked import read_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,12 +89,7 @@ def stacked(job: Any, site: str) -> xr.DataArray:
         with open_layer(job.input.final[0]) as opened:
             return opened[site].load()
 
-    def layers() -> Iterator[tuple[int, xr.Dataset]]:
-        for path in job.input.layers:
-            with open_layer(path) as opened:
-                yield int(opened.attrs["layer"]), opened[[site]]
-
-    return stack_layers(layers(), len(job.input.layers))[site]
+    return read_layers(job.input.layers, site)
 
 
 def tokens(job: Any) -> xr.Dataset:
