@@ -115,17 +115,16 @@ class MakeFigures(Row):
         pairs: list[Pair] = []
         code = (clone / EDITED).read_text()
         run_six = [".venv/bin/microtome", "run", "--configfile", str(six)]
-        first = {"first run, six studies": run_six, "first run": command}
         for turn in range(n_pairs):
-            (clone / EDITED).write_text(code)
             pair: Pair = {}
-            for name, asked in first.items():
+            for name, asked in {"six": run_six, "all": command}.items():
                 for made in ("results", ".snakemake"):
                     shutil.rmtree(clone / made, ignore_errors=True)
-                pair[name] = timed(asked, log, clone, library)
-            pair["nothing stale"] = timed(command, log, clone, library)
-            (clone / EDITED).write_text(code.replace('"T-value"', f'"T-value ({turn})"'))
-            pair["a figure's label edited"] = timed(command, log, clone, library)
+                (clone / EDITED).write_text(code)
+                pair[f"first run, {name}"] = timed(asked, log, clone, library)
+                pair[f"nothing stale, {name}"] = timed(asked, log, clone, library)
+                (clone / EDITED).write_text(code.replace('"T-value"', f'"T-value ({turn})"'))
+                pair[f"a label edited, {name}"] = timed(asked, log, clone, library)
             pairs.append(pair)
         return {"pairs": pairs, "differences": []}
 
@@ -218,17 +217,13 @@ ROWS = (
         "function (a figure of each of four models, and the page of their study).",
         ways={},
         bars=(
-            Bar("first run, six studies, s", lambda p: p["first run, six studies"]["wall"], 90.0),
+            Bar("first run, six, s", lambda p: p["first run, six"]["wall"], 90.0),
+            Bar("nothing stale, six, s", lambda p: p["nothing stale, six"]["wall"], 3.0),
+            Bar("a label edited, six, s", lambda p: p["a label edited, six"]["wall"], 6.0),
             Bar(
-                "first run, all fifteen / six",
-                lambda p: p["first run"]["wall"] / p["first run, six studies"]["wall"],
-                2.0,
-            ),
-            Bar("nothing stale, s", lambda p: p["nothing stale"]["wall"], 3.0),
-            Bar(
-                "a figure's label edited, s",
-                lambda p: p["a figure's label edited"]["wall"],
-                6.0,
+                "first run, all ÷ six; 2.5 times the studies",
+                lambda p: p["first run, all"]["wall"] / p["first run, six"]["wall"],
+                2.5,
             ),
         ),
         remark="A first run has 345 jobs. The jobs themselves compute for 110 s, on two cores: "
