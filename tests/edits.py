@@ -263,7 +263,11 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         COSINES | TSNE,
     ),
     "a provider of inputs that none has": (
-        in_code("microtome/workflow/inputs.py", "opened[[site]]", "opened[[site, site]]"),
+        in_code(
+            "microtome/workflow/inputs.py",
+            "(job.input.layers, site)",
+            "(list(job.input.layers), site)",
+        ),
         set(),
     ),
     "a function of the sweep": (
