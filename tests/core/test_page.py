@@ -79,13 +79,14 @@ def reader(clone, chromium):
     window = context.new_page()
     asked, faults = [], []
     context.on("request", lambda request: asked.append(request.url))
-    context.on("requestfailed", lambda request: faults.append(request.url))
+    # A page that is left while its pictures load aborts them.
+    context.on("requestfailed", lambda request: faults.append(f"{request.failure} {request.url}"))
     window.on("pageerror", lambda error: faults.append(str(error)))
     window.on("console", lambda message: faults.append(message.text))
     window.open_page = lambda name: window.goto(clone.product(f"page/{name}.html").as_uri())
     yield window
     context.close()
-    assert not faults
+    assert not [fault for fault in faults if not fault.startswith("net::ERR_ABORTED ")]
     assert not [url for url in asked if not url.startswith(("file:", "data:"))]
 
 
