@@ -44,7 +44,7 @@ def join(path: str | Path, shards: Mapping[Path, str]) -> None:
     """
     path = Path(path)
     sizes, variables, attributes = {"token": 0}, dict[str, _Variable](), dict[str, Any]()
-    listed = []
+    listed: list[str] = []
     for shard, sha256 in shards.items():
         name = os.path.relpath(shard, path.parent)
         with readable(shard), h5py.File(shard) as file:
@@ -144,6 +144,16 @@ def shards_of(path: str | Path) -> list[Path]:
     """
     with readable(Path(path)), h5py.File(path) as file:
         return [shard for shard, _ in _listed(Path(path), file.attrs.get(SHARDS, ""))]
+
+
+def bytes_of(path: str | Path) -> int:
+    """The bytes of a file, with those of its shards if it is virtual.
+
+    Raises:
+        MicrotomeError: as `opened`.
+    """
+    with opened(path):
+        return sum(file.stat().st_size for file in (Path(path), *shards_of(path)))
 
 
 def require_shards(path: str | Path, listed: str) -> None:

@@ -209,7 +209,8 @@ def clone_for(folder, model, **sweep):
     """Two studies on last tokens and all of them, in a smaller dtype, and an intervention."""
     clone = Clone(folder, model)
     clone.save({"source": "made up", "texts": TEXTS}, "stimuli/texts.yaml")
-    clone.save_study("hidden_states", {"stimuli": "texts"} | SCALED)
+    clone.save({"source": "made up", "texts": TEXTS[:1]}, "stimuli/text.yaml")
+    clone.save_study("hidden_states", {"stimuli": "text"} | SCALED)
     clone.config["studies"]["hidden_states"] = {"models": ["tiny"]}
     clone.change("stimuli", to={"words": {"tokens": "last"}})
     clone.config["studies"]["category_selectivity"]["statistics"] = {
