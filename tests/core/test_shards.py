@@ -214,7 +214,7 @@ def clone_for(folder, model, **sweep):
     clone.config["studies"]["hidden_states"] = {"models": ["tiny"]}
     clone.change("stimuli", to={"words": {"tokens": "last"}})
     clone.config["studies"]["category_selectivity"]["statistics"] = {
-        "cosine_similarities": {"layers": [0, 2]}
+        "cosine_similarities": {"layers": [0, 1, 2]}
     }
     clone.change("sweep", to=clone.config["sweep"] | {"store_dtype": "bfloat16"} | sweep)
     return clone
@@ -316,6 +316,16 @@ def test_a_damaged_shard_is_named_by_the_job_that_reads_it_and_by_verify(cut, tm
     message = f"{name}: changed or damaged since it was made; delete {name} and run again"
     assert message in done.stderr
     assert clone.verify()[0].startswith(f"{name}: changed or damaged since it was made")
+
+
+def test_the_plan_counts_jobs_and_files(cut):
+    done = cut.snakemake("plan", "--quiet", "all")
+    assert done.returncode == 0, done.stderr
+    [row] = [line.split() for line in done.stdout.splitlines() if line.startswith("tiny  words")]
+    assert row[-2] == "6"  # of three shards and two parts
+    made = [p for p in cut.product("activations/tiny/words").rglob("*") if p.is_file()]
+    # Of each a checksum and what Snakemake notes; of the three shards of tokens a checksum.
+    assert row[-1] == str(3 * len(made) + 2 * 3)
 
 
 def test_models_that_are_deleted_make_nothing_stale(cut, tmp_path):
