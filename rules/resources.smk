@@ -113,7 +113,6 @@ def planned(model, stimuli):
         "like": holder and str(studies.stimulus_file(holder)),
         "fetched": fetched and str(fetched),
         "tokens": studies.tokens_kept(stimuli),
-        "sequences_per_job": SEQUENCES,
     }
 
 

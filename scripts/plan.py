@@ -8,7 +8,6 @@ import json
 import math
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -29,13 +28,8 @@ from microtome.texts.stimuli import StimulusSet, read_set
 CHARACTERS_PER_TOKEN = 4
 #: Statistics that compare words are left out if their files have fewer bytes than this.
 LARGE = 100e6
-#: Files of each product: itself, its checksum's and Snakemake's note of it.
-FILES = 3
-ABOVE = ("", "", "", "", "a token", *[""] * 5)
-HEADINGS = (
-    *("model", "stimuli", "tokens", "layers", "and layer"),
-    *("disk", "memory", "time", "jobs", "files"),
-)
+ABOVE = ("", "", "", "", "a token", "", "", "")
+HEADINGS = ("model", "stimuli", "tokens", "layers", "and layer", "disk", "memory", "time")
 
 
 def shape(models: dict[str, Any], name: str) -> cost.Model:
@@ -148,8 +142,6 @@ class Entry:
         layers: the layers that are kept, changed or compared.
         per_token: what a token takes in one layer, in words.
         cost: what it costs.
-        jobs: how many jobs run the model.
-        files: how many files are made, with those that tell of each.
     """
 
     model: str
@@ -158,26 +150,20 @@ class Entry:
     layers: int
     per_token: str
     cost: cost.Cost
-    jobs: int = 1
-    files: int = FILES
 
     @property
     def cells(self) -> list[str]:
         """The line's cells, in the order of `HEADINGS`."""
         needed = self.cost
         sizes = [size(needed.disk), size(needed.memory), f"{math.ceil(needed.seconds)} s"]
-        about = [self.model, self.label, self.tokens, str(self.layers), self.per_token]
-        return [*about, *sizes, f"{self.jobs:,}", f"{self.files:,}"]
+        return [self.model, self.label, self.tokens, str(self.layers), self.per_token, *sizes]
 
 
 def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]) -> Entry:
     """A sweep's line."""
     tokens, counted = lengths(sweep, model)
-    jobs = [
-        (cost.sweep(model, some, **job, **settings, rows=cost.kept(some, sweep["tokens"])), number)
-        for some, number in in_shards(tokens, sweep["sequences_per_job"]).items()
-        for job in sweep["jobs"]
-    ]
+    rows = cost.kept(tokens, sweep["tokens"])
+    jobs = [cost.sweep(model, tokens, **job, **settings, rows=rows) for job in sweep["jobs"]]
     sites = max((job["sites"] for job in sweep["jobs"]), key=len)
     store_dtype, widths = settings["store_dtype"], {**model.sizes, "key": max(tokens)}
     return Entry(
@@ -187,32 +173,11 @@ def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str,
         sum(len(job["layers"]) for job in sweep["jobs"]),
         size(sum(cost.bytes_per_token(widths, site, store_dtype) for site in sites)),
         cost.Cost(
-            memory=max(job.memory for job, _ in jobs),
-            disk=sum(number * job.disk for job, number in jobs),
-            seconds=sum(number * job.seconds for job, number in jobs),
+            memory=max(job.memory for job in jobs),
+            disk=sum(job.disk for job in jobs),
+            seconds=sum(job.seconds for job in jobs),
         ),
-        sum(number for _, number in jobs),
-        n_files(sweep, len(tokens)),
     )
-
-
-def in_shards(lengths: list[int], n_sequences: int | None) -> Counter[tuple[int, ...]]:
-    """The lengths of the sequences of each shard, ascending, and how many shards have the same."""
-    n = n_sequences or len(lengths)
-    return Counter(tuple(sorted(lengths[i : i + n])) for i in range(0, len(lengths), n))
-
-
-def n_files(sweep: Mapping[str, Any], n_sequences: int) -> int:
-    """How many files a sweep makes."""
-    layers = sum(len(job["layers"]) + bool(job["final_sites"]) for job in sweep["jobs"])
-    between = len(sweep["jobs"]) - 1
-    if sweep["sequences_per_job"] is None:
-        return FILES * (layers + between)
-    shards = math.ceil(n_sequences / sweep["sequences_per_job"])
-    # Of each shard also its checksums, a file for each job; and its tokens, without a note. Then
-    # the files that read as all shards.
-    of_shard = FILES * (layers + between + len(sweep["jobs"])) + FILES - 1
-    return shards * of_shard + FILES * layers
 
 
 def of_dataset(dataset: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]) -> Entry:
@@ -260,7 +225,7 @@ def table(entries: list[Entry]) -> str:
     """The plan's lines, in columns as wide as they have to be."""
     rows = [ABOVE, HEADINGS, *(entry.cells for entry in entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = "<<>>>>>>>>"
+    sides = "<<>>>>>>"
     lines = (zip(row, sides, widths, strict=True) for row in rows)
     return "\n".join("  ".join(f"{c:{s}{w}}" for c, s, w in line).rstrip() for line in lines)
 
@@ -331,8 +296,7 @@ def main(
         return
     costs = [entry.cost for entry in entries]
     print(
-        f"In all {size(sum(c.disk for c in costs))} on disk in "
-        f"{sum(entry.files for entry in entries):,} files, "
+        f"In all {size(sum(c.disk for c in costs))} on disk, "
         f"{size(max(c.memory for c in costs))} of memory at most, and "
         f"{math.ceil(sum(c.seconds for c in costs) / 60)} min for one job after another with "
         f"{settings['threads']} threads."

@@ -318,16 +318,6 @@ def test_a_damaged_shard_is_named_by_the_job_that_reads_it_and_by_verify(cut, tm
     assert clone.verify()[0].startswith(f"{name}: changed or damaged since it was made")
 
 
-def test_the_plan_counts_jobs_and_files(cut):
-    done = cut.snakemake("plan", "--quiet", "all")
-    assert done.returncode == 0, done.stderr
-    [row] = [line.split() for line in done.stdout.splitlines() if line.startswith("tiny  words")]
-    assert row[-2] == "6"  # of three shards and two parts
-    made = [p for p in cut.product("activations/tiny/words").rglob("*") if p.is_file()]
-    # Of each a checksum and what Snakemake notes; of the three shards of tokens a checksum.
-    assert row[-1] == str(3 * len(made) + 2 * 3)
-
-
 def test_models_that_are_deleted_make_nothing_stale(cut, tmp_path):
     clone = cut.copy(tmp_path / "deleted")
     shutil.rmtree(clone.product("models"))
