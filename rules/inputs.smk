@@ -57,11 +57,16 @@ def package_version(wildcards):
 
 def shards(model, stimuli):
     """The shards of a model and a stimulus set, as "00000"; known once its texts are tokens."""
-    table = Path("results", "tokens", model, f"{stimuli}.h5")
+    table = checkpoints.token_table.get(model=model, stimuli=stimuli).output[0]
+    return [file.stem for file in shards_of(Path(table))]
+
+
+def sharded_stimuli(wildcards):
+    """A stimulus set's file, which a lost shard of its tokens is made from again."""
+    table = Path("results", "tokens", wildcards.model, f"{wildcards.stimuli}.h5")
     if table.exists():
         run_if_lost(str(table), shards_of(table))
-    checkpoints.token_table.get(model=model, stimuli=stimuli)
-    return [file.stem for file in shards_of(table)]
+    return studies.stimulus_file(wildcards.stimuli)
 
 
 def sums(model, stimuli):
