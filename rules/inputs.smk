@@ -58,14 +58,22 @@ def package_version(wildcards):
 def shards(model, stimuli):
     """The shards of a model and a stimulus set, as "00000"; known once its texts are tokens."""
     table = checkpoints.token_table.get(model=model, stimuli=stimuli).output[0]
-    return [file.stem for file in shards_of(Path(table))]
+    return [file.stem for file in known_shards(Path(table))]
+
+
+def known_shards(table):
+    """The shards of a token table; exits with one line if it is damaged."""
+    try:
+        return shards_of(table)
+    except MicrotomeError as error:
+        sys.exit(f"microtome: {error}")
 
 
 def sharded_stimuli(wildcards):
     """A stimulus set's file, which a lost shard of its tokens is made from again."""
     table = Path("results", "tokens", wildcards.model, f"{wildcards.stimuli}.h5")
     if table.exists():
-        run_if_lost(str(table), shards_of(table))
+        run_if_lost(str(table), known_shards(table))
     return studies.stimulus_file(wildcards.stimuli)
 
 

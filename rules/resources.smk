@@ -62,12 +62,8 @@ def asked(resource, needed):
             return getattr(needed(wildcards, input), resource)(attempt)
         except FileNotFoundError:
             raise
-        except (
-            MicrotomeError,
-            OSError,
-            ValueError,
-            KeyError,
-        ):  # a damaged file, which the job itself will name
+        # A damaged file, which the job itself will name.
+        except (MicrotomeError, OSError, ValueError, KeyError):
             return {"mem_mb": 1000, "runtime": 10}[resource]
 
     return ask
@@ -99,8 +95,12 @@ def statistic_needs(product, resource):
 
 
 def sizes(files):
-    """The bytes of one file or of several."""
-    return [os.path.getsize(file) for file in ([files] if isinstance(files, str) else files)]
+    """The bytes of one file or of several, with their shards."""
+    files = [files] if isinstance(files, str) else files
+    n_bytes = [os.path.getsize(file) for file in files]
+    if SEQUENCES is None:
+        return n_bytes
+    return [n + sum(map(os.path.getsize, shards_of(Path(file)))) for n, file in zip(n_bytes, files)]
 
 
 def planned(model, stimuli):
