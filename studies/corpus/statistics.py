@@ -9,8 +9,9 @@ import xarray as xr
 
 from microtome.options import AllSites, Count, Edges, KeyedSites, Positive
 from microtome.statistics.attention import running_entropies, running_patterns
-from microtome.statistics.distributions import running_histograms
-from microtome.statistics.moments import running_moments
+from microtome.statistics.distributions import Histograms
+from microtome.statistics.moments import Moments
+from microtome.statistics.streamed import streamed
 from microtome.store.layers import Section
 from microtome.texts.rows import row_columns, token_columns
 
@@ -22,7 +23,7 @@ def moments(stream: Iterator[Section], *, sites: AllSites) -> xr.Dataset:
         `mean`, `sd`, `skewness`, `kurtosis` (3 for a normal distribution), `smallest`, `largest`
         and `n`, (`layer`, `site`).
     """
-    return running_moments(stream)
+    return streamed(Moments(sites), stream)
 
 
 def histograms(
@@ -36,7 +37,7 @@ def histograms(
     """
     # The sweep waits for the counts: they may have all of its cores.
     n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return running_histograms(stream, n_edges, limit, n_threads)
+    return streamed(Histograms(sites, n_edges, limit, n_threads), stream)
 
 
 def entropies(

@@ -23,8 +23,9 @@ from microtome.models.mapped import MappedModel
 from microtome.models.taps import Tap
 from microtome.sites import ABSENT, ATTENTION_SITES
 from microtome.statistics.attention import entropies, running_entropies, running_patterns
-from microtome.statistics.distributions import running_histograms
-from microtome.statistics.moments import running_moments
+from microtome.statistics.distributions import Histograms
+from microtome.statistics.moments import Moments
+from microtome.statistics.streamed import streamed
 from microtome.store.datasets import open_layer, read_dataset
 from microtome.store.layers import Section, write_layers
 from microtome.sweeps.batches import batched
@@ -344,8 +345,8 @@ def test_averages_made_in_the_sweep(models, name):
 
 def test_moments_and_histograms_leave_absent_keys_out(models):
     arrays, _ = swept(models["llama"], SEQUENCES, ["pattern"], [0, 2])
-    moments = running_moments(sections(models["llama"], ["pattern"]))
-    counts = running_histograms(sections(models["llama"], ["pattern"]), 11, 1.0, 2)
+    moments = streamed(Moments(["pattern"]), sections(models["llama"], ["pattern"]))
+    counts = streamed(Histograms(["pattern"], 11, 1.0, 2), sections(models["llama"], ["pattern"]))
     for layer in (0, 2):
         values = arrays[layer, "pattern"].astype(float)
         values = values[~np.isnan(values)]
