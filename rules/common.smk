@@ -73,7 +73,12 @@ def code(script, plumbing=()):
 
 
 def product_code(product):
-    """The digest of a product's code: its function, and what makes its inputs and writes it."""
+    """The digest of a product's code: its function, and what makes its inputs and writes it.
+
+    Of a streamed statistic, the rest is in the digest of the script that it shares with others.
+    """
+    if product.streamed:
+        return code_digest([product.code], ROOT)
     inputs = ROOT / "microtome" / "workflow" / "inputs.py"
     roots = [product.code, (inputs, "arguments")]
     roots += [(inputs, provider) for provider in sorted(product.providers)]

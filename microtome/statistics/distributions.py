@@ -15,7 +15,7 @@ from scipy.special import erf
 from microtome.errors import MicrotomeError
 from microtome.models.stored import StoredMLP
 from microtome.statistics.positions import require_one_text, require_positions, rows_at
-from microtome.statistics.streamed import OfValues, Sums
+from microtome.statistics.streamed import Kept, OfValues
 
 #: The most bins of a histogram. The rule of Freedman and Diaconis itself has no bound.
 MOST_BINS = 10_000
@@ -298,17 +298,17 @@ class Histograms(OfValues):
         super().__init__(sites)
         self._edges, self._limit, self._n_threads = edges(n_edges, limit), limit, n_threads
 
-    def of(self, values: np.ndarray) -> Sums:
+    def of(self, values: np.ndarray) -> Kept:
         """The counts of the bins, and the number of values."""
         parts = np.array_split(values, self._n_threads)
         with ThreadPoolExecutor(self._n_threads) as pool:
             counts = sum(pool.map(lambda part: _counts(part, self._edges), parts))
         return {"counts": counts, "n": np.int64(values.size)}
 
-    def finished(self, sums: Sums) -> dict[str, Any]:
+    def finished(self, kept: Kept) -> dict[str, Any]:
         """The density of one layer and site."""
-        density, beyond = _density(sums["counts"], sums["n"], self._edges)
-        return {"n": sums["n"], "beyond": beyond, "density": density}
+        density, beyond = _density(kept["counts"], kept["n"], self._edges)
+        return {"n": kept["n"], "beyond": beyond, "density": density}
 
     def finish(self) -> xr.Dataset:
         """The densities, with their bins."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from microtome.statistics.streamed import OfValues, Sums
+from microtome.statistics.streamed import Kept, OfValues
 
 
 class Moments(OfValues):
@@ -17,7 +17,7 @@ class Moments(OfValues):
     that are all equal have neither skewness nor kurtosis (NaN).
     """
 
-    def of(self, values: np.ndarray) -> Sums:
+    def of(self, values: np.ndarray) -> Kept:
         """Count, mean, second to fourth powers of deviations from it, and extremes."""
         values = values.astype(np.float64)
         mean = values.mean()
@@ -27,7 +27,7 @@ class Moments(OfValues):
         powers = np.array([squares.sum(), squares @ values, squares @ squares])
         return {"n": np.int64(values.size), "mean": mean, "powers": powers, "ends": ends}
 
-    def joined(self, first: Sums, second: Sums) -> Sums:
+    def joined(self, first: Kept, second: Kept) -> Kept:
         """Of both, as the formulas have it."""
         a, b = float(first["n"]), float(second["n"])
         n, d = a + b, second["mean"] - first["mean"]
@@ -49,17 +49,17 @@ class Moments(OfValues):
             "ends": np.array([min(low, other_low), max(high, other_high)]),
         }
 
-    def finished(self, sums: Sums) -> dict[str, Any]:
-        """What is made of the sums of one layer and site."""
-        second, third, fourth = sums["powers"] / sums["n"]
+    def finished(self, kept: Kept) -> dict[str, Any]:
+        """What is made of what is kept of one layer and site."""
+        second, third, fourth = kept["powers"] / kept["n"]
         with np.errstate(invalid="ignore", divide="ignore"):
             skewness, kurtosis = third / second**1.5, fourth / second**2
         return {
-            "mean": sums["mean"],
+            "mean": kept["mean"],
             "sd": second**0.5,
             "skewness": skewness,
             "kurtosis": kurtosis,
-            "smallest": sums["ends"][0],
-            "largest": sums["ends"][1],
-            "n": sums["n"],
+            "smallest": kept["ends"][0],
+            "largest": kept["ends"][1],
+            "n": kept["n"],
         }

@@ -9,36 +9,37 @@ is that of all values at once, but for the rounding of float64.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy, deepcopy
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError
-from microtome.sites import KEYED_SITES
+from microtome.sites import DIMENSIONS, KEYED_SITES, dimensions
 from microtome.store.layers import Section
 
-#: What is kept of a part of a layer, by name: arrays or numbers, float64 or whole.
-Sums = Mapping[str, Any]
+#: What is kept of a part of a layer: by name, arrays or numbers, float64 or whole.
+Kept = Mapping[str, Any]
 
 
 class Streamed(ABC):
     """A statistic of the sections that were added so far.
 
-    A study's function returns an empty one. A class of its own says what is `measured` of a
-    section, how two such measures are `joined`, and how it `finish`es.
+    A study's function returns an empty one. A class of its own says what it keeps of a section, how
+    what is kept of two texts is `joined`, and how it `finish`es.
 
     Attributes:
         sites: the sites of blocks that it is of; a section may have others.
-        parts: what sums are kept of in each layer: by default of each site.
-        sums: what is kept, by layer and part.
+        parts: what something is kept of in each layer, by default each site.
+        kept: what is kept, by layer and part.
     """
 
     def __init__(self, sites: Sequence[str], parts: Sequence[str] | None = None) -> None:
         """Begin with nothing."""
         self.sites = tuple(sites)
         self.parts = self.sites if parts is None else tuple(parts)
-        self.sums: dict[int, dict[str, Sums]] = {}
+        self.kept: dict[int, dict[str, Kept]] = {}
 
     def add(self, section: Section) -> None:
         """Add a section, of any layer and with any rows that were not added before.
@@ -52,28 +53,25 @@ class Streamed(ABC):
                 "want; name sites of the blocks under `sites`"
             )
         if len(section.rows):
-            self._join(section.layer, self.measured(section))
+            values = {site: section.values[site] for site in self.sites}
+            self.take(section.layer, replace(section, values=values))
 
     def merge(self, other: Self) -> None:
         """Add all that was added to another one, of texts that follow."""
-        for layer, parts in other.sums.items():
-            if layer in self.sums:
-                self._join(layer, parts.items())
+        for layer, parts in other.kept.items():
+            if layer in self.kept:
+                own = self.kept[layer]
+                self.kept[layer] = {part: self.joined(own[part], parts[part]) for part in own}
             else:
-                self.sums[layer] = deepcopy(parts)
-
-    def _join(self, layer: int, found: Iterable[tuple[str, Sums]]) -> None:
-        kept = self.sums.setdefault(layer, {})
-        for part, sums in found:
-            kept[part] = self.joined(kept[part], sums) if part in kept else sums
+                self.kept[layer] = deepcopy(parts)
 
     @abstractmethod
-    def measured(self, section: Section) -> Iterator[tuple[str, Sums]]:
-        """The sums of one section, by part."""
+    def take(self, layer: int, section: Section) -> None:
+        """Add a section of one row at least, with the own sites alone."""
 
-    def joined(self, first: Sums, second: Sums) -> Sums:
-        """The sums of both, by default added. The first ones may be changed, the second not."""
-        return {name: first[name] + second[name] for name in first}
+    @abstractmethod
+    def joined(self, first: Kept, second: Kept) -> Kept:
+        """What is kept of both. The first one may be changed, the second not."""
 
     @abstractmethod
     def finish(self) -> xr.Dataset:
@@ -81,11 +79,11 @@ class Streamed(ABC):
 
     def state(self) -> xr.Dataset:
         """All that is kept, as a dataset that can be written: `part.name`, (`layer`, …)."""
-        layers = list(self.sums)
+        layers = list(self.kept)
         variables = {
-            f"{part}.{name}": stacked(self.sums[layer][part][name] for layer in layers)
+            f"{part}.{name}": stacked(self.kept[layer][part][name] for layer in layers)
             for part in self.parts
-            for name in (self.sums[layers[0]][part] if layers else ())
+            for name in (self.kept[layers[0]][part] if layers else ())
         }
         return xr.Dataset(
             {
@@ -99,7 +97,7 @@ class Streamed(ABC):
         """Another one like this one, but with what the `state` of one like it says."""
         other = copy(self)
         named = [(part, f"{part}.") for part in self.parts]
-        other.sums = {
+        other.kept = {
             layer: {
                 part: {
                     str(name).removeprefix(prefix): values.values[i]
@@ -113,37 +111,75 @@ class Streamed(ABC):
         return other
 
 
-class OfValues(Streamed):
+class Summed(Streamed):
+    """A statistic whose sections are measured one by one, and joined as other texts are."""
+
+    def take(self, layer: int, section: Section) -> None:
+        """Add a section of one row at least."""
+        own = self.kept.setdefault(layer, {})
+        for part, found in self.measured(section):
+            own[part] = self.joined(own[part], found) if part in own else found
+
+    @abstractmethod
+    def measured(self, section: Section) -> Iterator[tuple[str, Kept]]:
+        """What is kept of one section, by part."""
+
+    def joined(self, first: Kept, second: Kept) -> Kept:
+        """The sums of both."""
+        return {name: first[name] + second[name] for name in first}
+
+
+class OfValues(Summed):
     """A statistic of all values at a site, over tokens and neurons.
 
     Absent keys of `scores` and `pattern` are left out.
     """
 
-    def measured(self, section: Section) -> Iterator[tuple[str, Sums]]:
-        """The sums of each site's values."""
+    def measured(self, section: Section) -> Iterator[tuple[str, Kept]]:
+        """What is kept of each site's values."""
         for site in self.sites:
             values = section.values[site].ravel()
             yield site, self.of(values[~np.isnan(values)] if site in KEYED_SITES else values)
 
     @abstractmethod
-    def of(self, values: np.ndarray) -> Sums:
-        """The sums of some values, (value,), one at least."""
+    def of(self, values: np.ndarray) -> Kept:
+        """What is kept of some values, (value,), one at least."""
 
     @abstractmethod
-    def finished(self, sums: Sums) -> Mapping[str, Any]:
+    def finished(self, kept: Kept) -> Mapping[str, Any]:
         """The variables of the statistic, of one layer and site."""
 
     def finish(self) -> xr.Dataset:
         """Variables (`layer`, `site`), or with `value` last."""
-        rows = [[self.finished(parts[site]) for site in self.sites] for parts in self.sums.values()]
+        rows = [[self.finished(parts[site]) for site in self.sites] for parts in self.kept.values()]
         arrays = {
             name: np.array([[own[name] for own in row] for row in rows]) for name in rows[0][0]
         }
         dimensions = ("layer", "site", "value")
         return xr.Dataset(
             {name: (dimensions[: array.ndim], array) for name, array in arrays.items()},
-            {"layer": list(self.sums), "site": list(self.sites)},
+            {"layer": list(self.kept), "site": list(self.sites)},
         )
+
+
+class PerRow(Streamed):
+    """A statistic with something for each row of the token table, in every layer."""
+
+    def __init__(self, sites: Sequence[str]) -> None:
+        """Begin with nothing."""
+        super().__init__(sites, ["rows"])
+
+    @abstractmethod
+    def blank(self) -> dict[str, np.ndarray]:
+        """Arrays (row, …) that a layer's sections are to fill."""
+
+    def of_layer(self, layer: int) -> Kept:
+        """The arrays of a layer."""
+        return self.kept.setdefault(layer, {"rows": self.blank()})["rows"]
+
+    def joined(self, first: Kept, second: Kept) -> Kept:
+        """The rows of one after those of the other."""
+        return {name: np.concatenate([first[name], second[name]]) for name in first}
 
 
 def streamed(statistic: Streamed, sections: Iterable[Section]) -> xr.Dataset:
@@ -175,3 +211,11 @@ def stacked(arrays: Iterable[Any]) -> np.ndarray:
             "`layers`"
         )
     return np.stack(found)
+
+
+def site_dimensions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, ...]]:
+    """Name the dimensions of sites by the shapes of one token's values there."""
+    heads = {shape[-1] for site, shape in shapes.items() if DIMENSIONS[site][-1] == "d_head"}
+    # Values as wide as queries need no name of their own.
+    sizes = {"d_value": 0} if len(heads) > 1 else {}
+    return {site: dimensions(site, sizes) for site in shapes}

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 import zoo
 from conftest import CONFIGS
 from hooked import columns, hooked, load, sites_of, swept, taps_at
@@ -22,7 +23,7 @@ from microtome.models.checkpoint import read_config, sizes
 from microtome.models.mapped import MappedModel
 from microtome.models.taps import Tap
 from microtome.sites import ABSENT, ATTENTION_SITES
-from microtome.statistics.attention import entropies, running_entropies, running_patterns
+from microtome.statistics.attention import Entropies, Patterns, entropies
 from microtome.statistics.distributions import Histograms
 from microtome.statistics.moments import Moments
 from microtome.statistics.streamed import streamed
@@ -322,8 +323,11 @@ def sections(model, sites):
 def test_averages_made_in_the_sweep(models, name):
     arrays, _ = swept(models[name], SEQUENCES, ["pattern", "scores"], [0, 2])
     position = np.concatenate([np.arange(n) for n in LENGTHS])
-    means = running_patterns(sections(models[name], ["scores", "pattern"]), position, 8)
-    found = running_entropies(sections(models[name], ["pattern"]), position)
+    sites = ["scores", "pattern"]
+    known = columns(SEQUENCES) | {"position": position}
+    tokens = xr.Dataset(coords={name: ("token", column) for name, column in known.items()})
+    means = streamed(Patterns(sites, tokens, 8), sections(models[name], sites))
+    found = streamed(Entropies(tokens), sections(models[name], ["pattern"]))
     assert means["pattern"].dims == ("layer", "n_heads", "position", "key")
     assert means["n"].values.tolist() == [sum(n > place for n in LENGTHS) for place in range(8)]
     assert found["n"].values.tolist() == [sum(n > place for n in LENGTHS) for place in range(12)]
