@@ -110,6 +110,11 @@ def product_file(product, extension):
     return f"{product.stem}.{extension}"
 
 
+def streamed_file(product, model, shard=""):
+    """Where a streamed statistic of a model lies, or what it keeps of a shard."""
+    return f"{product.stem}{shard}.h5".replace("{model}", model)
+
+
 def product_log(product):
     """The log of the job that makes a product."""
     return f"{product.stem.replace('results/', 'results/logs/', 1)}.log"

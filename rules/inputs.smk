@@ -124,9 +124,26 @@ def model_params(product):
 
     found = {"taps": taps} if product.runs_model or "stored" in product.inputs else {}
     if product.runs_model:
-        keys = ("batch_size", "threads", "device", "dtype")
+        keys = ("batch_tokens", "threads", "device", "dtype")
         found |= {key: config["sweep"][key] for key in keys}
     return found
+
+
+def merge_inputs(product, model):
+    """An input function: what a streamed statistic has kept of each shard, and what it reads."""
+
+    def inputs(wildcards):
+        found = {"datasets": list(streamed_reads(product, model).values())}
+        found["states"] = [
+            streamed_file(product, model, f"/{shard}") for shard in shards(model, product.stimuli)
+        ]
+        if "tokens" in product.inputs:
+            found["tokens"] = f"results/tokens/{model}/{product.stimuli}.h5"
+        if "tokenizer" in product.inputs:
+            found["checkpoint"] = ancient(f"results/models/{model}/checkpoint")
+        return found
+
+    return inputs
 
 
 def streamed_reads(product, model):

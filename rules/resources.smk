@@ -12,7 +12,7 @@ def read_model(manifest):
 
 def run_settings():
     """The settings that the cost of running a model depends on."""
-    return {key: config["sweep"][key] for key in ("batch_size", "threads", "dtype")}
+    return {key: config["sweep"][key] for key in ("batch_tokens", "threads", "dtype")}
 
 
 def sweep_settings():
@@ -48,6 +48,16 @@ def streams_need(resource, products, wanted):
         streams = [streamed_about(product, wanted) for product in products]
         rows = cost.rows(input.tokens)
         return cost.streams(model, tokens, vars(wanted), streams, rows=rows, **run_settings())
+
+    return asked(resource, needed)
+
+
+def merge_needs(resource):
+    """A resource function: what merging what a streamed statistic keeps of each shard asks for."""
+
+    def needed(wildcards, input):
+        # The whole and one shard are held at once.
+        return cost.statistic(2 * max(sizes(input.states)) + sum(sizes(input.datasets)))
 
     return asked(resource, needed)
 

@@ -7,4 +7,6 @@ from microtome.workflow.load import load
 
 if __name__ == "__main__":
     with job(snakemake):
-        write_dataset(merged(load(snakemake.params.function), snakemake), snakemake.output[0])
+        write_dataset(
+            merged(load(snakemake.params.product["function"]), snakemake), snakemake.output[0]
+        )

@@ -183,7 +183,7 @@ def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str,
 def of_dataset(dataset: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]) -> Entry:
     """The line of an intervention, or of streamed statistics."""
     tokens, counted = lengths(dataset, model)
-    own = {key: settings[key] for key in ("batch_size", "threads", "dtype")}
+    own = {key: settings[key] for key in ("batch_tokens", "threads", "dtype")}
     if "sweep" in dataset:
         sweep = dataset["sweep"]
         n_layers, rows = len(sweep["layers"]), cost.kept(tokens, dataset["tokens"])
@@ -245,7 +245,7 @@ def shortages(entries: list[Entry]) -> Iterator[str]:
     if available is not None and wanted > available:
         yield (
             f"This machine's memory is too small: {largest.label} of {largest.model} wants "
-            f"{size(wanted)}, {size(available)} are available. Make `batch_size` smaller, take "
+            f"{size(wanted)}, {size(available)} are available. Make `batch_tokens` smaller, take "
             "fewer texts or words, or run on a larger machine or a cluster."
         )
 

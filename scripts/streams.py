@@ -19,7 +19,7 @@ if __name__ == "__main__":
         # The config's number, not that of the cores granted: last digits depend on it.
         torch.set_num_threads(params.threads)
         checkpoint, columns = Path(snakemake.input.checkpoint), read_columns(snakemake.input.tokens)
-        how = {key: getattr(params, key) for key in ("batch_size", "dtype", "device")}
+        how = {key: getattr(params, key) for key in ("batch_tokens", "dtype", "device")}
         lens = Lens(checkpoint, columns, **how) if params.lens else None
         statistics = [
             empty(load(product["function"]), product["reads"], product["options"], snakemake, lens)

@@ -159,7 +159,7 @@ def sweep(
     *,
     start: int = 0,
     stop: int | None = None,
-    batch_size: int,
+    batch_tokens: int,
     threads: int,
     rows: int | None = None,
     predicted: int = 0,
@@ -176,7 +176,7 @@ def sweep(
         final_sites: sites after the last block that are kept.
         start: the first block that runs; unless it is 0, what enters it is read from a file.
         stop: the block that the next part starts at; what enters it is written to a file.
-        batch_size: texts per batch, at most.
+        batch_tokens: tokens per batch, at most.
         threads: threads that compute.
         rows: rows of each activation array; None if every token is kept.
         predicted: hidden states of each layer that a lens predicts from.
@@ -185,7 +185,7 @@ def sweep(
     """
     end = stop or (model.sizes["n_layers"] if final_sites else max(layers) + 1)
     n_tokens = sum(lengths)
-    batch, longest = largest_batch(lengths, batch_size)
+    batch, longest = largest_batch(lengths, batch_tokens)
     sizes = {**model.sizes, "key": longest}
     kept = sum(bytes_per_token(sizes, site, store_dtype) for site in sites)
     kept_last = sum(bytes_per_token(sizes, site, store_dtype) for site in final_sites)
@@ -219,7 +219,7 @@ def streams(
     statistics: Sequence[Mapping[str, Any]],
     *,
     rows: int,
-    batch_size: int,
+    batch_tokens: int,
     threads: int,
     dtype: str = "float32",
 ) -> Cost:
@@ -232,7 +232,7 @@ def streams(
         statistics: of each the `sites`, the number `n_layers` of its layers, what is `held` of a
             layer (`microtome.options.Held`), its `options`, and whether it has a `lens`.
         rows: rows that are added in each layer.
-        batch_size: texts per batch, at most.
+        batch_tokens: tokens per batch, at most.
         threads: threads that compute.
         dtype: the numbers that are computed with.
     """
@@ -242,13 +242,13 @@ def streams(
         model,
         lengths,
         **swept,
-        batch_size=batch_size,
+        batch_tokens=batch_tokens,
         threads=threads,
         rows=0,
         predicted=predicted,
         dtype=dtype,
     )
-    batch, longest = largest_batch(lengths, batch_size)
+    batch, longest = largest_batch(lengths, batch_tokens)
     sizes = {**model.sizes, "key": longest}
     held, measured = 0, 0
     for statistic in statistics:
@@ -269,7 +269,7 @@ def intervention(
     predicted: int,
     kept: int,
     beside: int,
-    batch_size: int,
+    batch_tokens: int,
     threads: int,
     dtype: str = "float32",
 ) -> Cost:
@@ -283,7 +283,7 @@ def intervention(
         predicted: tokens of each text whose predictions are computed, at most.
         kept: numbers that are kept of each changed text, at most.
         beside: numbers that are held of each text in the clean run, at most.
-        batch_size: texts per batch, at most.
+        batch_tokens: tokens per batch, at most.
         threads: threads that compute.
         dtype: the numbers that are computed with.
     """
@@ -293,7 +293,7 @@ def intervention(
     held = min(n_branches, rows_at_once(model.sizes, longest))
     groups = math.ceil(n_branches / held)  # for each of which the weights are read again
     inside = max(
-        largest_batch(lengths, batch_size)[0], min(n_branches * longest, WITH_SHARED), longest
+        largest_batch(lengths, batch_tokens)[0], min(n_branches * longest, WITH_SHARED), longest
     )
     operations = n_layers * sum(_operations(model, length) for length in lengths)
     operations += sum(
@@ -391,10 +391,16 @@ def _column(tokens: str | Path, name: str) -> list[int]:
         return table[name][...].tolist() if name in table else []
 
 
-def largest_batch(lengths: Sequence[int], batch_size: int) -> tuple[int, int]:
+def batch_texts(length: int, batch_tokens: int) -> int:
+    """How many texts of so many tokens make a batch, at most: one at least."""
+    return max(1, batch_tokens // length)
+
+
+def largest_batch(lengths: Sequence[int], batch_tokens: int) -> tuple[int, int]:
     """Tokens of the largest batch, and of the longest text; texts of a batch are equally long."""
     texts = Counter(lengths)
-    return max(n * min(count, batch_size) for n, count in texts.items()), max(texts)
+    largest = max(n * min(k, batch_texts(n, batch_tokens)) for n, k in texts.items())
+    return largest, max(texts)
 
 
 def _memory(

@@ -114,7 +114,8 @@ def tokenizer(job: Any) -> "PreTrainedTokenizerBase":
 
 def merged(function: Callable[..., Streamed], job: Any) -> xr.Dataset:
     """Merge what a streamed statistic has kept of each shard, one after the other."""
-    whole = empty(function, job.params.reads, job.params.options, job)
+    product = job.params.product
+    whole = empty(function, product["reads"], product["options"], job)
     for state in job.input.states:
         whole.merge(whole.from_state(read_dataset(state)))
     return whole.finish()

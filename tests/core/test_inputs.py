@@ -220,8 +220,10 @@ def test_shards_of_a_streamed_statistic_are_merged(files, tmp_path):
     states = [str(tmp_path / f"{shard:05d}.h5") for shard in range(2)]
     asked = job(
         files | {"states": states},
-        options={"sites": ["resid_post"]},
-        reads={"scale": str(tmp_path / "scale.h5")},
+        product={
+            "options": {"sites": ["resid_post"]},
+            "reads": {"scale": str(tmp_path / "scale.h5")},
+        },
     )
     found = merged(means, asked)
     assert found["layer"].values.tolist() == list(LAYERS)
