@@ -56,4 +56,5 @@ def _middles() -> np.ndarray:
     lead = np.arange(1 << (BITS - 1), dtype=np.uint32) << (32 - BITS)
     with np.errstate(invalid="ignore"):
         positive = (lead + (1 << (31 - BITS))).view(np.float32).astype(np.float64)
+    positive[: 1 << (BITS - 9)] = 0  # numbers below 1.2e-38, which have fewer digits
     return np.concatenate([-positive[::-1], positive])

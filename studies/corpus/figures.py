@@ -70,7 +70,7 @@ def losses(losses: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     figure, axes = panel(ax, (10, 4), layout="constrained")
     for name, label in (("loss", "Loss of the next token"), ("entropy", "Entropy")):
         axes.plot(losses["layer"], losses[name], "o-", label=label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="Transformer layer", ylabel="Nats", ylim=(0, None))
     axes.legend(frameon=False)
     return figure
