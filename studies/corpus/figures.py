@@ -71,7 +71,8 @@ def losses(losses: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     for name, label in (("loss", "Loss of the next token"), ("entropy", "Entropy")):
         axes.plot(losses["layer"], losses[name], "o-", label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="Transformer layer", ylabel="Nats", ylim=(0, None))
+    highest = max(losses["loss"].max().item(), losses["entropy"].max().item())
+    axes.set(xlabel="Transformer layer", ylabel="Nats", ylim=(0, 1.05 * highest))
     axes.legend(frameon=False)
     return figure
 
