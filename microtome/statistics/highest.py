@@ -61,11 +61,17 @@ class HighestTokens(Summed):
             values = section.values[site]
             shape = (self._n, *values.shape[1:])
             values = values.reshape(len(values), -1)
-            most = min(self._n, len(values))
-            least = np.partition(values, -most, axis=0)[-most]
-            row, neuron = np.nonzero(values >= least)
+            row, neuron = np.nonzero(values >= self._least(section.layer or 0, site, values))
             found = values[row, neuron].astype(np.float64)
             yield site, _highest(found, sequence[row], position[row], neuron, shape)
+
+    def _least(self, layer: int, site: str, values: np.ndarray) -> np.ndarray:
+        """What a section's activations have to reach to be kept, (neuron,)."""
+        known = self.kept[layer].get(site)
+        if known and not np.isnan(known["value"][-1]).any():
+            return known["value"][-1].ravel().astype(values.dtype)
+        most = min(self._n, len(values))
+        return np.partition(values, -most, axis=0)[-most]
 
     def joined(self, first: Kept, second: Kept) -> Kept:
         """The highest of both."""

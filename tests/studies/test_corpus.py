@@ -1,6 +1,7 @@
 """Statistics made in the sweep against those of all values at once."""
 
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -128,6 +129,39 @@ def test_the_workflow_stores_no_activations(tmp_path, gpt2_tokenizer):
     np.testing.assert_allclose(np.nan_to_num(patterns["pattern"]), mean, rtol=0, atol=1e-5)
     second = np.mean([stats.entropy(a[:, :, 1], axis=-1) for a in attentions], axis=0)
     np.testing.assert_allclose(entropies["entropy"].sel(position=1), second, atol=1e-5)
+
+
+def test_shards_are_merged_to_the_same(tmp_path, model):
+    """All statistics of the study, in shards of four of six texts."""
+    clone = Clone(tmp_path, model)
+    statistics = {"moments": {"sites": ["resid_post", "pre"]}, "quantiles": {"sites": ["pre"]}}
+    study = {"models": ["tiny"], "stimuli": "words", "statistics": statistics}
+    clone.change("studies", to={"corpus": study})
+    ran = clone.run("statistics")
+    of_study = "statistics/corpus/tiny"
+    sweep = f"{of_study}/covariances"  # the first output of the one sweep
+    assert {job for job in ran if job.startswith(of_study)} == {sweep, f"{of_study}/spaces"}
+    folder = clone.product(of_study)
+    whole = {file.name: read_dataset(file) for file in folder.glob("*.h5")}
+    assert len(whole) == 10
+    clone.change("sweep", "sequences_per_job", to=4)
+    clone.run("statistics")
+    assert clone.planned("statistics") == set()
+    for name, expected in whole.items():
+        found = read_dataset(folder / name)
+        assert found.attrs == expected.attrs
+        assert found.variables.keys() == expected.variables.keys()
+        for variable, values in expected.variables.items():
+            if values.dtype.kind == "f":
+                scale = np.abs(np.nan_to_num(values)).max()
+                np.testing.assert_allclose(
+                    *(found[variable], values), rtol=1e-12, atol=1e-12 * scale, err_msg=variable
+                )
+            else:
+                np.testing.assert_array_equal(found[variable], values, err_msg=variable)
+    merged = {f"{of_study}/{Path(name).stem}" for name in whole}
+    (folder / "moments" / "00001.h5").unlink()  # a lost shard costs that shard
+    assert clone.planned("statistics") == {f"{sweep}/00001"} | merged
 
 
 SEQUENCES = [np.random.default_rng(n).integers(0, 60, n) for n in (7, 3, 1, 7, 12, 3)]
