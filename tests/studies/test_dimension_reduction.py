@@ -234,10 +234,14 @@ def test_one_layer(made, model, expected):
     for place, tokens in enumerate(("all", "rest")):
         clean, changed = (run.states[:, place:] for run in (expected.clean, expected.one))
         norms = np.linalg.norm(changed - clean, axis=(1, 2))
-        # Of states near 20,000, in float32.
-        np.testing.assert_allclose(found["difference"].sel(tokens=tokens), norms, rtol=1e-4)
-        relative = norms / np.linalg.norm(clean, axis=(1, 2))
-        np.testing.assert_allclose(found["relative"].sel(tokens=tokens), relative, rtol=1e-4)
+        # A difference of states of 22,000 cannot be known better than float32 rounds these.
+        of_clean = np.linalg.norm(clean, axis=(1, 2))
+        off = np.abs(found["difference"].sel(tokens=tokens).values - norms)
+        assert (off <= 1e-5 * norms + np.finfo(np.float32).eps * of_clean).all()
+        relative = found["relative"].sel(tokens=tokens)
+        np.testing.assert_allclose(
+            relative, found["difference"].sel(tokens=tokens) / of_clean, rtol=1e-5
+        )
     assert not found["difference"].sel(layer=slice(model.one - 1)).any()
 
 
@@ -267,7 +271,7 @@ def test_each_layer(made, model, expected):
         mean, error = increase.mean(), stats.sem(increase)
         low, high = stats.t.interval(0.95, len(increase) - 1, mean, error)
         for name, value in (("increase", mean), ("low", low), ("high", high)):
-            assert of_run[name].item() == pytest.approx(value, abs=1e-4), name
+            assert of_run[name].item() == pytest.approx(value, rel=1e-5, abs=1e-5), name
 
 
 def test_each_token(made, model, expected):
@@ -279,7 +283,7 @@ def test_each_token(made, model, expected):
         norms = np.linalg.norm(states, axis=1)
         scale = norms.max()
         np.testing.assert_allclose(
-            found["difference"].sel(layer=layer), norms, rtol=1e-4, atol=1e-4 * scale
+            found["difference"].sel(layer=layer), norms, rtol=1e-5, atol=1e-5 * scale
         )
 
 
@@ -290,7 +294,7 @@ def test_at_random_each_token_is_moved_as_far(made, model):
     for layer in model.each:
         far, as_far = (of.sel(layer=layer, read_layer=layer) for of in (reduced_ones, displaced))
         assert far[0] == as_far[0] == 0
-        np.testing.assert_allclose(as_far, far, rtol=1e-3, atol=1e-4 * far.max().item())
+        np.testing.assert_allclose(as_far, far, rtol=1e-5, atol=1e-5 * far.max().item())
 
 
 def test_a_random_direction_is_the_seed_s(made):
