@@ -35,7 +35,9 @@ def statistic(name):
 
 
 def figure(name, *statistics):
-    return product(STUDY, "figures", name)(*statistics, **study(STUDY)["figures"][name])
+    entry = study(STUDY)["figures"][name]
+    options = {key: value for key, value in entry.items() if key not in ("use", "reads")}
+    return product(STUDY, "figures", name)(*statistics, **options)
 
 
 def table(name, *statistics):
