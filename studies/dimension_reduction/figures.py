@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from microtome.figures.panels import clean_line, colour_bar_ends, panel, sparse_ticks
+from microtome.figures.panels import clean_line, heatmap, panel, sparse_ticks
 from microtome.figures.style import FILLS, LINES, ink
 from microtome.options import Count, Limits, Positive
 
@@ -114,15 +114,7 @@ def hidden_state(
         (third, "Difference", original - reduced),
     )
     for axes, title, values in images:
-        image = axes.imshow(
-            values,
-            aspect="auto",
-            interpolation="nearest",
-            cmap="rainbow",
-            vmin=ends[0],
-            vmax=ends[1],
-        )
-        figure.colorbar(image, ax=axes, pad=0.01, extend=colour_bar_ends(values, ends))
+        heatmap(axes, values, ends, cmap="rainbow", origin="upper")
         axes.set(xlabel="Dimension", ylabel="Token position", title=title)
     scatter.plot(
         original.ravel()[::every],
@@ -252,18 +244,7 @@ def each_token(
     figure, axes = panel(ax, (11, 4), layout="constrained")
     values = each_token["difference"].values
     unit = np.median(values) if relative else 1.0
-    ends = (limits[0] * unit, limits[1] * unit)
-    image = axes.imshow(
-        values,
-        aspect="auto",
-        origin="lower",
-        interpolation="nearest",
-        cmap="magma",
-        vmin=ends[0],
-        vmax=ends[1],
-    )
-    extend = colour_bar_ends(values, ends)
-    figure.colorbar(image, ax=axes, pad=0.01, extend=extend, label="Norm of difference")
+    heatmap(axes, values, (limits[0] * unit, limits[1] * unit), "Norm of difference")
     sparse_ticks(axes.yaxis, [f"L{layer}" for layer in each_token["layer"].values], most=12)
     axes.set(xlabel="Token position", ylabel="Transformer block that is reduced")
     axes.set_title("Impact of the reduction on hidden states")
