@@ -21,7 +21,7 @@ from microtome.interventions.run import intervene
 from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
 from microtome.store.datasets import read_dataset, write_dataset
-from microtome.texts.stimuli import Stimulus, read_stimuli
+from microtome.texts.stimuli import Stimulus, read_set
 from microtome.texts.tokens import load_tokenizer, token_table
 from microtome.workflow.load import load as load_function
 
@@ -112,7 +112,7 @@ def model(request, tmp_path_factory, gpt2_tokenizer):
 def made(model, tmp_path_factory):
     """The interventions' outcomes and all statistics of the study, read back from their files."""
     folder = tmp_path_factory.mktemp("made")
-    (whole,) = read_stimuli(ROOT / "stimuli" / f"{study(STUDY)['stimuli']}.yaml")
+    (whole,) = read_set(ROOT / "stimuli" / f"{study(STUDY)['stimuli']}.yaml").stimuli
     texts = token_table([Stimulus(whole.text.split("), ")[1])], model.checkpoint)
     n_layers = len(blocks(model.loaded))
     files = layer_files(folder, model.checkpoint, texts, ["resid_post"], range(n_layers))
