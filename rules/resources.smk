@@ -124,7 +124,9 @@ def sizes(files):
     n_bytes = [os.path.getsize(file) for file in files]
     if SEQUENCES is None:
         return n_bytes
-    return [n + sum(map(os.path.getsize, shards_of(Path(file)))) for n, file in zip(n_bytes, files)]
+    from microtome.store.virtual import bytes_of  # here, because a run without shards needs no HDF5
+
+    return list(map(bytes_of, files))
 
 
 def planned(model, stimuli):

@@ -25,8 +25,9 @@ STAGES = {
     "activations": ("activations", "join"),
     "statistics": ("intervention", "streams", "merge", "statistic"),
 }
-#: The kinds of jobs that run a model, what these import, and what nearly all others do.
-RUNNING = {"fetch_model", "activations", "intervention", "streams"}
+#: The kinds of jobs that run a model, or wait for those of shards, whose number is not known yet;
+#: what these import, and what nearly all others do.
+RUNNING = {"fetch_model", "activations", "join", "intervention", "streams", "merge"}
 MODEL = ("torch", "transformers", "transformers.modeling_utils", "xarray")
 DRAWING = ("xarray", "matplotlib.figure", "matplotlib.backends.backend_svg")
 #: A product that is there already, in the plan only because something upstream of it is.
