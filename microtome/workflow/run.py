@@ -33,6 +33,7 @@ DRAWING = ("xarray", "matplotlib.figure", "matplotlib.backends.backend_svg")
 #: Environment variable: the file in which a call leaves its plan, by its descriptor.
 PLAN = "MICROTOME_PLAN"
 
+
 def run(directory: Path, options: Sequence[str], *, verbose: bool = False) -> int:
     """Make everything that the config asks for and that is stale.
 
