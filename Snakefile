@@ -7,6 +7,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from microtome.workflow.config_files import refuse_unreadable
+from microtome.workflow.kept import keep_modules
 
 min_version("9.0")
 
@@ -84,3 +85,5 @@ include: "rules/figures.smk"
 include: "rules/tables.smk"
 include: "rules/page.smk"
 include: "rules/plan.smk"
+
+keep_modules()
