@@ -86,4 +86,5 @@ include: "rules/tables.smk"
 include: "rules/page.smk"
 include: "rules/plan.smk"
 
+
 keep_modules()

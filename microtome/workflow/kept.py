@@ -53,6 +53,7 @@ def keep_modules() -> None:
     if _asked.items() <= _kept().items():
         return
     with suppress(OSError):  # then they are parsed again
+        KEPT.parent.mkdir(exist_ok=True)
         number, name = tempfile.mkstemp(dir=KEPT.parent)
         with os.fdopen(number, "wb") as file:
             pickle.dump(_reader(), file)
