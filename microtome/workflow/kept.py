@@ -39,13 +39,11 @@ def read_module(name: Chain, base: Path, file: Path) -> Module:
     """
     source = file.read_bytes()
     key, digest = (str(file), str(base)), hashlib.sha256(source).digest()
-    for known in (_asked, _kept()):
-        if known.get(key, (b"",))[0] == digest:
-            break
-    else:
-        known = {key: (digest, Module(name, base, file, source))}
-    _asked[key] = known[key]
-    return _asked[key][1]
+    found = _asked.get(key) or _kept().get(key)
+    if found is None or found[0] != digest:
+        found = digest, Module(name, base, file, source)
+    _asked[key] = found
+    return found[1]
 
 
 def keep_modules() -> None:
