@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen
 
@@ -18,14 +18,17 @@ from microtome.workflow import forks
 class Snakemake:
     """A process with everything imported, which forks for every command, one after another.
 
-    The commands share the servers that fork their scripts. These have imported packages only; each
-    fork imports Microtome itself, from the command's PYTHONPATH.
+    The commands share the servers that fork their scripts. These have imported packages only, in
+    the present environment; each fork imports Microtome itself, from the command's PYTHONPATH.
     """
 
     def __init__(self):
-        self._process = Popen([sys.executable, __file__], stdin=PIPE, stdout=PIPE, text=True)
         self._environment = dict(os.environ)
         self._started = {n: forks.start_server() for n in (forks.MODEL_SERVER, forks.SERVER)}
+
+    @cached_property
+    def _process(self) -> Popen:
+        return Popen([sys.executable, __file__], stdin=PIPE, stdout=PIPE, text=True)
 
     def run(
         self,
@@ -60,7 +63,10 @@ def shared() -> Snakemake:
 
 def serve():
     """Run the commands that come as lines of JSON, and answer each with its exit status."""
+    import h5py  # noqa: F401
     import jsonschema  # noqa: F401
+    import nbformat  # noqa: F401
+    import smart_open  # noqa: F401
     import snakemake.cli
     import yte  # noqa: F401
 
