@@ -140,6 +140,15 @@ def test_microtome_is_imported_anew_from_where_the_environment_says(server, tmp_
             assert said == (0, f"{word}\n", "")
 
 
+def test_copies_of_the_repository_that_share_servers_run_their_own_code(model, tmp_path):
+    for word in ("resident", "occupied"):
+        clone = Clone(tmp_path / word, model)
+        clone.replace("microtome/workflow/jobs.py", "MiB resident", f"MiB {word}")
+        clone.run("results/models/tiny/manifest.json")
+        log = clone.product("logs/fetch_model/tiny.log").read_text()
+        assert f" MiB {word}, besides " in log  # and shared, so that a server has forked it
+
+
 def test_scripts_run_side_by_side(server):
     meet = """
 import time
