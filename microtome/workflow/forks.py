@@ -230,8 +230,8 @@ def _note_imports(before: set[str], file: int) -> None:
 
 def _with_inputs(file: Path, function: str) -> list[tuple[Path, str]]:
     """A study's function and the functions that make its inputs, or that call it."""
-    from microtome.workflow.config import CHANGES, INPUTS
     from microtome.workflow.functions import functions, read_function
+    from microtome.workflow.products import CHANGES, INPUTS
 
     if file.name == CHANGES:
         return [(file, function), (ROOT / "microtome" / "interventions" / "run.py", "intervene")]

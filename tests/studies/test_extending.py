@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome import options
 from microtome.errors import MicrotomeError
-from microtome.workflow.config import INPUTS
 from microtome.workflow.faults import check
 from microtome.workflow.new_study import new_study
+from microtome.workflow.products import INPUTS
 
 ROOT = Path(__file__).parents[2]
 STUDY = "studies/residual_growth"
