@@ -1,5 +1,6 @@
 # Functions for the `input:` and `params:` of rules that make models, activations and statistics.
 import ast
+import json
 import os
 from importlib.metadata import PackageNotFoundError, version
 
@@ -76,7 +77,7 @@ def sums(model, stimuli):
     """The SHA-256 of the activation files of all shards, shard after shard."""
     parts = studies.parts(model, SWEEPS[model, stimuli])
     found = []
-    for shard in (f"/{name}" for name in shards(model, stimuli)):
+    for shard in shards(model, stimuli):
         for part in parts:
             found.append(sums_file(model, stimuli, part.start, shard))
             made = activation_files(model, stimuli, part.layers, part.final_sites, shard)
@@ -92,6 +93,18 @@ def run_if_lost(made, beside):
     """
     if os.path.exists(made) and not all(map(os.path.exists, beside)):
         workflow.dag.forcefiles.add(str(made))
+
+
+def judged(wildcards):
+    """What studies ask of a model and a stimulus set, which its tokens can tell."""
+    return json.dumps(studies.judged(wildcards.model, wildcards.stimuli))
+
+
+def tokens_code(function):
+    """The digest of what makes token tables; not of the script: what it judges changes nothing."""
+    texts = ROOT / "microtome" / "texts"
+    roots = [("stimuli.py", "read_set"), ("fetched.py", "with_fetched"), ("tokens.py", function)]
+    return code_digest([(texts / file, name) for file, name in roots], ROOT)
 
 
 def dataset_inputs(product):
@@ -143,7 +156,7 @@ def merge_inputs(product, model):
     def inputs(wildcards):
         found = {"datasets": list(streamed_reads(product, model).values())}
         found["states"] = [
-            streamed_file(product, model, f"/{shard}") for shard in shards(model, product.stimuli)
+            streamed_file(product, model, shard) for shard in shards(model, product.stimuli)
         ]
         if "tokens" in product.inputs:
             found["tokens"] = f"results/tokens/{model}/{product.stimuli}.h5"
