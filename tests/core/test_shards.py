@@ -108,6 +108,35 @@ def test_rows_do_not_depend_on_the_shard(tmp_path, name, sizes, tokens):
                     assert values[0].tobytes() == values[1].tobytes(), (file, variable)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_of_a_real_shape_do_not_depend_on_the_shard(smollm2, dtype):
+    """Of texts of 1 to 12 tokens, of which some lengths occur once."""
+
+    def rows(n_sequences):
+        arrays = {}
+        for first in range(0, len(SEQUENCES), n_sequences):
+            sections = sweep_table(
+                *(smollm2, columns(SEQUENCES[first : first + n_sequences])),
+                *(["q", "post", "resid_post"], [0, 1]),
+                taps=taps_at(smollm2),
+                batch_tokens=64,
+                dtype=dtype,
+                device="cpu",
+                log=io.StringIO(),
+                steady=True,
+            )
+            before = sum(LENGTHS[:first])
+            for section in sections:
+                for site, values in section.values.items():
+                    for row, value in zip(section.rows, values, strict=True):
+                        arrays[section.layer, site, before + row] = value.tobytes()
+        return arrays
+
+    whole = rows(len(SEQUENCES))
+    assert len(whole) == 2 * 3 * sum(LENGTHS)
+    assert rows(4) == whole
+
+
 @pytest.fixture(scope="module")
 def files(checkpoints, tmp_path_factory):
     """A layer's file of three shards."""
