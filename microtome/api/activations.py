@@ -42,7 +42,7 @@ def sweep(
     layers: str | Sequence[int] = "all",
     *,
     tokens: str | Sequence[int] = "all",
-    batch_size: int = 32,
+    batch_tokens: int = 1024,
     dtype: str = "float32",
     device: str = "cpu",
 ) -> xr.Dataset:
@@ -65,7 +65,8 @@ def sweep(
         layers: indices of blocks, or `all`; final sites have none.
         tokens: which of each text's tokens are kept: `all`, `last`, the `mean` over all, or
             positions, negative from the end.
-        batch_size: texts that are run together, at most; only texts of one length are.
+        batch_tokens: tokens of the texts that are run together, at most; only texts of one length
+            are, and a longer text is alone.
         dtype: what is computed in: `float32`, `bfloat16` or `float16`.
         device: where: `cpu`, `cuda`, or `auto` for a GPU if there is one.
 
@@ -113,7 +114,7 @@ def sweep(
         [site for site in sites if site in FINAL_SITES],
         taps=model.taps,
         log=sys.stderr,
-        **how_to_compute(batch_size, dtype, device),
+        **how_to_compute(batch_tokens, dtype, device),
     ):
         for site, values in section.values.items():
             axes = () if section.layer is None else (len(numbers),)
@@ -138,7 +139,7 @@ def lens(
     targets: str | Sequence[str] = (),
     top: int = 0,
     site: str = "resid_post",
-    batch_size: int = 32,
+    batch_tokens: int = 1024,
     dtype: str = "float32",
     device: str = "cpu",
 ) -> xr.Dataset:
@@ -162,7 +163,8 @@ def lens(
         targets: texts that are one token each.
         top: how many of the most likely tokens are kept.
         site: where in a block: `resid_pre`, `resid_mid` or `resid_post`.
-        batch_size: texts that are run together, at most; only texts of one length are.
+        batch_tokens: tokens of the texts that are run together, at most; only texts of one length
+            are, and a longer text is alone.
         dtype: what is computed in: `float32`, `bfloat16` or `float16`.
         device: where: `cpu`, `cuda`, or `auto` for a GPU if there is one.
 
@@ -192,7 +194,7 @@ def lens(
     check_sites([site], model.taps, model.architecture, numbers, model.found.absent)
     table = set_table(stimulus_set(texts), model.checkpoint, kept_tokens(tokens))
     columns = token_columns(table)
-    computing = how_to_compute(batch_size, dtype, device)
+    computing = how_to_compute(batch_tokens, dtype, device)
     sections = sweep_table(
         *(model.checkpoint, columns, [site], numbers),
         taps=model.taps,

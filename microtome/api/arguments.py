@@ -85,7 +85,7 @@ def whole_numbers(numbers: Any) -> list[int]:
     return list(map(int, numbers)) if all(isinstance(n, Integral) for n in numbers) else []
 
 
-def how_to_compute(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
+def how_to_compute(batch_tokens: int, dtype: str, device: str) -> dict[str, Any]:
     """The three by their names, as a sweep takes them.
 
     Raises:
@@ -97,6 +97,6 @@ def how_to_compute(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
     ):
         if value not in known:
             raise MicrotomeError(f"{key}: wants {', '.join(known)}; has {in_short(repr(value))}")
-    if not whole_numbers([batch_size]) or batch_size < 1:
-        raise MicrotomeError(f"batch_size: wants 1 or more; has {in_short(repr(batch_size))}")
-    return {"batch_size": batch_size, "dtype": dtype, "device": device}
+    if not whole_numbers([batch_tokens]) or batch_tokens < 1:
+        raise MicrotomeError(f"batch_tokens: wants 1 or more; has {in_short(repr(batch_tokens))}")
+    return {"batch_tokens": batch_tokens, "dtype": dtype, "device": device}

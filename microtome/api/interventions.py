@@ -28,7 +28,7 @@ def intervene(
     heads: Any = "all",
     neurons: Any = "all",
     tokens: Any = "all",
-    batch_size: int = 32,
+    batch_tokens: int = 1024,
     dtype: str = "float32",
     device: str = "cpu",
 ) -> xr.Dataset:
@@ -53,7 +53,7 @@ def intervene(
         heads: the heads, `all`, or a boolean DataArray along the site's dimension of heads.
         neurons: places along the site's last dimension, `all`, such a DataArray, or groups by name.
         tokens: the tokens: `all`, `last`, positions, or `{"from": position}`.
-        batch_size: texts that are run together before they are changed, at most.
+        batch_tokens: tokens of the texts that are run together before they are changed, at most.
         dtype: what is computed in: `float32`, `bfloat16` or `float16`.
         device: where: `cpu`, `cuda`, or `auto` for a GPU if there is one.
 
@@ -90,7 +90,7 @@ def intervene(
         )
     found, n_layers = model.found, model.sizes["n_layers"]
     fit_sites(intervention, found.taps, model.architecture, n_layers, found.absent)
-    computing = how_to_compute(batch_size, dtype, device)
+    computing = how_to_compute(batch_tokens, dtype, device)
     table = set_table(stimulus_set(texts), model.checkpoint)
     from microtome.interventions import run
 
