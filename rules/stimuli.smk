@@ -21,9 +21,25 @@ rule fetch_text:
         "../scripts/fetch_text.py"
 
 
+# Several files of a data set, in a folder.
+rule fetch_texts:
+    output:
+        texts=directory("results/texts/{stimuli}"),
+        note="results/texts/{stimuli}.json",
+    log:
+        "results/logs/fetch_texts/{stimuli}.log",
+    wildcard_constraints:
+        stimuli="[a-z0-9_]+",
+    localrule: True
+    params:
+        source=lambda wildcards: studies.stimulus_set(wildcards.stimuli).remote.address,
+    script:
+        "../scripts/fetch_texts.py"
+
+
 rule token_table:
     input:
-        unpack(fetched_and_like),
+        unpack(texts_and_like),
         manifest="results/models/{model}/manifest.json",
         checkpoint=ancient("results/models/{model}/checkpoint"),
         stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
@@ -32,6 +48,8 @@ rule token_table:
     log:
         "results/logs/token_table/{model}/{stimuli}.log",
     localrule: True
+    # Of long texts. Those that a stimulus file has itself are tokenised in no time.
+    threads: lambda wildcards: 1 if studies.stimulus_set(wildcards.stimuli).stimuli else 64
     resources:
         judged=lambda wildcards: json.dumps(studies.judged(wildcards.model, wildcards.stimuli)),
     params:
