@@ -48,8 +48,8 @@ rule token_table:
     log:
         "results/logs/token_table/{model}/{stimuli}.log",
     localrule: True
-    # Of long texts. Those that a stimulus file has itself are tokenised in no time.
-    threads: lambda wildcards: 1 if studies.stimulus_set(wildcards.stimuli).stimuli else 64
+    # All cores, for texts that may be many.
+    threads: lambda wildcards: 64 if studies.stimulus_set(wildcards.stimuli).many else 1
     resources:
         judged=lambda wildcards: json.dumps(studies.judged(wildcards.model, wildcards.stimuli)),
     params:

@@ -120,6 +120,11 @@ class StimulusSet:
         return None if self.masked or n is None else n * max(1, len(self.shuffled))
 
     @property
+    def many(self) -> bool:
+        """Whether there may be so many texts or sequences that they take a while to tokenise."""
+        return self.verbatim or isinstance(self.remote, HubFiles)
+
+    @property
     def verbatim(self) -> bool:
         """Whether the texts are read as they stand, without a mask token for `{mask}`."""
         return self.corpus is not None or isinstance(self.cut, Lengths)
