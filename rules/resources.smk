@@ -12,7 +12,7 @@ def read_model(manifest):
 
 def run_settings():
     """The settings that the cost of running a model depends on."""
-    return {key: config["sweep"][key] for key in ("batch_size", "threads", "dtype")}
+    return {key: config["sweep"][key] for key in ("batch_tokens", "threads", "dtype")}
 
 
 def sweep_settings():
@@ -62,7 +62,12 @@ def asked(resource, needed):
             return getattr(needed(wildcards, input), resource)(attempt)
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError):  # a damaged file, which the job itself will name
+        except (
+            MicrotomeError,
+            OSError,
+            ValueError,
+            KeyError,
+        ):  # a damaged file, which the job itself will name
             return {"mem_mb": 1000, "runtime": 10}[resource]
 
     return ask

@@ -15,7 +15,7 @@ from microtome.workflow.requirements import judge
 
 if __name__ == "__main__":
     with job(snakemake):
-        # Of the tokenizer, which tells by no other way.
+        # The tokenizer's threads.
         os.environ["RAYON_NUM_THREADS"] = str(snakemake.threads)
         like, fetched = snakemake.input.get("like"), snakemake.input.get("fetched")
         found = read_set(Path(snakemake.input.stimuli), lambda name: Path(like))

@@ -29,7 +29,7 @@ from microtome.models.taps import Tap, check_sites
 from microtome.sites import FINAL_SITES
 from microtome.store.layers import Section
 from microtome.sweeps.batches import Batch, RowSelection, batched
-from microtome.sweeps.prefixes import Distinct, Sharing, prefix_classes
+from microtome.sweeps.prefixes import STEADY, Distinct, Sharing, prefix_classes
 from microtome.sweeps.reading import reading, shaped
 
 #: Bytes of activations after which free memory goes back to the system; that takes 10 ms.
@@ -44,13 +44,14 @@ def sweep_table(
     final_sites: Sequence[str] = (),
     *,
     taps: Mapping[str, Tap],
-    batch_size: int,
+    batch_tokens: int,
     dtype: str,
     device: str,
     log: TextIO,
     resid_in: Section | None = None,
     stop: int | None = None,
     resid_out: Callable[[Iterator[Section]], None] | None = None,
+    steady: bool = False,
 ) -> Iterator[Section]:
     """Run a token table's sequences through a model as `sweep` does.
 
@@ -63,15 +64,17 @@ def sweep_table(
         layers: indices of blocks.
         final_sites: sites after the last block.
         taps: as in `sweep`.
-        batch_size: sequences per batch, at most.
+        batch_tokens: tokens per batch, at most; a longer sequence is a batch of its own.
         dtype: as in `sweep`.
         device: as in `sweep`.
         log: where the bar goes.
         resid_in: as in `sweep`.
         stop: as in `sweep`.
         resid_out: as in `sweep`.
+        steady: whether last digits are the same whatever other sequences there are: small batches
+            are filled up.
     """
-    batches = batched(columns, batch_size)
+    batches = batched(columns, batch_tokens, STEADY * torch.get_num_threads() if steady else 0)
     sections = sweep(
         *(checkpoint, batches, sites, layers, final_sites, dtype, device),
         taps=taps,
