@@ -444,3 +444,29 @@ def test_a_run_follows_the_files_of_a_corpus(tmp_path, model):
     clone.save(said | {"field": "body"}, "stimuli/texts.yaml")
     failed = clone.snakemake(target)
     assert "b.jsonl: line 1: has no field 'body', only 'text'; correct `field:`" in failed.stderr
+
+
+def test_what_comes_to_a_corpus_makes_new_shards_only(tmp_path, model):
+    clone = Clone(tmp_path / "clone", model)
+    texts = clone.folder / "stimuli" / "corpus"
+    texts.mkdir()
+    (texts / "a.txt").write_text("A thin section of a language model, one of many. " * 9)
+    said = {"source": "x", "corpus": "corpus", "cut": {"length": "16"}}
+    clone.save(said, "stimuli/texts.yaml")
+    clone.config["sweep"]["sequences_per_job"] = 3
+    clone.save(clone.config)
+    target = "results/tokens/tiny/texts.h5"
+    clone.run(target)
+    folder = clone.folder / "results" / "tokens" / "tiny" / "texts"
+    before = {file.name: file.stat().st_mtime_ns for file in sorted(folder.iterdir())}
+    assert list(before) == ["00000.h5", "00001.h5", "00002.h5"]  # 7 sequences
+    (texts / "b.txt").write_text("Another text. " * 20)
+    clone.run(target)
+    after = {file.name: file.stat().st_mtime_ns for file in sorted(folder.iterdir())}
+    assert list(after) == ["00000.h5", "00001.h5", "00002.h5", "00003.h5"]
+    assert [before[name] == after[name] for name in before] == [True, True, False]
+    whole = xr.open_dataset(clone.folder / target, engine="h5netcdf").load()
+    found = read_set(clone.folder / "stimuli" / "texts.yaml")
+    table = set_table(found, clone.folder / "results" / "models" / "tiny" / "checkpoint")
+    for name, column in table.coords.items():
+        assert whole[name].values.tolist() == column.values.tolist()
