@@ -228,7 +228,7 @@ def _rows(source: HubFiles, fetched: Path, *, leaves_out: bool) -> Iterator[Stim
 
 def _opened(source: HubFiles, fetched: Path) -> "dict[str, ParquetFile]":
     """The files of a data set, by what they are called in messages."""
-    files = sorted(fetched.iterdir()) if fetched.is_dir() else [fetched]
+    files = sorted(fetched.glob("[!.]*")) if fetched.is_dir() else [fetched]  # Snakemake hides one
     columns = [name for name in (source.text, source.label) if name is not None]
     places = [str(file) if source.several else source.address for file in files]
     return {p: _open_parquet(p, file, columns) for p, file in zip(places, files, strict=True)}

@@ -92,7 +92,7 @@ def fetch_texts(address: str, folder: Path, note: Path) -> None:
 
 def _matching(address: str) -> list[str]:
     """The addresses of single files, in the order of the names that match a pattern."""
-    from huggingface_hub import list_repo_files
+    from huggingface_hub import HfApi
 
     found: list[str] = []
     for one in address.split():
@@ -103,7 +103,7 @@ def _matching(address: str) -> list[str]:
             found.append(one)
             continue
         try:
-            files = list_repo_files(repository, repo_type="dataset", revision=revision)
+            files = HfApi().list_repo_files(repository, repo_type="dataset", revision=revision)
         except Exception as error:  # no network, no such data set or revision
             raise _unfetched(one, error) from error
         names = sorted(fnmatch.filter(files, pattern))

@@ -1,6 +1,10 @@
 """Corpora: files of texts, read and tokenised as a stream, cut into sequences of one length."""
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
 import weakref
 from itertools import chain
 
@@ -23,6 +27,7 @@ from microtome.texts.forms import Lengths, Sample
 from microtome.texts.rows import row_columns, sequences
 from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import set_table, set_tables, token_text
+from microtome.workflow.forks import MODEL_SERVER, SERVER
 
 DOCUMENTS = ["the cat saw the dog and the dog", "a cat", "saw a cat or a dog and a cat saw", "dog"]
 
@@ -376,49 +381,82 @@ def test_what_a_file_cannot_mean_is_refused_in_one_line(tmp_path, text, message)
     assert "\n" not in str(caught.value)
 
 
-def dataset(folder, file, **more):
-    said = {"repository": "a/b", "revision": COMMIT, "file": file, "text": "text"} | more
+@pytest.fixture
+def published(hub, dialled, tmp_path):
+    """A data set of three files on a hub, and the environment of a process that asks it."""
+    origin = tmp_path / "origin"
+    (origin / "data").mkdir(parents=True)
+    for number, name in enumerate(("train-0", "train-1", "test-0")):
+        frame = pd.DataFrame({"text": ["the cat", "", "a dog saw"], "kind": [number] * 3})
+        fastparquet.write(str(origin / "data" / f"{name}.parquet"), frame)
+    (origin / "README.md").touch()
+    hub.add("a/b", origin, COMMIT)
+    found = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    kept = {key: value for key, value in os.environ.items() if key not in (SERVER, MODEL_SERVER)}
+    return kept | found
+
+
+FILES = ["data/test-0.parquet", "data/train-*.parquet"]
+
+
+def dataset(**more):
+    said = {"repository": "a/b", "revision": COMMIT, "file": FILES, "text": "text"} | more
     return {"source": "x", "dataset": said}
 
 
 def test_several_files_of_a_data_set_are_fetched_and_read_one_after_another(
-    tmp_path, monkeypatch, words
+    published, tmp_path, words
 ):
-    origin = tmp_path / "origin" / "data"
-    origin.mkdir(parents=True)
-    for number, name in enumerate(("train-0", "train-1", "test-0")):
-        frame = pd.DataFrame({"text": ["the cat", "", "a dog saw"], "kind": [number] * 3})
-        fastparquet.write(str(origin / f"{name}.parquet"), frame)
-    listed = [f"data/{file.name}" for file in origin.iterdir()] + ["README.md"]
-    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *args, **more: listed)
-    monkeypatch.setattr(
-        "huggingface_hub.hf_hub_download",
-        lambda repository, file, **more: str(tmp_path / "origin" / file),
-    )
-    files = ["data/test-0.parquet", "data/train-*.parquet"]
-    said = dataset(tmp_path, files, label="kind") | {"cut": {"length": "5"}}
+    said = dataset(label="kind") | {"cut": {"length": "5"}}
     found = read_set(save(tmp_path, json.dumps(said)))
     assert str(found.fetched_file("mine")) == "results/texts/mine"
     folder, note = tmp_path / "mine", tmp_path / "mine.json"
     folder.mkdir()
     (folder / "00009.parquet").touch()  # of an earlier run
     fetch_texts(found.remote.address, folder, note)
-    assert [file.name for file in sorted(folder.iterdir())] == [
-        *("00000.parquet", "00001.parquet", "00002.parquet")
-    ]
+    names = ["00000.parquet", "00001.parquet", "00002.parquet"]
+    assert [file.name for file in sorted(folder.iterdir())] == names
     noted = json.loads(note.read_text())["files"]
     assert [entry["source"].rpartition("/")[2] for entry in noted.values()] == [
         *("test-0.parquet", "train-0.parquet", "train-1.parquet")
     ]
+    assert (
+        noted[names[1]]["sha256"]
+        == hashlib.sha256(
+            (tmp_path / "origin" / "data" / "train-0.parquet").read_bytes()
+        ).hexdigest()
+    )
     table = set_table(with_fetched(found, folder), words)
     texts = [" ".join(text) for text in sequences(table, "text")]
     assert texts == ["the cat", "a dog saw"] * 3
     assert [labels[0] for labels in sequences(table, "category")] == ["2", "2", "0", "0", "1", "1"]
-    some = read_set(save(tmp_path, json.dumps(dataset(tmp_path, files, rows="50%"))))
+    some = read_set(save(tmp_path, json.dumps(dataset(rows="50%"))))
     with pytest.raises(MicrotomeError, match=r"mine/00000\.parquet: row 1: text is empty; take f"):
         list(documents(with_fetched(some, folder)))
     with pytest.raises(MicrotomeError, match=r"data/valid-\*\.parquet: no file matches; correct"):
         fetch_texts(found.remote.address.replace("train", "valid"), folder, note)
+    with pytest.raises(MicrotomeError, match=r"a/none@.* cannot be fetched \(.*\); connect once"):
+        fetch_texts(found.remote.address.replace("a/b", "a/none"), folder, note)
+
+
+def test_a_run_fetches_several_files(published, tmp_path, model):
+    clone = Clone(tmp_path / "clone", model)
+    clone.save(dataset(rows="4") | {"cut": {"length": "2"}}, "stimuli/texts.yaml")
+    target = "results/tokens/tiny/texts.h5"
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", target],
+        cwd=clone.folder,
+        env=published | {"PYTHONPATH": str(clone.folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    table = xr.open_dataset(clone.folder / target, engine="h5netcdf").load()
+    assert ["".join(words) for words in sequences(table, "text")] == [
+        *("the cat", "a dog", " saw", "the cat")
+    ]
+    assert clone.planned(target) == set()
+    assert clone.verify() == []
 
 
 def test_a_run_follows_the_files_of_a_corpus(tmp_path, model):
