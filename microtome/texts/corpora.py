@@ -104,7 +104,18 @@ def _of_file(file: Path, field: str, in_pieces: bool) -> Iterator[Stimulus]:
         if text is not None and not isinstance(text, str):
             raise MicrotomeError(f"{place}: {field!r} is no text; correct `field:`")
         if text and not text.isspace():
+            _check_characters(place, field, text)
             yield Stimulus(text, origin=place)
+
+
+def _check_characters(place: str, field: str, text: str) -> None:
+    """Refuse halves of characters (lone surrogates), which JSON can spell."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise MicrotomeError(
+            f"{place}: {field!r} has half a character, {text[error.start]!r}; take it out"
+        ) from None
 
 
 def _text(place: str, file: Path, in_pieces: bool) -> Iterator[Stimulus]:

@@ -17,7 +17,7 @@ from microtome.errors import MicrotomeError, nearest
 MIDDLE, CONTEXT = "middle", "context"
 #: The address of a file of a data set: its repository, the commit, and its path there.
 HUB_FILE = re.compile(r"hf://datasets/([^@]+)@([0-9a-f]{40})/(.+)")
-#: What `documents:` of a cut may say.
+#: How a cut of one length takes documents.
 APART, JOINED = "apart", "joined"
 #: The kinds of files that a corpus may have.
 CORPUS_FILES = (".txt", ".jsonl", ".parquet")

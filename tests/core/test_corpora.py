@@ -284,6 +284,11 @@ def test_documents_are_read_when_they_are_needed_and_not_kept(tmp_path, words, m
         ("a.jsonl", '{"text": "a"}\n[1]\n', "line 2: wants {'text': …}, has no fields"),
         ("a.jsonl", '{"body": "a", "n": 1}\n', "line 1: has no field 'text', only 'body', 'n'; c"),
         ("a.jsonl", '{"text": 1}\n', "line 1: 'text' is no text; correct `field:`"),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n{"text": "\\ud83d"}\n',
+            "line 2: 'text' has half a character, ",
+        ),
         ("a.jsonl", b'{"text": "caf\xe9"}\n', "line 1: is not UTF-8; save it as such"),
         ("a.txt", b"a\ncaf\xe9\n", "byte 5 is not UTF-8; save it as such"),
         ("a.parquet", "no Parquet", "is no Parquet file ("),
