@@ -11,7 +11,7 @@ from pathlib import Path
 import xarray as xr
 
 from microtome.store.files import readable, replacing
-from microtome.store.virtual import SHARDS, require_shards
+from microtome.store.virtual import SHARDS, opened
 
 
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
@@ -41,9 +41,9 @@ def open_file(path: str | Path) -> xr.Dataset:
     Raises:
         MicrotomeError: the file is missing or damaged, or a shard of a virtual one.
     """
-    with readable(Path(path)):
+    with opened(path), readable(Path(path)):  # before xarray, which reads some values
         dataset = xr.open_dataset(path, engine="h5netcdf")
-    require_shards(path, dataset.attrs.pop(SHARDS, ""))
+    dataset.attrs.pop(SHARDS, None)
     return dataset
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 from microtome.errors import MicrotomeError
 from microtome.options import ALL_TOKENS, Alpha, HiddenSites, Position, ResidualSite
 from microtome.statistics.corrections import holm
+from microtome.statistics.layers import hidden_state_label
 from microtome.statistics.lens import Lens, entropy, rank
 from microtome.statistics.regression import line
 from microtome.store.layers import Section
@@ -66,7 +67,9 @@ def seen(
     described |= {"top_token_id": top, "top_text": token_text(tokenizer, top)}
     described |= {"position": int(columns["position"][row])}
     return xr.Dataset(
-        {"log_probability": ("d_vocab", predicted)}, described, {"hidden": _label(depth)}
+        {"log_probability": ("d_vocab", predicted)},
+        described,
+        {"hidden": hidden_state_label(depth)},
     )
 
 
@@ -135,7 +138,7 @@ def predictions(
     return xr.Dataset(
         {**found, "vocabulary": ("d_vocab", list(whole.values())[-2])},
         {
-            "hidden": [_label(depth) for depth in states],
+            "hidden": [hidden_state_label(depth) for depth in states],
             "position": ("token", position),
             "token_id": ("token", target),
             "text": ("token", _texts(tokenizer, target)),
@@ -255,8 +258,3 @@ def _texts(tokenizer: "PreTrainedTokenizerBase", ids: np.ndarray) -> np.ndarray:
     known, which = np.unique(ids, return_inverse=True)
     texts = np.array([token_text(tokenizer, int(i)) for i in known], dtype=object)
     return texts[which].reshape(ids.shape)
-
-
-def _label(depth: int) -> str:
-    """The label of a hidden state: the output of a block, or the embeddings before the first."""
-    return "Emb" if depth < 0 else f"L{depth}"
