@@ -28,7 +28,8 @@ from microtome.sites import (
     SITES,
     dimensions,
 )
-from microtome.statistics.lens import lens_predictions
+from microtome.statistics.lens import LensPredictions
+from microtome.statistics.streamed import streamed
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
 from microtome.texts.rows import row_columns, token_columns
@@ -201,8 +202,7 @@ def lens(
         log=sys.stderr,
         **computing,
     )
-    found = lens_predictions(
-        sections,
+    predictions = LensPredictions(
         Lens(model.checkpoint, columns, **computing),
         table,
         model.tokenizer,
@@ -210,6 +210,7 @@ def lens(
         targets=[targets] if isinstance(targets, str) else list(targets),
         top=top,
     )
+    found = streamed(predictions, sections)
     return found.assign_attrs(model=model.name, dtype=dtype, site=site)
 
 

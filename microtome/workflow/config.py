@@ -251,9 +251,21 @@ class Studies:
             for (model, stimuli), products in asking.items()
         }
 
-    def stream(self, product: Product, model: str) -> "Sweep":
-        """What a statistic that is made in a sweep of its own wants of a model."""
-        return Sweep(product.chosen_sites, self.layers(product, model), [])
+    def streams(self) -> "dict[tuple[str, str, int], list[Product]]":
+        """The streamed statistics that share a sweep, by model, stimulus set and turn.
+
+        One that reads another streamed one takes a later turn.
+        """
+        found: dict[tuple[str, str, int], list[Product]] = {}
+        for model, product in self.asked():
+            if product.streamed and product.stimuli is not None:
+                found.setdefault((model, product.stimuli, _turn(product)), []).append(product)
+        return {key: sorted(products, key=lambda p: p.path) for key, products in found.items()}
+
+    def stream(self, products: Sequence[Product], model: str) -> "Sweep":
+        """What streamed statistics together want of a model."""
+        sites = [site for site in SITES if any(site in p.chosen_sites for p in products)]
+        return Sweep(sites, sorted({n for p in products for n in self.layers(p, model)}), [])
 
     def judged(self, model: str, stimuli: str) -> list[dict[str, Any]]:
         """What is asked of a model and a stimulus set that only their tokens can tell.
@@ -343,3 +355,8 @@ class Sweep:
     final_sites: list[str]
     start: int = 0
     stop: int | None = None
+
+
+def _turn(product: Product) -> int:
+    """How many streamed statistics have to be made before a product, one after the other."""
+    return max((_turn(read) + read.streamed for read in product.reads.values()), default=0)

@@ -20,7 +20,7 @@ KINDS = (*DATASETS, "figures", "tables")
 CHANGES = "changes.py"
 #: Inputs of statistics that are no products themselves, as `microtome.workflow.inputs` provides
 #: them; besides, each site by its own name, with its activations stacked over all layers.
-INPUTS = ("section", "stream", "lens", "tokens", "stored", "tokenizer")
+INPUTS = ("section", "lens", "tokens", "stored", "tokenizer")
 #: Keys of a product that are no options of its function.
 KEYS = ("use", "reads", "stimuli", "layers")
 
@@ -104,8 +104,8 @@ class Product:
 
     @property
     def streamed(self) -> bool:
-        """Whether it is made in a sweep of its own, so that no activations are stored."""
-        return "stream" in self.inputs
+        """Whether it is made in a sweep, so that no activations are stored."""
+        return self.kind == "statistics" and self.function.streamed
 
     @property
     def runs_model(self) -> bool:
@@ -114,8 +114,8 @@ class Product:
 
     @cached_property
     def chosen_sites(self) -> list[str]:
-        """The sites that its `section` or `stream` holds, in the order of the config."""
-        if not self.inputs & {"section", "stream"}:
+        """The sites of its `section`, or of the sweep it is made in, in the order of the config."""
+        if not (self.streamed or "section" in self.inputs):
             return []
         one = self.option("site")
         return [one] if one else list(self.option("sites") or ())
@@ -146,12 +146,12 @@ class Product:
     @property
     def reads_texts(self) -> bool:
         """Whether it is about the texts of a stimulus set."""
-        return bool(self.inputs - {"stored", "tokenizer"})
+        return self.streamed or bool(self.inputs - {"stored", "tokenizer"})
 
     @property
     def reads_tokens(self) -> bool:
         """Whether it reads the token table."""
-        return bool(self.inputs & {"tokens", "stream"})
+        return self.streamed or "tokens" in self.inputs
 
     @property
     def reads_checkpoint(self) -> bool:
@@ -161,7 +161,9 @@ class Product:
     @cached_property
     def of_model(self) -> bool:
         """Whether it depends on a model at all."""
-        return bool(self.inputs) or any(read.of_model for read in self.reads.values())
+        return (
+            self.streamed or bool(self.inputs) or any(read.of_model for read in self.reads.values())
+        )
 
     def at_depth(self, n_layers: int) -> "Product":
         """The same of a model of so many layers: numbers in the places of shares of the depth."""

@@ -24,10 +24,11 @@ from snakemake_logger_plugin_microtome.progress import OTHERS, by_kind
 STAGES = {
     "tokens": ("fetch_model", "fetch_text", "fetch_texts", "token_table"),
     "activations": ("activations", "join"),
-    "statistics": ("intervention", "statistic"),
+    "statistics": ("intervention", "streams", "merge", "statistic"),
 }
-#: The kinds of jobs that run a model, what these import, and what nearly all others do.
-RUNNING = {"fetch_model", "activations", "intervention"}
+#: The kinds of jobs that run a model, or wait for those of shards, whose number is not known yet;
+#: what these import, and what nearly all others do.
+RUNNING = {"fetch_model", "activations", "join", "intervention", "streams", "merge"}
 MODEL = ("torch", "transformers", "transformers.modeling_utils", "xarray")
 DRAWING = ("xarray", "matplotlib.figure", "matplotlib.backends.backend_svg")
 #: Environment variable: the file in which a call leaves its plan, by its descriptor.

@@ -275,7 +275,7 @@ CASES |= {
             "mine/model.safetensors": b"",
             "studies/looking/study.yaml": b"{source: x, stimuli: penguins, statistics: {a: {}}}",
             "studies/looking/statistics.py": b"from microtome.options import ResidualSite\n\n\n"
-            b"def a(stream, lens, *, site: ResidualSite = 'resid_post'):\n    pass\n",
+            b"def a(lens, *, site: ResidualSite = 'resid_post') -> Streamed:\n    pass\n",
         },
     ),
     "a_fetched_model_without_head": Case(

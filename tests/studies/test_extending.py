@@ -61,7 +61,7 @@ def work(tmp_path_factory, gpt2_tokenizer):
         "studies": {name: {"models": []} for name in studies}
         | {
             name: {"models": ["smollm2-135m"]}
-            for name in ("second_looks", "dimmed_heads", "settling")
+            for name in ("second_looks", "dimmed_heads", "loudness", "settling")
         },
         "sweep": {"device": "cpu", "threads": 1},
     }
@@ -148,6 +148,31 @@ def test_the_example_interventions_are_right(work):
     dimmed = divergence(torch.where(torch.from_numpy(strongest), 0.5, 1.0))
     table = pd.read_csv(work / "results/tables/dimmed_heads/smollm2-135m/divergences.csv")
     np.testing.assert_allclose(table["kl"], [silenced.max(), dimmed], rtol=1e-3)
+
+
+def test_the_example_of_a_sweep_is_right(work):
+    """Beside what attention and MLP of the model itself add."""
+    text = yaml.safe_load((ROOT / "stimuli" / "metamorphosis.yaml").read_text())["texts"][0]
+    ids = torch.tensor([AutoTokenizer.from_pretrained(work / "tiny").encode(text)])
+    model = AutoModelForCausalLM.from_pretrained(work / "tiny").eval()
+    found = {"attn_out": [], "mlp_out": []}
+    for block in model.transformer.h:
+        for site, module in (("attn_out", block.attn), ("mlp_out", block.mlp)):
+            module.register_forward_hook(
+                lambda module, args, out, site=site: found[site].append(
+                    (out[0] if isinstance(out, tuple) else out).double().square().mean().sqrt()
+                )
+            )
+    with torch.no_grad():
+        model(ids)
+    path = work / "results/statistics/loudness/smollm2-135m/loudness.h5"
+    with xr.open_dataset(path, engine="h5netcdf") as made:
+        for site, expected in found.items():
+            np.testing.assert_allclose(made["rms"].sel(site=site), expected, rtol=1e-5)
+    table = pd.read_csv(work / "results/tables/loudness/smollm2-135m/loudest.csv")
+    assert table.set_index("site")["layer"].to_dict() == {
+        site: int(np.argmax(values)) for site, values in found.items()
+    }
 
 
 def test_the_example_lens_is_right(work):
