@@ -21,8 +21,10 @@ from microtome.options import layer_numbers
 from microtome.show.lines import size
 from microtome.store.checksums import RESULTS
 from microtome.sweeps import cost
+from microtome.texts.corpora import characters, documents
+from microtome.texts.encoded import length_of
 from microtome.texts.fetched import with_fetched
-from microtome.texts.forms import CONTEXT, Starts
+from microtome.texts.forms import CONTEXT, Lengths, Starts
 from microtome.texts.stimuli import StimulusSet, read_set
 
 CHARACTERS_PER_TOKEN = 4
@@ -116,15 +118,22 @@ def lengths(about: Mapping[str, Any], model: cost.Model) -> tuple[list[int], boo
         context = model.sizes.get("n_context", 0)
         length = context if found.cut.length == CONTEXT else int(found.cut.length)
         guessed = [length] * len(found.cut.starts)
-    elif not found.stimuli:
+    elif found.remote and not found.fetched:
         raise MicrotomeError(
             f"unknown until its text is fetched, as snakemake {about['fetched']} does"
         )
+    elif isinstance(found.cut, Lengths):
+        length = length_of(found.cut, model.sizes, about["file"])
+        n_tokens = characters(found) / CHARACTERS_PER_TOKEN
+        guessed = [length] * math.ceil(n_tokens / (length - found.cut.overlap))
     elif found.cut is not None:
-        counts = (s.text.count(word) for s in found.stimuli for word in found.cut.words)
+        counts = (s.text.count(word) for s in documents(found) for word in found.cut.words)
         guessed = [found.cut.before + 1] * max(1, sum(counts))
     else:
-        guessed = [math.ceil(len(s.text) / CHARACTERS_PER_TOKEN) for s in found.stimuli]
+        guessed = [math.ceil(len(s.text) / CHARACTERS_PER_TOKEN) for s in documents(found)]
+    if found.sample is not None:
+        n = found.sample.n or math.ceil(found.sample.share * len(guessed))
+        guessed = guessed[:n]
     guessed *= max(1, len(found.shuffled))
     if found.masked:
         guessed = [length for length in guessed for _ in range(length)]
