@@ -114,6 +114,13 @@ def test_the_workflow_stores_no_activations(tmp_path, gpt2_tokenizer):
         assert own["sd"].item() == pytest.approx(values.std(), rel=1e-5)
         density = np.histogram(values.astype(float), 20, (-2, 2), density=True)[0]
         np.testing.assert_allclose(own_histogram["density"], density, rtol=1e-5)
+    # An edit of one runs their sweep again; what comes out as before makes nothing stale.
+    clone.replace("microtome/statistics/moments.py", "values.mean()", "np.mean(values)")
+    assert clone.run("statistics") == {
+        "statistics/corpus/tiny/covariances",
+        "statistics/corpus/tiny/spaces",
+    }
+    assert clone.planned() == set()
     entropies, patterns = (
         read_dataset(clone.product(f"statistics/corpus/tiny/{name}.h5"))
         for name in ("entropies", "patterns")
