@@ -57,11 +57,19 @@ def package_version(wildcards):
 
 def shards(model, stimuli):
     """The shards of a model and a stimulus set, as "00000"; known once its texts are tokens."""
-    table = Path("results", "tokens", model, f"{stimuli}.h5")
+    table = checkpoints.token_table.get(model=model, stimuli=stimuli).output[0]
+    return [file.stem for file in shards_of(Path(table))]
+
+
+def sharded_stimuli(wildcards):
+    """A stimulus set's file; its tokens are made again from it where one of their shards is lost."""
+    table = Path("results", "tokens", wildcards.model, f"{wildcards.stimuli}.h5")
     if table.exists():
-        run_if_lost(str(table), shards_of(table))
-    checkpoints.token_table.get(model=model, stimuli=stimuli)
-    return [file.stem for file in shards_of(table)]
+        try:
+            run_if_lost(table, shards_of(table))
+        except MicrotomeError:  # it is damaged
+            run_if_lost(table, [""])
+    return studies.stimulus_file(wildcards.stimuli)
 
 
 def sums(model, stimuli):
@@ -83,7 +91,7 @@ def run_if_lost(made, beside):
     them.
     """
     if os.path.exists(made) and not all(map(os.path.exists, beside)):
-        workflow.dag.forcefiles.add(made)
+        workflow.dag.forcefiles.add(str(made))
 
 
 def dataset_inputs(product):

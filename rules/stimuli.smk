@@ -63,7 +63,7 @@ else:
             unpack(fetched_and_like),
             manifest="results/models/{model}/manifest.json",
             checkpoint=ancient("results/models/{model}/checkpoint"),
-            stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
+            stimuli=sharded_stimuli,
         output:
             "results/tokens/{model}/{stimuli}.h5",
         log:

@@ -231,7 +231,7 @@ def table(entries: list[Entry]) -> str:
 def shortages(entries: list[Entry]) -> Iterator[str]:
     """Say which of disk and memory is too small, and what helps."""
     folders = [RESULTS / "activations" / entry.model / entry.label for entry in entries]
-    there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.h5"))
+    there = sum(file.stat().st_size for folder in folders for file in folder.rglob("*.h5"))
     more = sum(entry.cost.disk for entry in entries) - there  # which will be written over
     free = shutil.disk_usage(RESULTS if RESULTS.exists() else Path()).free
     if more > free:

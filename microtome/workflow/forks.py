@@ -262,7 +262,8 @@ def run(request: Request, imported: int) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "microtome"]:
         del sys.modules[name]
     sys.argv = [request.script]
-    sys.path[0] = str(Path(request.script).parent)
+    path = request.environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:1] = [str(Path(request.script).parent), *filter(None, path)]
     before = set(sys.modules)
     runpy.run_path(request.script, run_name="__main__")
     _note_imports(before, imported)

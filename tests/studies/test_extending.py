@@ -1,6 +1,5 @@
 """The studies of docs/extending.md, run as they stand from a folder of their own."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import torch
 import xarray as xr
 import yaml
 from conftest import build
+from forked import shared
 from snakemake.utils import update_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -38,13 +38,9 @@ def write_examples(folder):
     return set(files)
 
 
-def run(*arguments, cwd):
+def run(*arguments, folder):
     """Run Snakemake on this repository's code."""
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+    done = shared().run(folder, ["--snakefile", str(ROOT / "Snakefile"), *arguments])
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -71,7 +67,7 @@ def work(tmp_path_factory, gpt2_tokenizer):
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
     overlays = ("--configfile", f"{STUDY}/config.yaml", "tiny.yaml", "--cores", "1")
-    run("--snakefile", str(ROOT / "Snakefile"), *overlays, cwd=folder)
+    run(*overlays, folder=folder)
     return folder
 
 
@@ -242,30 +238,26 @@ def test_a_function_of_another_study_reads_what_the_study_says(work):
 
 def test_nothing_is_stale_from_the_other_folder(work):
     overlays = ("--configfile", str(work / STUDY / "config.yaml"), str(work / "tiny.yaml"))
-    assert "Nothing to be done" in run("-n", "--directory", str(work), *overlays, cwd=ROOT)
+    command = [sys.executable, "-m", "snakemake", "-n", "--directory", str(work), *overlays]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Nothing to be done" in done.stdout + done.stderr
 
 
 def test_an_edit_of_the_users_code_makes_its_products_stale(work, tmp_path):
     edited = tmp_path / "work"
     shutil.copytree(work, edited, symlinks=True)
     tables, helpers = (edited / STUDY / name for name in ("tables.py", "helpers.py"))
-    arguments = (
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-        "--configfile",
-        f"{STUDY}/config.yaml",
-        "tiny.yaml",
-    )
+    arguments = ("--configfile", f"{STUDY}/config.yaml", "tiny.yaml")
 
     def planned():
-        return set(re.findall(r"rule (\w+):", run("-n", *arguments, cwd=edited)))
+        return set(re.findall(r"rule (\w+):", run("-n", *arguments, folder=edited)))
 
     code = tables.read_text().replace('frame["mean"].diff()', 'change(frame["mean"])')
     own = "from studies.residual_growth.helpers import change\n"
     tables.write_text(code.replace("\n\n\n", f"\n\n{own}\n\n", 1))
     helpers.write_text("def change(column):\n    return column.diff()\n")
     assert planned() == {"all", "table__residual_growth__growth", "page__residual_growth"}
-    run("--cores", "1", *arguments, cwd=edited)
+    run("--cores", "1", *arguments, folder=edited)
     assert planned() == set()
     helpers.write_text("def change(column):\n    return column.pct_change()\n")
     assert planned() == {"all", "table__residual_growth__growth", "page__residual_growth"}
