@@ -143,7 +143,8 @@ def merge_inputs(product, model):
     def inputs(wildcards):
         found = {"datasets": list(streamed_reads(product, model).values())}
         found["states"] = [
-            streamed_file(product, model, f"/{shard}") for shard in shards(model, product.stimuli)
+            streamed_file(product, model, SHARD.format(shard=shard))
+            for shard in shards(model, product.stimuli)
         ]
         if "tokens" in product.inputs:
             found["tokens"] = f"results/tokens/{model}/{product.stimuli}.h5"
