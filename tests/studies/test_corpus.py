@@ -12,7 +12,7 @@ from conftest import build
 from hooked import hooked, load, taps_at
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from workflows import Clone
+from workflows import WORDS, Clone
 
 from microtome.statistics.dimensionality import component_variances, participation_ratio
 from microtome.statistics.distributions import Histograms
@@ -170,6 +170,12 @@ def test_shards_are_merged_to_the_same(tmp_path, model):
     for lost in ("moments/00001.h5", "moments.h5"):  # which costs that shard
         (folder / lost).unlink()
     assert clone.planned("statistics") == {f"{sweep}/00001"} | merged
+    # What is added at the end makes the last shard anew, which was not full, and no other.
+    space = [*WORDS["words"]["space"], "comet"]
+    clone.save(WORDS | {"words": WORDS["words"] | {"space": space}}, "stimuli/words.yaml")
+    assert clone.run("statistics") == {"tokens/tiny/words", f"{sweep}/00001"} | merged
+    grown = read_dataset(folder / "moments.h5")["n"] / whole["moments.h5"]["n"]
+    assert (grown == 7 / 6).all()  # of as many tokens each
 
 
 SEQUENCES = [np.random.default_rng(n).integers(0, 60, n) for n in (7, 3, 1, 7, 12, 3)]
