@@ -249,7 +249,8 @@ def streams(
         dtype=dtype,
     )
     batch, longest = largest_batch(lengths, batch_tokens)
-    sizes = {**model.sizes, "key": longest}
+    different = min(model.sizes["d_vocab"], sum(lengths))
+    sizes = {**model.sizes, "key": longest, "token_id": different}
     held, measured = 0, 0
     for statistic in statistics:
         width = sum(math.prod(shape(site, sizes)) for site in statistic["sites"])
