@@ -93,7 +93,7 @@ def model_params(product):
 
     found = {"taps": taps} if product.runs_model or "stored" in product.inputs else {}
     if product.runs_model:
-        keys = ("batch_size", "threads", "device", "dtype")
+        keys = ("batch_tokens", "threads", "device", "dtype")
         found |= {key: config["sweep"][key] for key in keys}
     if product.streamed:
         found["layers"] = lambda wildcards: studies.layers(product, wildcards.model)

@@ -12,7 +12,7 @@ def read_model(manifest):
 
 def run_settings():
     """The settings that the cost of running a model depends on."""
-    return {key: config["sweep"][key] for key in ("batch_size", "threads", "dtype")}
+    return {key: config["sweep"][key] for key in ("batch_tokens", "threads", "dtype")}
 
 
 def sweep_settings():

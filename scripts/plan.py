@@ -193,7 +193,7 @@ def of_dataset(dataset: Mapping[str, Any], model: cost.Model, settings: Mapping[
         intervention = dataset["intervention"]
         n_layers = len(layer_numbers(intervention.layers, model.sizes["n_layers"]))
         found = extent(intervention, model.sizes, tokens)
-        own = {key: settings[key] for key in ("batch_size", "threads", "dtype")}
+        own = {key: settings[key] for key in ("batch_tokens", "threads", "dtype")}
         needed = cost.intervention(model, tokens, **found, **own)
     name = dataset["name"]
     return Entry(dataset["model"], name, number(tokens, counted), n_layers, "", needed)
@@ -247,7 +247,7 @@ def shortages(entries: list[Entry]) -> Iterator[str]:
     if available is not None and wanted > available:
         yield (
             f"This machine's memory is too small: {largest.label} of {largest.model} wants "
-            f"{size(wanted)}, {size(available)} are available. Make `batch_size` smaller, take "
+            f"{size(wanted)}, {size(available)} are available. Make `batch_tokens` smaller, take "
             "fewer texts or words, or run on a larger machine or a cluster."
         )
 

@@ -128,7 +128,7 @@ def stream(job: Any) -> "Iterator[Section]":
         job.params.sites,
         job.params.layers,
         taps=from_plain(job.params.taps),
-        batch_size=job.params.batch_size,
+        batch_tokens=job.params.batch_tokens,
         dtype=job.params.dtype,
         device=job.params.device,
         log=sys.stderr,
@@ -146,7 +146,7 @@ def lens(job: Any) -> "Lens":
     return Lens(
         Path(job.input.checkpoint),
         read_columns(job.input.tokens),
-        batch_size=job.params.batch_size,
+        batch_tokens=job.params.batch_tokens,
         dtype=job.params.dtype,
         device=job.params.device,
     )

@@ -186,11 +186,11 @@ def test_smollm2(smollm2):
 def test_batches_and_rows_make_no_difference(models):
     """Queries of some tokens alone still have all keys of their text."""
     everything, _ = swept(models["llama"], SEQUENCES, ["scores", "pattern"], [1, 3])
-    one_by_one, _ = swept(models["llama"], SEQUENCES, ["scores", "pattern"], [1, 3], batch_size=1)
+    one_by_one, _ = swept(models["llama"], SEQUENCES, ["scores", "pattern"], [1, 3], batch_tokens=1)
     for key, values in everything.items():
         np.testing.assert_allclose(one_by_one[key], values, rtol=1e-5, atol=1e-5)
     rows = [np.where(np.arange(n) == n - 1, text, -1) for text, n in enumerate(LENGTHS)]
-    batches = batched(columns(SEQUENCES, rows), 32)
+    batches = batched(columns(SEQUENCES, rows), 1024)
     taps = taps_at(models["llama"])
     for section in sweep(models["llama"], batches, ["pattern"], [1, 3], taps=taps):
         whole = everything[section.layer, "pattern"][STARTS[1:][section.rows] - 1]
@@ -314,7 +314,7 @@ def test_entropies_are_scipys():
 
 
 def sections(model, sites):
-    return sweep(model, batched(columns(SEQUENCES), 2), sites, [0, 2], taps=taps_at(model))
+    return sweep(model, batched(columns(SEQUENCES), 14), sites, [0, 2], taps=taps_at(model))
 
 
 @pytest.mark.parametrize("name", ["llama", "bert"])

@@ -112,9 +112,9 @@ def test_the_file_that_holds_the_key_is_named(tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     config = read("config.yaml")
     first.write_text(yaml.safe_dump(config))
-    config["sweep"]["batch_size"] = -1
-    second.write_text(yaml.safe_dump({"sweep": {"batch_size": -1}}))
-    with pytest.raises(MicrotomeError, match=r"second\.yaml: sweep\.batch_size"):
+    config["sweep"]["batch_tokens"] = -1
+    second.write_text(yaml.safe_dump({"sweep": {"batch_tokens": -1}}))
+    with pytest.raises(MicrotomeError, match=r"second\.yaml: sweep\.batch_tokens"):
         check(config, SCHEMA, [first, second], [ROOT])
 
 

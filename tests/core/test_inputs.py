@@ -198,7 +198,7 @@ def test_a_stream_is_what_a_full_forward_computes(model):
         dims = ("layer", "token", "d_model")
         return xr.Dataset({"x": (dims, np.stack(list(found.values())))}, {"layer": list(found)})
 
-    settings = {"batch_size": 4, "dtype": "float32", "device": "cpu", "taps": taps(model)}
+    settings = {"batch_tokens": 4, "dtype": "float32", "device": "cpu", "taps": taps(model)}
     sites = ["resid_post"]
     asked = job(model, options={"sites": sites}, sites=sites, layers=[0, 2], **settings)
     found = compute(kept, asked)

@@ -71,7 +71,7 @@ def masked_each(ids, mask=MASK):
 def looked(run, table, statistic, layers=None, **options):
     """A statistic of the study as a job makes it, read back from its file."""
     columns, sites = token_columns(table), options.get("sites") or [options["site"]]
-    how = {"batch_size": 32, "dtype": "float32", "device": "cpu"}
+    how = {"batch_tokens": 1024, "dtype": "float32", "device": "cpu"}
     about = {"taps": taps_at(run.checkpoint), "log": sys.stderr} | how
     layers = range(run.n_layers) if layers is None else layers
     stream = sweep_table(run.checkpoint, columns, sites, layers, **about)
