@@ -67,6 +67,7 @@ class Task:
         layers: indices of blocks.
         last: whether each text's last token alone is kept.
         bins: whether the product is histograms of the values.
+        store: dtype and compression of the files.
     """
 
     MODULE: ClassVar[str] = "benchmarks.ways"
@@ -80,6 +81,7 @@ class Task:
     layers: tuple[int, ...] = ()
     last: bool = False
     bins: bool = False
+    store: tuple[str, str] = ("float32", "none")
 
     def batches(self) -> "Iterator[torch.Tensor]":
         """The token ids, (text, position), batch by batch."""
@@ -96,7 +98,7 @@ class Task:
     def read(cls, argument: str) -> "Task":
         """The task from an argument of a command."""
         values = json.loads(argument)
-        return cls(**values | {key: tuple(values[key]) for key in ("sites", "layers")})
+        return cls(**values | {key: tuple(values[key]) for key in ("sites", "layers", "store")})
 
 
 class Named(list):
@@ -189,7 +191,7 @@ def run_script(script: str, task: Task, outputs: list[str], **params: object) ->
             threads=torch.get_num_threads(),
             device="cpu",
             dtype="float32",
-            store_dtype="float32",
+            store=dict(zip(("dtype", "compression"), task.store, strict=True)),
             **params,
         ),
         threads=torch.get_num_threads(),

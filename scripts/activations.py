@@ -59,7 +59,10 @@ if __name__ == "__main__":
             resid_out=write_resid if resid_out else None,
         )
         write_layers_beside(
-            *(sections, row_columns(columns), paths, attributes, params.store_dtype, manifest)
+            *(sections, row_columns(columns), paths, attributes),
+            **params.store,
+            sizes=manifest,
+            threads=params.threads,
         )
         if snakemake.output.get("sums"):
             files = sorted(map(Path, snakemake.output.layers))

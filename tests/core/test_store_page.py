@@ -50,7 +50,7 @@ def made(tmp_path_factory, model):
         },
     )
     clone.change("sweep", "layers_per_job", to=2)
-    clone.change("sweep", "store_dtype", to="bfloat16")
+    clone.change("store", "dtype", to="bfloat16")
     clone.run()
     return clone.folder / "results"
 
