@@ -83,6 +83,8 @@ class LogHandler(LogHandlerBase):
             case LogEvent.JOB_FINISHED:
                 self.progress.finish(record.job_id)
                 self.failures.mend(record.job_id)
+            case LogEvent.PROGRESS:
+                self.progress.plan(record.total)
             case LogEvent.JOB_ERROR:
                 self.progress.stop(record.jobid)
                 self._write(self.failures.add(record, self.progress.name(record.jobid)))

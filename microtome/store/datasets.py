@@ -10,9 +10,9 @@ from pathlib import Path
 
 import xarray as xr
 
-from microtome.store.compression import COMPRESSION, require_filter
+from microtome.store.compression import COMPRESSION
 from microtome.store.files import readable, replacing
-from microtome.store.virtual import SHARDS, require_shards
+from microtome.store.virtual import SHARDS, opened
 
 
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
@@ -43,10 +43,10 @@ def open_file(path: str | Path) -> xr.Dataset:
         MicrotomeError: the file is missing or damaged, or a shard of a virtual one; it is
             compressed, and hdf5plugin is not installed.
     """
-    with readable(Path(path)):
+    with opened(path), readable(Path(path)):  # before xarray, which reads some values
         dataset = xr.open_dataset(path, engine="h5netcdf")
-    require_shards(path, dataset.attrs.pop(SHARDS, ""))
-    require_filter(path, dataset.attrs.pop(COMPRESSION, "none"))
+    for attribute in (SHARDS, COMPRESSION):
+        dataset.attrs.pop(attribute, None)
     return dataset
 
 

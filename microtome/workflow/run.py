@@ -22,7 +22,7 @@ from snakemake_logger_plugin_microtome.progress import OTHERS, by_kind
 #: The targets of the stages before the last one, which is all, and the kinds of jobs of each.
 STAGES = {
     "tokens": ("fetch_model", "fetch_text", "token_table"),
-    "activations": ("activations",),
+    "activations": ("activations", "join"),
     "statistics": ("intervention", "statistic"),
 }
 #: The kinds of jobs that run a model, what these import, and what nearly all others do.
