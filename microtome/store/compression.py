@@ -110,6 +110,6 @@ def _packed(file: int, start: int, n_bytes: int, size: int, itemsize: int) -> An
     import cramjam
 
     chunk = np.zeros(size, np.uint8)
-    os.preadv(file, [chunk[:n_bytes]], start)
+    os.preadv(file, [chunk[:n_bytes].data], start)
     shuffled = chunk.reshape(-1, itemsize).T.copy()  # all first bytes, then all second ones, …
-    return cramjam.zstd.compress(shuffled, LEVEL)
+    return cramjam.zstd.compress(shuffled.data, LEVEL)
