@@ -110,6 +110,10 @@ class Named(list):
             self.extend([named] if isinstance(named, str) else named)
         self.__dict__.update(files)
 
+    def get(self, name: str) -> str | list[str] | None:
+        """The files of a name, if there are any."""
+        return self.__dict__.get(name)
+
 
 def sweep(name: str, task: Task) -> None:
     """Run the workflow's own script as Snakemake would: one file per layer, flushed to disk."""
@@ -120,6 +124,7 @@ def sweep(name: str, task: Task) -> None:
     size = sum(path.stat().st_size for path in paths.values())
     report(imported, bytes=size)
     import h5py
+    import hdf5plugin  # noqa: F401
 
     def stored() -> "Iterator[tuple[str, np.ndarray]]":
         for layer, path in paths.items():
@@ -183,6 +188,7 @@ def run_script(script: str, task: Task, outputs: list[str], **params: object) ->
             datasets=[],
         ),
         output=outputs,
+        wildcards=SimpleNamespace(),
         log=[f"results/logs/{Path(script).stem}.log"],
         params=SimpleNamespace(
             sites=list(task.sites),

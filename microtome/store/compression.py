@@ -83,7 +83,8 @@ def compress(plain: Path, path: Path, sites: Iterable[str], threads: int) -> Non
             dataset.id.write_direct_chunk((row, *[0] * (dataset.ndim - 1)), chunk.result())
 
         for site in sites:
-            stored, start, end = file[site], source[site].id.get_offset(), source[site].nbytes
+            stored, plain_values = file[site], source[site].id
+            start, end = plain_values.get_offset(), plain_values.get_storage_size()
             itemsize = stored.id.get_type().get_size()
             size = math.prod(stored.chunks) * itemsize
             for number, row in enumerate(range(0, len(stored), stored.chunks[0])):

@@ -6,6 +6,7 @@ import cramjam
 import h5py
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from microtome.errors import MicrotomeError
@@ -97,10 +98,12 @@ def test_plain_xarray_and_h5py_read_it_with_the_filter(tmp_path, chunks, dtype):
             assert len(attributes) == (2 if site in KEYED_SITES else 0)
 
 
-def test_chunks_are_whole_rows_shuffled_and_compressed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_chunks_are_whole_rows_shuffled_and_compressed(tmp_path, monkeypatch, dtype):
     """Undone by hand: a frame of zstd that knows its length, with all first bytes, all second, …"""
-    monkeypatch.setattr(compression, "CHUNK", 5 * 40 * 4 + 7)
-    [path] = write(tmp_path)
+    itemsize = 4 if dtype == "float32" else 2
+    monkeypatch.setattr(compression, "CHUNK", 5 * 40 * itemsize + 7)
+    [path] = write(tmp_path, dtype)
     with h5py.File(path) as file:
         post = file["post"]
         assert post.chunks == (5, 40)
@@ -111,10 +114,13 @@ def test_chunks_are_whole_rows_shuffled_and_compressed(tmp_path, monkeypatch):
         for number in range(post.id.get_num_chunks()):
             _, chunk = post.id.read_direct_chunk((5 * number, 0))
             shuffled = np.frombuffer(cramjam.zstd.decompress(chunk), np.uint8)
-            rows.append(shuffled.reshape(4, -1).T.copy().view("<f4").reshape(5, 40))
+            rows.append(shuffled.reshape(itemsize, -1).T.copy().view(f"<u{itemsize}"))
     assert len(rows) == 5
-    np.testing.assert_array_equal(np.concatenate(rows)[:N_TOKENS], values(3)["post"])
-    assert not np.concatenate(rows)[N_TOKENS:].any()
+    found = np.concatenate(rows).reshape(25, 40)
+    rounded = torch.from_numpy(values(3)["post"]).to(getattr(torch, dtype))
+    expected = rounded.view(getattr(torch, f"uint{8 * itemsize}")).numpy()
+    np.testing.assert_array_equal(found[:N_TOKENS], expected)
+    assert not found[N_TOKENS:].any()
 
 
 def test_a_chunk_fits_hdf5_s_cache_unless_a_row_does_not():
