@@ -57,8 +57,19 @@ ROWS = (
                 0.8,
             ),
             Bar(
-                "after imports: float32, zstd ÷ float32",
-                lambda p: ratio("work", "float32, zstd", "float32", p),
+                "bytes: bfloat16, zstd ÷ float32",
+                lambda p: ratio("bytes", "bfloat16, zstd", "float32", p),
+                0.4,
+            ),
+            Bar(
+                "processor time: float32, zstd ÷ float32",
+                lambda p: ratio("cpu", "float32, zstd", "float32", p),
+                1.1,
+            ),
+            Bar(
+                "processor time: bfloat16, zstd ÷ bfloat16",
+                lambda p: ratio("cpu", "bfloat16, zstd", "bfloat16", p),
+                1.1,
             ),
             Bar(
                 "after imports: bfloat16, zstd ÷ float32",

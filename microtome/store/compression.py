@@ -22,7 +22,7 @@ from microtome.errors import MicrotomeError
 COMPRESSION = "compression"
 #: Bytes of a chunk before it is compressed, unless a row has more: what HDF5's cache holds.
 CHUNK = 1 << 20
-#: Of zstd. Higher levels take longer, and leave more of shuffled activations.
+#: Of zstd. Higher levels take longer, and leave more of shuffled activations (docs/scaling.md).
 LEVEL = 1
 
 
@@ -83,15 +83,15 @@ def compress(plain: Path, path: Path, sites: Iterable[str], threads: int) -> Non
             dataset.id.write_direct_chunk((row, *[0] * (dataset.ndim - 1)), chunk.result())
 
         for site in sites:
-            stored, plain_values = file[site], source[site].id
+            written, plain_values = file[site], source[site].id
             start, end = plain_values.get_offset(), plain_values.get_storage_size()
-            itemsize = stored.id.get_type().get_size()
-            size = math.prod(stored.chunks) * itemsize
-            for number, row in enumerate(range(0, len(stored), stored.chunks[0])):
-                first = number * size
+            itemsize = plain_values.get_type().get_size()
+            size = math.prod(written.chunks) * itemsize
+            rows = range(0, len(written), written.chunks[0])
+            for row, first in zip(rows, range(0, end, size), strict=True):
                 place = (start + first, min(size, end - first))
                 chunk = pool.submit(_packed, values.fileno(), *place, size, itemsize)
-                packed.append((stored, row, chunk))
+                packed.append((written, row, chunk))
                 if len(packed) > threads:
                     write()
         while packed:

@@ -185,6 +185,9 @@ def test_patterns_cost_the_square_of_the_length():
     assert needed(128).disk == 4 * needed(64).disk
     assert needed(128, rows=8).disk == 2 * 8 * 12 * 128 * 4
     assert needed(128, store=cost.PLAIN | {"dtype": "float16"}).disk == needed(128).disk // 2
+    compressed = needed(128, store={"dtype": "float32", "compression": "zstd"})
+    assert (compressed.disk, compressed.memory) == (needed(128).disk, needed(128).memory)
+    assert compressed.seconds > needed(128).seconds
     whole = 8 * 1024 * 12 * 1024 * 4  # of one batch
     assert needed(1024).memory > 6 * whole
 
