@@ -38,7 +38,7 @@ def ratio(key: str, way: str, plain: str, pair: Pair) -> float:
 ROWS = (
     Row(
         name="store",
-        title="SmolLM2-135M reads Python's manual, stored in four ways",
+        title="SmolLM2-135M reads a real text, stored in four ways",
         text=f"`attn_out`, `resid_post` and `post` of all 30 layers for {N_TEXTS} sequences of "
         f"{N_TOKENS} tokens: the manual that comes with Python (`pydoc_data`), with the model's "
         "real weights, since how far activations can be compressed depends on them. The ways "
