@@ -1,13 +1,20 @@
 # Microtome: thin sections through language models.
 # Every figure and table of every study in the config; see README.md.
+import atexit
 import gc
 from pathlib import Path
 
 from snakemake.utils import min_version
 
 from microtome.workflow.config_files import refuse_unreadable
+from microtome.workflow.kept import keep_modules
 
 min_version("9.0")
+
+# The rules and the graph are many objects, which stay until the end. To look for garbage among them
+# again and again, and once more at the end, takes as long as making them.
+gc.set_threshold(100_000)
+atexit.register(gc.freeze)
 
 overlays = getattr(workflow, "overwrite_configfiles", [])
 refuse_unreadable([Path(workflow.current_basedir, "config.yaml"), *overlays])
@@ -73,6 +80,7 @@ include: "rules/models.smk"
 include: "rules/stimuli.smk"
 include: "rules/activations.smk"
 include: "rules/interventions.smk"
+include: "rules/streams.smk"
 include: "rules/statistics.smk"
 include: "rules/figures.smk"
 include: "rules/tables.smk"
@@ -80,6 +88,4 @@ include: "rules/page.smk"
 include: "rules/plan.smk"
 
 
-# What was read so far stays until the end. The collector need not look at it again and again while
-# the graph is built: that took a quarter of the time until a run with nothing to do has ended.
-gc.freeze()
+keep_modules()

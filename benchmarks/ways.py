@@ -138,12 +138,15 @@ def sweep(name: str, task: Task) -> None:
 def histograms(name: str, task: Task) -> None:
     """Make a statistic of the corpus study as the workflow does: histograms inside the sweep."""
     product = Path("results", "statistics", "histograms.h5")
-    study = {
+    histograms = {
         "function": "studies/corpus/statistics.py:histograms",
-        "reads": [],
+        "sites": list(task.sites),
         "layers": list(task.layers),
+        "reads": {},
+        "options": {"sites": list(task.sites), **EDGES},
     }
-    imported = run_script("statistic.py", task, [str(product)], **study, options=EDGES)
+    asked = {"layers": list(task.layers), "lens": False, "states": False}
+    imported = run_script("streams.py", task, [str(product)], products=[histograms], **asked)
     report(imported, bytes=product.stat().st_size)
     from microtome.store.datasets import read_dataset
 
@@ -175,8 +178,8 @@ def run_script(script: str, task: Task, outputs: list[str], **params: object) ->
     from microtome.models.taps import to_plain
     from microtome.workflow.load import load
 
-    if params.get("function"):
-        load(params["function"])
+    for product in params.get("products", ()):
+        load(product["function"])
     taps = to_plain(find_sites(checkpoint(task.model)).taps)  # which a workflow finds once
     imported = time.perf_counter()
     job = SimpleNamespace(

@@ -1,5 +1,6 @@
 # Functions for the `input:` and `params:` of rules that make models, activations and statistics.
 import ast
+import json
 import os
 from importlib.metadata import PackageNotFoundError, version
 
@@ -57,18 +58,26 @@ def package_version(wildcards):
 
 def shards(model, stimuli):
     """The shards of a model and a stimulus set, as "00000"; known once its texts are tokens."""
-    table = Path("results", "tokens", model, f"{stimuli}.h5")
+    table = checkpoints.token_table.get(model=model, stimuli=stimuli).output[0]
+    return [file.stem for file in shards_of(Path(table))]
+
+
+def sharded_stimuli(wildcards):
+    """A stimulus set's file; its tokens are made again from it where one of their shards is lost."""
+    table = Path("results", "tokens", wildcards.model, f"{wildcards.stimuli}.h5")
     if table.exists():
-        run_if_lost(str(table), shards_of(table))
-    checkpoints.token_table.get(model=model, stimuli=stimuli)
-    return [file.stem for file in shards_of(table)]
+        try:
+            run_if_lost(table, shards_of(table))
+        except MicrotomeError:  # it is damaged
+            run_if_lost(table, [""])
+    return studies.stimulus_file(wildcards.stimuli)
 
 
 def sums(model, stimuli):
     """The SHA-256 of the activation files of all shards, shard after shard."""
     parts = studies.parts(model, SWEEPS[model, stimuli])
     found = []
-    for shard in (f"/{name}" for name in shards(model, stimuli)):
+    for shard in shards(model, stimuli):
         for part in parts:
             found.append(sums_file(model, stimuli, part.start, shard))
             made = activation_files(model, stimuli, part.layers, part.final_sites, shard)
@@ -83,7 +92,19 @@ def run_if_lost(made, beside):
     them.
     """
     if os.path.exists(made) and not all(map(os.path.exists, beside)):
-        workflow.dag.forcefiles.add(made)
+        workflow.dag.forcefiles.add(str(made))
+
+
+def judged(wildcards):
+    """What studies ask of a model and a stimulus set, which its tokens can tell."""
+    return json.dumps(studies.judged(wildcards.model, wildcards.stimuli))
+
+
+def tokens_code(function):
+    """The digest of what makes token tables; not of the script: what it judges changes nothing."""
+    texts = ROOT / "microtome" / "texts"
+    roots = [("stimuli.py", "read_set"), ("fetched.py", "with_fetched"), ("tokens.py", function)]
+    return code_digest([(texts / file, name) for file, name in roots], ROOT)
 
 
 def dataset_inputs(product):
@@ -96,7 +117,7 @@ def dataset_inputs(product):
         if product.reads_checkpoint:
             found["manifest"] = f"results/models/{wildcards.model}/manifest.json"
             found["checkpoint"] = ancient(f"results/models/{wildcards.model}/checkpoint")
-        if product.sites and not product.streamed:
+        if product.sites:
             layers = studies.layers(product, wildcards.model)
             found["layers"] = activation_files(wildcards.model, product.stimuli, layers, False)
         if product.final_sites:
@@ -116,7 +137,7 @@ def model_params(product):
     if product.intervention:
         sites = [product.intervention.site, *product.intervention.read.sites]
     else:
-        sites = product.chosen_sites if product.streamed else MLP_SITES
+        sites = MLP_SITES
 
     def taps(wildcards):
         file = product_file(product, "h5").format(model=wildcards.model)
@@ -126,9 +147,42 @@ def model_params(product):
     if product.runs_model:
         keys = ("batch_tokens", "threads", "device", "dtype")
         found |= {key: config["sweep"][key] for key in keys}
-    if product.streamed:
-        found["layers"] = lambda wildcards: studies.layers(product, wildcards.model)
     return found
+
+
+def merge_inputs(product, model):
+    """An input function: what a streamed statistic has kept of each shard, and what it reads."""
+
+    def inputs(wildcards):
+        found = {"datasets": list(streamed_reads(product, model).values())}
+        found["states"] = [
+            streamed_file(product, model, shard) for shard in shards(model, product.stimuli)
+        ]
+        if "tokens" in product.inputs:
+            found["tokens"] = f"results/tokens/{model}/{product.stimuli}.h5"
+        if "tokenizer" in product.inputs:
+            found["checkpoint"] = ancient(f"results/models/{model}/checkpoint")
+        return found
+
+    return inputs
+
+
+def streamed_reads(product, model):
+    """The datasets that a streamed statistic of a model reads, by parameter."""
+    files = datasets_read(product)
+    return {name: f.format(model=model) for name, f in zip(product.reads, files, strict=True)}
+
+
+def streamed_param(product, model):
+    """What the sweep that makes a streamed statistic of a model has to know of it."""
+    return {
+        "function": function_name(product),
+        "code": product_code(product),
+        "sites": product.chosen_sites,
+        "layers": studies.layers(product, model),
+        "reads": streamed_reads(product, model),
+        "options": product.options,
+    }
 
 
 class LaterTaps(dict):

@@ -1,20 +1,6 @@
 # Token tables, whose rows are those of every activation array of a model and stimulus set, and the
 # texts that stimulus sets name by their address.
 
-import json
-
-
-def judged(wildcards):
-    """What studies ask of a model and a stimulus set, which its tokens can tell."""
-    return json.dumps(studies.judged(wildcards.model, wildcards.stimuli))
-
-
-def tokens_code(function):
-    """The digest of what makes token tables; not of the script: what it judges changes nothing."""
-    texts = ROOT / "microtome" / "texts"
-    roots = [("stimuli.py", "read_set"), ("fetched.py", "with_fetched"), ("tokens.py", function)]
-    return code_digest([(texts / file, name) for file, name in roots], ROOT)
-
 
 # What is fetched depends on no code. What was fetched before stays until another text has come whole.
 rule fetch_text:
@@ -63,7 +49,7 @@ else:
             unpack(fetched_and_like),
             manifest="results/models/{model}/manifest.json",
             checkpoint=ancient("results/models/{model}/checkpoint"),
-            stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
+            stimuli=sharded_stimuli,
         output:
             "results/tokens/{model}/{stimuli}.h5",
         log:

@@ -75,6 +75,7 @@ class LogHandler(LogHandlerBase):
         match event:
             case LogEvent.RUN_INFO:
                 self.progress.begin(record.stats)
+                return  # what was planned may be left to other calls
             case LogEvent.RESOURCES_INFO:
                 self.progress.remote |= message.startswith("Provided remote nodes")
             case LogEvent.JOB_INFO:

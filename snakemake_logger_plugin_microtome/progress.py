@@ -18,6 +18,8 @@ _USUAL = {
     "activations": 1.0,
     "join": 0.5,
     "intervention": 6.0,
+    "streams": 2.0,
+    "merge": 0.7,
     "statistic": 0.7,
     "figure": 0.8,
     "table": 0.2,

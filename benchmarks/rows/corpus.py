@@ -94,7 +94,7 @@ ROWS = (
         name="histograms",
         title="GPT-2's shape, histograms made in the sweep",
         text="The same texts, histograms of 200 bins of four sites (`ln2_out`, `pre`, `post`, "
-        "`mlp_out`) in all layers (a statistic of a `stream`); no activations are stored. *Hooks* "
+        "`mlp_out`) in all layers (a streamed statistic); no activations are stored. *Hooks* "
         "keeps the activations in memory; its histograms, made after the clock has stopped, are "
         "there to be compared.",
         ways={

@@ -42,6 +42,9 @@ MASKS = ("codegen", "gpt_neo", "gptj")
 AROUND = 64 << 10
 #: Sections at once: in the making, being written.
 SECTIONS = 2
+#: Of streamed statistics: what they hold, as it is kept and as it is written; and copies of a
+#: section in float64.
+STATES, MEASURED = 2, 2
 #: Of an intervention's changed texts: bytes that may be held in any case, and tokens whose next one
 #: is predicted at once.
 ROWS, PREDICTED = 256 << 20, 256
@@ -215,6 +218,55 @@ def sweep(
         + compressed / (COMPRESS * threads)
         + (hidden / READ if start else 0),
     )
+
+
+def streams(
+    model: Model,
+    lengths: Sequence[int],
+    swept: Mapping[str, Any],
+    statistics: Sequence[Mapping[str, Any]],
+    *,
+    rows: int,
+    batch_tokens: int,
+    threads: int,
+    dtype: str = "float32",
+) -> Cost:
+    """Cost of a sweep whose sections go into streamed statistics.
+
+    Args:
+        model: the model's shape.
+        lengths: tokens of each text.
+        swept: sites and layers of all of them together, as `sweep` takes them.
+        statistics: of each the `sites`, the number `n_layers` of its layers, what is `held` of a
+            layer (`microtome.options.Held`), its `options`, and whether it has a `lens`.
+        rows: rows that are added in each layer.
+        batch_tokens: tokens per batch, at most.
+        threads: threads that compute.
+        dtype: the numbers that are computed with.
+    """
+    looked = sum(s["n_layers"] * len(s["sites"]) for s in statistics if s["lens"])
+    predicted = math.ceil(rows * looked / len(swept["layers"]))
+    cost = sweep(
+        model,
+        lengths,
+        **swept,
+        batch_tokens=batch_tokens,
+        threads=threads,
+        rows=0,
+        predicted=predicted,
+        dtype=dtype,
+    )
+    batch, longest = largest_batch(lengths, batch_tokens)
+    sizes = {**model.sizes, "key": longest}
+    held, measured = 0, 0
+    for statistic in statistics:
+        width = sum(math.prod(shape(site, sizes)) for site in statistic["sites"])
+        known = {**sizes, **statistic["options"], "width": width}
+        kept = math.prod(known[name] for name in statistic["held"])
+        held += 8 * statistic["n_layers"] * kept
+        measured = max(measured, MEASURED * 8 * batch * width + 8 * kept)
+    memory = cost.memory + MARGIN * (STATES * held + measured)
+    return Cost(memory, disk=held, seconds=cost.seconds + held / WRITE)
 
 
 def intervention(

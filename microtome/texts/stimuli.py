@@ -126,15 +126,6 @@ class StimulusSet:
         return list(dict.fromkeys(s.category for s in self.stimuli if s.category is not None))
 
 
-def read_stimuli(path: Path) -> list[Stimulus]:
-    """The texts of a stimulus file that lie in it, in the order of the file.
-
-    Raises:
-        MicrotomeError: what `read_set` refuses.
-    """
-    return list(read_set(path).stimuli)
-
-
 def read_set(path: Path, find: Callable[[str], Path] | None = None) -> StimulusSet:
     """Read a stimulus file.
 

@@ -15,8 +15,9 @@ from microtome.options import (
     Need,
 )
 from microtome.sites import KEYED_SITES
-from microtome.workflow.config import Kept, Product, Studies
+from microtome.workflow.config import Kept, Studies
 from microtome.workflow.places import known_stimuli
+from microtome.workflow.products import Product
 from microtome.workflow.schema import Fault
 
 
@@ -142,7 +143,7 @@ class TextFaults:
 
     def _position_faults(self, product: Product, kept: Kept) -> Iterator[Fault]:
         """Positions that a set does not keep."""
-        if kept == "all" or not product.inputs & {"section", "stream"}:
+        if kept == "all" or not product.chosen_sites:
             return
         held = [-1] if isinstance(kept, str) else kept
         for name, option in product.function.options.items():

@@ -1,33 +1,49 @@
 """Statistics of a corpus, made in the sweep: no activations are stored. See README.md."""
 
 import os
-from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 import xarray as xr
 
-from microtome.options import AllSites, Count, Edges, KeyedSites, Positive
-from microtome.statistics.attention import running_entropies, running_patterns
-from microtome.statistics.distributions import running_histograms
-from microtome.statistics.moments import running_moments
-from microtome.store.layers import Section
-from microtome.texts.rows import row_columns, token_columns
+from microtome.options import (
+    NEXT_TOKEN,
+    POSITIONS,
+    AllSites,
+    Count,
+    Edges,
+    Held,
+    KeyedSites,
+    Positive,
+    ResidualSite,
+    Shares,
+    Sites,
+)
+from microtome.statistics import covariances as covariance
+from microtome.statistics.attention import Entropies, Patterns
+from microtome.statistics.covariances import Covariances
+from microtome.statistics.distributions import Histograms
+from microtome.statistics.grouped import TokenMeans
+from microtome.statistics.highest import HighestTokens
+from microtome.statistics.lens import Lens, Losses
+from microtome.statistics.moments import Moments
+from microtome.statistics.quantiles import Quantiles
+from microtome.statistics.streamed import Streamed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-def moments(stream: Iterator[Section], *, sites: AllSites) -> xr.Dataset:
+def moments(*, sites: AllSites) -> Streamed:
     """Moments of all values at each site, for every layer.
 
     Returns:
         `mean`, `sd`, `skewness`, `kurtosis` (3 for a normal distribution), `smallest`, `largest`
         and `n`, (`layer`, `site`).
     """
-    return running_moments(stream)
+    return Moments(sites)
 
 
-def histograms(
-    stream: Iterator[Section], *, sites: AllSites, n_edges: Edges, limit: Positive
-) -> xr.Dataset:
+def histograms(*, sites: AllSites, n_edges: Edges, limit: Positive) -> Streamed:
     """Histograms of all values at each site, for every layer.
 
     Returns:
@@ -36,32 +52,93 @@ def histograms(
     """
     # The sweep waits for the counts: they may have all of its cores.
     n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return running_histograms(stream, n_edges, limit, n_threads)
+    return Histograms(sites, n_edges, limit, n_threads)
 
 
-def entropies(
-    stream: Iterator[Section], tokens: xr.Dataset, *, site: Literal["pattern"] = "pattern"
-) -> xr.Dataset:
+def quantiles(*, sites: AllSites, shares: Shares) -> Streamed:
+    """Quantiles of all values at each site, for every layer.
+
+    Returns:
+        `quantile`, (`layer`, `site`, `share`), to 1/256 of a value of that rank; `n`, (`layer`,
+        `site`).
+    """
+    return Quantiles(sites, shares)
+
+
+def covariances(*, sites: Sites) -> Annotated[Streamed, Held("width", "width")]:
+    """Covariances of each two neurons over all tokens, also of two sites, for every layer.
+
+    Returns:
+        `covariance`, (`layer`, `neuron`, `other`), `mean`, (`layer`, `neuron`); `n`, (`layer`,);
+        coordinates `site` and `other_site` of neurons, one site after the other.
+    """
+    return Covariances(sites)
+
+
+def spaces(covariances: xr.Dataset) -> xr.Dataset:
+    """How many dimensions the tokens take up at each site, and how alike sites arrange them.
+
+    Returns:
+        `participation_ratio`, (`layer`, `site`); of two or more sites `cka`, (`layer`, `pair`).
+    """
+    return covariance.spaces(covariances)
+
+
+def highest_tokens(
+    tokens: Annotated[xr.Dataset, POSITIONS],
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    sites: Sites,
+    n: Count,
+    n_around: Count,
+) -> Annotated[Streamed, Held("width", "n")]:
+    """The tokens that each neuron responds to most, for every layer.
+
+    Returns:
+        Each of the sites, (`layer`, …, `rank`), the activations; `SITE_context`, their places among
+        the contexts, (`context`,): `text`, `before`, `after`, `sequence`, `position`, `token_id`.
+    """
+    return HighestTokens(sites, tokens, tokenizer, n, n_around)
+
+
+def token_means(
+    tokens: Annotated[xr.Dataset, POSITIONS], *, sites: Sites
+) -> Annotated[Streamed, Held("d_vocab", "width")]:
+    """Means over all occurrences of each token that is seen, for every layer.
+
+    Returns:
+        Each of the sites, (`layer`, `token_id`, …), and `n`, (`token_id`,).
+    """
+    return TokenMeans(sites, tokens)
+
+
+def losses(
+    lens: Lens, tokens: Annotated[xr.Dataset, POSITIONS, NEXT_TOKEN], *, site: ResidualSite
+) -> Streamed:
+    """How uncertain each layer is of the next token, and how wrong.
+
+    Returns:
+        (`layer`,): the mean `entropy` of its predictions and their mean `loss`, in nats; `n` and
+        `n_followed`, how many predictions there are, and how many tokens to predict.
+    """
+    return Losses(lens, tokens, site=site)
+
+
+def entropies(tokens: xr.Dataset, *, site: Literal["pattern"] = "pattern") -> Streamed:
     """Mean entropies of all heads' patterns at each position, for every layer.
 
     Returns:
         `entropy` in nats, (`layer`, `n_heads`, `position`), and `n`, (`position`,), how many texts
         have it.
     """
-    return running_entropies(stream, _positions(tokens))
+    return Entropies(tokens)
 
 
-def patterns(
-    stream: Iterator[Section], tokens: xr.Dataset, *, sites: KeyedSites, n_positions: Count
-) -> xr.Dataset:
+def patterns(tokens: xr.Dataset, *, sites: KeyedSites, n_positions: Count) -> Streamed:
     """Mean patterns or scores of all heads at the first positions, for every layer.
 
     Returns:
         Each of the sites, (`layer`, `n_heads`, `position`, `key`), NaN where no text reaches the
         key; `n`, (`position`,).
     """
-    return running_patterns(stream, _positions(tokens), n_positions)
-
-
-def _positions(tokens: xr.Dataset) -> np.ndarray:
-    return row_columns(token_columns(tokens))["position"]
+    return Patterns(sites, tokens, n_positions)

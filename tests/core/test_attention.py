@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 import zoo
 from conftest import CONFIGS
 from hooked import columns, hooked, load, sites_of, swept, taps_at
@@ -22,9 +23,10 @@ from microtome.models.checkpoint import read_config, sizes
 from microtome.models.mapped import MappedModel
 from microtome.models.taps import Tap
 from microtome.sites import ABSENT, ATTENTION_SITES
-from microtome.statistics.attention import entropies, running_entropies, running_patterns
-from microtome.statistics.distributions import running_histograms
-from microtome.statistics.moments import running_moments
+from microtome.statistics.attention import Entropies, Patterns, entropies
+from microtome.statistics.distributions import Histograms
+from microtome.statistics.moments import Moments
+from microtome.statistics.streamed import streamed
 from microtome.store.datasets import open_layer, read_dataset
 from microtome.store.layers import Section, write_layers
 from microtome.sweeps.batches import batched
@@ -321,8 +323,11 @@ def sections(model, sites):
 def test_averages_made_in_the_sweep(models, name):
     arrays, _ = swept(models[name], SEQUENCES, ["pattern", "scores"], [0, 2])
     position = np.concatenate([np.arange(n) for n in LENGTHS])
-    means = running_patterns(sections(models[name], ["scores", "pattern"]), position, 8)
-    found = running_entropies(sections(models[name], ["pattern"]), position)
+    sites = ["scores", "pattern"]
+    known = columns(SEQUENCES) | {"position": position}
+    tokens = xr.Dataset(coords={name: ("token", column) for name, column in known.items()})
+    means = streamed(Patterns(sites, tokens, 8), sections(models[name], sites))
+    found = streamed(Entropies(tokens), sections(models[name], ["pattern"]))
     assert means["pattern"].dims == ("layer", "n_heads", "position", "key")
     assert means["n"].values.tolist() == [sum(n > place for n in LENGTHS) for place in range(8)]
     assert found["n"].values.tolist() == [sum(n > place for n in LENGTHS) for place in range(12)]
@@ -344,8 +349,8 @@ def test_averages_made_in_the_sweep(models, name):
 
 def test_moments_and_histograms_leave_absent_keys_out(models):
     arrays, _ = swept(models["llama"], SEQUENCES, ["pattern"], [0, 2])
-    moments = running_moments(sections(models["llama"], ["pattern"]))
-    counts = running_histograms(sections(models["llama"], ["pattern"]), 11, 1.0, 2)
+    moments = streamed(Moments(["pattern"]), sections(models["llama"], ["pattern"]))
+    counts = streamed(Histograms(["pattern"], 11, 1.0, 2), sections(models["llama"], ["pattern"]))
     for layer in (0, 2):
         values = arrays[layer, "pattern"].astype(float)
         values = values[~np.isnan(values)]

@@ -140,6 +140,10 @@ CONFIGS = {
     # Sweep and style
     "batch_tokens_zero": ("sweep: {batch_tokens: 0}", "wants a number of tokens, 1 or more; has 0"),
     "threads_true": ("sweep: {threads: true}", "wants a number of threads, 1 or more; has true"),
+    "no_sequences_per_job": (
+        "sweep: {sequences_per_job: 0}",
+        "sweep.sequences_per_job: wants a number of sequences, 1 or more; has 0",
+    ),
     "no_layers_per_job": (
         "sweep: {layers_per_job: 0}",
         "sweep.layers_per_job: wants a number of layers, 1 or more; has 0",
@@ -276,7 +280,7 @@ CASES |= {
             "mine/model.safetensors": b"",
             "studies/looking/study.yaml": b"{source: x, stimuli: penguins, statistics: {a: {}}}",
             "studies/looking/statistics.py": b"from microtome.options import ResidualSite\n\n\n"
-            b"def a(stream, lens, *, site: ResidualSite = 'resid_post'):\n    pass\n",
+            b"def a(lens, *, site: ResidualSite = 'resid_post') -> Streamed:\n    pass\n",
         },
     ),
     "a_fetched_model_without_head": Case(

@@ -49,7 +49,8 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 LENS = """
 import re, sys
 from pathlib import Path
-from microtome.statistics.lens import lens_predictions
+from microtome.statistics.lens import LensPredictions
+from microtome.statistics.streamed import streamed
 from microtome.store.datasets import read_dataset
 from microtome.sweeps.batches import batched
 from microtome.sweeps.lens import Lens
@@ -61,7 +62,7 @@ lens = Lens(checkpoint, tokens.coords, batch_tokens=1024, dtype="float32", devic
 tokenizer = load_tokenizer(checkpoint)
 sections = sweep(checkpoint, batches, ["resid_post"], range(2), taps={})
 asked = {"site": "resid_post", "targets": [" the"], "top": 3}
-lens_predictions(sections, lens, tokens, tokenizer, **asked)
+streamed(LensPredictions(lens, tokens, tokenizer, **asked), sections)
 status = Path("/proc/self/status").read_text()
 print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 """
@@ -433,9 +434,11 @@ def test_the_plan_counts_what_a_lens_predicts_from(plan, tmp_path, checkpoints):
     about = {"model": "m", "stimuli": "s", "name": "a.b", "file": str(stimuli), "sweep": sweep}
     lengths = [4, 1]  # of four characters to a token
     for tokens, predicted in (("all", 5), ("last", 2)):
-        entry = plan.of_dataset(about | {"tokens": tokens, "lens": True}, model, settings)
+        stream = {"sites": ["resid_post"], "n_layers": 3, "held": (), "options": {}, "lens": True}
+        entry = plan.of_dataset(about | {"tokens": tokens, "streams": [stream]}, model, settings)
         given = settings | {"rows": 0, "predicted": predicted}
-        assert entry.cost == cost.sweep(model, lengths, **sweep, **given)
+        seconds = cost.sweep(model, lengths, **sweep, **given).seconds
+        assert entry.cost.seconds == pytest.approx(seconds)
         assert entry.cost.seconds > cost.sweep(model, lengths, **sweep, **settings, rows=0).seconds
 
 

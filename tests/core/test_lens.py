@@ -19,7 +19,8 @@ import microtome as mt
 from microtome.errors import MicrotomeError
 from microtome.models.mapped import MappedModel
 from microtome.models.weights import MappedWeights
-from microtome.statistics.lens import lens_predictions
+from microtome.statistics.lens import LensPredictions
+from microtome.statistics.streamed import streamed
 from microtome.store.layers import Section
 from microtome.sweeps.batches import batched
 from microtome.sweeps.cost import PREDICTED
@@ -325,12 +326,16 @@ TOKENS = xr.Dataset(
     }
 )
 #: In two batches, the first one's rows last.
-SECTIONS = [Section(layer, np.array(rows), {}) for layer in (0, 3) for rows in ([2], [0, 1])]
+SECTIONS = [
+    Section(layer, np.array(rows), {"resid_mid": np.zeros((len(rows), 1))})
+    for layer in (0, 3)
+    for rows in ([2], [0, 1])
+]
 
 
 def kept(predicted, tokenizer, **asked):
     lens = MadeUp(np.asarray(predicted, np.float32))
-    return lens_predictions(iter(SECTIONS), lens, TOKENS, tokenizer, site="resid_mid", **asked)
+    return streamed(LensPredictions(lens, TOKENS, tokenizer, site="resid_mid", **asked), SECTIONS)
 
 
 def test_what_is_kept_is_what_scipy_says(tokenizer):

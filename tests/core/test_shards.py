@@ -214,7 +214,7 @@ def clone_for(folder, model, **sweep):
     clone.config["studies"]["hidden_states"] = {"models": ["tiny"]}
     clone.change("stimuli", to={"words": {"tokens": "last"}})
     clone.config["studies"]["category_selectivity"]["statistics"] = {
-        "cosine_similarities": {"layers": [0, 2]}
+        "cosine_similarities": {"layers": [0, 1, 2]}
     }
     clone.change("sweep", to=clone.config["sweep"] | sweep)
     clone.change("store", to={"dtype": "bfloat16", "compression": "zstd"})
@@ -265,11 +265,11 @@ def test_tables_and_layers_read_as_without_shards(whole, cut):
 JOINED = "activations/tiny/words"
 
 
-@pytest.mark.parametrize("lost", ["layer-02.h5", "layer-00.h5", "sums-02.sha256"])
+@pytest.mark.parametrize("lost", ["layer-02.h5", "layer-00.h5"])
 def test_a_lost_file_costs_the_jobs_of_its_shard(cut, tmp_path, lost):
     clone = cut.copy(tmp_path / "lost")
     clone.product(f"activations/tiny/words/00001/{lost}").unlink()
-    assert clone.planned("activations") == {JOINED, f"{JOINED}/00001"}
+    assert {JOINED, f"{JOINED}/00001"} <= clone.planned()  # and what may come of it
     assert clone.run("activations") == {JOINED, f"{JOINED}/00001"}
     assert clone.planned() == set()
     assert clone.contents() == cut.contents()
@@ -285,6 +285,10 @@ def test_a_lost_shard_of_tokens_is_the_only_one_that_is_written(cut, tmp_path):
     assert clone.run("tokens") == {"tokens/tiny/words"}
     assert [f.name for f, t in times.items() if f.stat().st_mtime_ns != t] == ["00001.h5"]
     assert clone.planned() == set()
+    assert clone.contents() == cut.contents()
+    table = clone.product("tokens/tiny/words.h5")
+    table.write_bytes(table.read_bytes()[:900])
+    assert clone.run("tokens") == {"tokens/tiny/words"}
     assert clone.contents() == cut.contents()
 
 
@@ -330,7 +334,8 @@ def test_without_the_key_the_sweep_is_one_job_again(cut, whole, tmp_path):
     for key in ("sequences_per_job", "layers_per_job"):
         del clone.config["sweep"][key]
     clone.save(clone.config)
-    clone.run("activations")
+    clone.run()
+    assert products(clone) == products(whole)
     for name in ("tokens/tiny/words.h5", "activations/tiny/words/layer-02.h5"):
         assert clone.product(name).read_bytes() == whole.product(name).read_bytes()
     assert clone.planned() == set()

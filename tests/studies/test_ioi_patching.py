@@ -19,7 +19,7 @@ from microtome.interventions.run import intervene
 from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
 from microtome.store.tables import write_table
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import load_tokenizer, token_table
 from microtome.workflow.load import load as load_function
 
@@ -62,7 +62,7 @@ def table(name, *data):
 
 
 def tokens_of(stimuli, model):
-    return token_table(read_stimuli(ROOT / "stimuli" / f"{stimuli}.yaml"), model.checkpoint)
+    return token_table(read_set(ROOT / "stimuli" / f"{stimuli}.yaml").stimuli, model.checkpoint)
 
 
 def outcome(model, name, tokens, **keys):

@@ -23,14 +23,14 @@ from microtome.figures.style import save, style
 from microtome.statistics.classification import cross_validated, of_categories
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
 from microtome.store.tables import write_table
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import token_table
 from studies.sentiment import captions
 
 STUDY = "sentiment"
 LABELS = ("negative", "positive")
 #: Every fourth sentence of the default set, 15 of each category.
-SENTENCES = read_stimuli(ROOT / "stimuli" / "sentiment.yaml")[::4]
+SENTENCES = read_set(ROOT / "stimuli" / "sentiment.yaml").stimuli[::4]
 
 
 @pytest.fixture(scope="module", params=["bert", "distilbert", "minilm"])
