@@ -24,6 +24,7 @@ MEASURES = {
     "wall": ("whole process, s", 1),
     "imports": ("of it until imports are done, s", 1),
     "work": ("after imports, s", 2),
+    "cpu": ("processor time, imports too, s", 1),
     "passes": ("of it the passes alone, s", 2),
     "bytes": ("written, MB", 1),
 }

@@ -174,13 +174,13 @@ def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str,
     rows = cost.kept(tokens, sweep["tokens"])
     jobs = [cost.sweep(model, tokens, **job, **settings, rows=rows) for job in sweep["jobs"]]
     sites = max((job["sites"] for job in sweep["jobs"]), key=len)
-    store_dtype, widths = settings["store_dtype"], {**model.sizes, "key": max(tokens)}
+    dtype, widths = settings["store"]["dtype"], {**model.sizes, "key": max(tokens)}
     return Entry(
         sweep["model"],
         sweep["stimuli"],
         number(tokens, counted),
         sum(len(job["layers"]) for job in sweep["jobs"]),
-        size(sum(cost.bytes_per_token(widths, site, store_dtype) for site in sites)),
+        size(sum(cost.bytes_per_token(widths, site, dtype) for site in sites)),
         cost.Cost(
             memory=max(job.memory for job in jobs),
             disk=sum(job.disk for job in jobs),
@@ -247,7 +247,7 @@ def shortages(entries: list[Entry]) -> Iterator[str]:
         yield (
             f"The disk is too small: {size(more)} more are wanted, {size(free)} are free. Keep "
             "fewer tokens of a stimulus set (`tokens`), fewer sites or layers, or smaller numbers "
-            "(`store_dtype`), or choose another place with --directory."
+            "(`store: {dtype: bfloat16}`), or choose another place with --directory."
         )
     largest = max(entries, key=lambda entry: entry.cost.memory)
     wanted, available = largest.cost.memory, available_memory()

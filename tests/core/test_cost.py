@@ -240,7 +240,10 @@ def test_patterns_cost_the_square_of_the_length():
     assert needed(64).disk == 2 * 8 * 64 * 12 * 64 * 4
     assert needed(128).disk == 4 * needed(64).disk
     assert needed(128, rows=8).disk == 2 * 8 * 12 * 128 * 4
-    assert needed(128, store_dtype="float16").disk == needed(128).disk // 2
+    assert needed(128, store=cost.PLAIN | {"dtype": "float16"}).disk == needed(128).disk // 2
+    compressed = needed(128, store={"dtype": "float32", "compression": "zstd"})
+    assert (compressed.disk, compressed.memory) == (needed(128).disk, needed(128).memory)
+    assert compressed.seconds > needed(128).seconds
     whole = 8 * 1024 * 12 * 1024 * 4  # of one batch
     assert needed(1024).memory > 6 * whole
 
@@ -481,7 +484,7 @@ def test_the_plan_counts_what_a_lens_predicts_from(plan, tmp_path, checkpoints):
     stimuli = tmp_path / "texts.yaml"
     stimuli.write_text("{source: x, texts: [word word word, word]}", encoding="utf-8")
     model = cost.model(manifest(checkpoints["llama"], name="", source="", revision=""))
-    settings = {"batch_tokens": 1024, "threads": 2, "dtype": "float32", "store_dtype": "float32"}
+    settings = {"batch_tokens": 1024, "threads": 2, "dtype": "float32", "store": cost.PLAIN}
     sweep = {"sites": ["resid_post"], "layers": [0, 1, 2], "final_sites": []}
     about = {"model": "m", "stimuli": "s", "name": "a.b", "file": str(stimuli), "sweep": sweep}
     lengths = [4, 1]  # of four characters to a token
