@@ -6,13 +6,19 @@
 # Batch size, threads and device decide the order of sums, and so the last digits: they are params.
 # Threads are those of the config, even where a job is granted fewer cores. Memory and time are no
 # params: they follow from the model's shape and the texts' lengths.
+#
+# With `sequences_per_job`, each shard of the texts has such jobs of its own, and a last job writes
+# the files that read as all of them. It goes by the shards' checksums: if their activations were
+# its inputs, Snakemake would read them all.
+
+SHARD = "" if SEQUENCES is None else "/{shard}"
 
 for (model, stimuli), wanted in SWEEPS.items():
     parts = studies.parts(model, wanted)
     for part in parts:
         label = f"{stimuli}-{part.start:02d}" if len(parts) > 1 else stimuli
-        layer_files = activation_files(model, stimuli, part.layers, part.final_sites)
-        resid_out = resid_files(model, stimuli, part.stop)
+        layer_files = activation_files(model, stimuli, part.layers, part.final_sites, SHARD)
+        resid_out = resid_files(model, stimuli, part.stop, SHARD)
 
         rule:
             name:
@@ -20,13 +26,14 @@ for (model, stimuli), wanted in SWEEPS.items():
             input:
                 manifest=f"results/models/{model}/manifest.json",
                 checkpoint=ancient(f"results/models/{model}/checkpoint"),
-                tokens=f"results/tokens/{model}/{stimuli}.h5",
-                resid_in=resid_files(model, stimuli, part.start),
+                tokens=f"results/tokens/{model}/{stimuli}{SHARD}.h5",
+                resid_in=resid_files(model, stimuli, part.start, SHARD),
             output:
                 layers=layer_files,
                 resid_out=resid_out,
+                sums=[sums_file(model, stimuli, part.start, SHARD)] if SHARD else [],
             log:
-                f"results/logs/activations/{model}/{label}.log",
+                f"results/logs/activations/{model}/{label}{SHARD}.log",
             threads: config["sweep"]["threads"]
             resources:
                 mem_mb=sweep_needs("mem_mb", lambda wildcards, part=part: part),
@@ -49,3 +56,20 @@ for (model, stimuli), wanted in SWEEPS.items():
                 store_dtype=config["sweep"]["store_dtype"],
             script:
                 "../scripts/activations.py"
+
+    if SHARD:
+
+        rule:
+            name:
+                rule_name("join", model, stimuli)
+            input:
+                lambda wildcards, model=model, stimuli=stimuli: sums(model, stimuli),
+            output:
+                activation_files(model, stimuli, wanted.layers, wanted.final_sites),
+            log:
+                f"results/logs/join/{model}/{stimuli}.log",
+            localrule: True
+            params:
+                code=code("join.py"),
+            script:
+                "../scripts/join.py"

@@ -53,6 +53,8 @@ except MicrotomeError as error:
 
 studies = Studies(config, BASES)
 SWEEPS = studies.sweeps()
+#: How many sequences a job of a sweep runs; None for all.
+SEQUENCES = config["sweep"].get("sequences_per_job")
 #: The style sheet and the script of all pages.
 PAGE_STYLE = [f"{PAGES}/{name}" for name in STYLE]
 # The report's template finds a figure's caption here (report/figure.rst).
@@ -65,6 +67,8 @@ config["captions"] = {
 
 wildcard_constraints:
     model="|".join(map(re.escape, config["models"])),
+    stimuli="[a-z0-9_]+",
+    shard="[0-9]+",
 
 
 def code(script, plumbing=()):
@@ -124,16 +128,21 @@ def options(product):
     return lambda wildcards: made(product, wildcards).options
 
 
-def activation_files(model, stimuli, layers, final):
-    """The activation files of some layers, and that of the final sites."""
-    folder = f"results/activations/{model}/{stimuli}"
+def activation_files(model, stimuli, layers, final, shard=""):
+    """The activation files of some layers, and that of the final sites; of all texts or a shard."""
+    folder = f"results/activations/{model}/{stimuli}{shard}"
     files = [f"{folder}/layer-{layer:02d}.h5" for layer in layers]
     return [*files, f"{folder}/final.h5"] if final else files
 
 
-def resid_files(model, stimuli, block):
+def resid_files(model, stimuli, block, shard=""):
     """The file of hidden states that a job of the sweep starts from; none for the first block."""
-    return [f"results/activations/{model}/{stimuli}/resid-{block:02d}.h5"] if block else []
+    return [f"results/activations/{model}/{stimuli}{shard}/resid-{block:02d}.h5"] if block else []
+
+
+def sums_file(model, stimuli, start, shard):
+    """The SHA-256 of the activation files that a job makes of a shard, from some block on."""
+    return f"results/activations/{model}/{stimuli}{shard}/sums-{start:02d}.sha256"
 
 
 def datasets_read(product):

@@ -8,7 +8,7 @@ from snakemake.io import IOFile
 from microtome.models.sources import Folder, Package, Untrained, parse_source
 from microtome.models.taps import plain_taps
 from microtome.page.parts import of
-from microtome.store.checksums import size_and_time
+from microtome.store.checksums import shards_of, size_and_time
 
 #: The sites that the model's stored weights lie at.
 MLP_SITES = ("pre", "pre_linear", "post")
@@ -53,6 +53,37 @@ def package_version(wildcards):
         return version(source.package) if isinstance(source, Package) else None
     except PackageNotFoundError:
         return None
+
+
+def shards(model, stimuli):
+    """The shards of a model and a stimulus set, as "00000"; known once its texts are tokens."""
+    table = Path("results", "tokens", model, f"{stimuli}.h5")
+    if table.exists():
+        run_if_lost(str(table), shards_of(table))
+    checkpoints.token_table.get(model=model, stimuli=stimuli)
+    return [file.stem for file in shards_of(table)]
+
+
+def sums(model, stimuli):
+    """The SHA-256 of the activation files of all shards, shard after shard."""
+    parts = studies.parts(model, SWEEPS[model, stimuli])
+    found = []
+    for shard in (f"/{name}" for name in shards(model, stimuli)):
+        for part in parts:
+            found.append(sums_file(model, stimuli, part.start, shard))
+            made = activation_files(model, stimuli, part.layers, part.final_sites, shard)
+            run_if_lost(found[-1], made)
+    return found
+
+
+def run_if_lost(made, beside):
+    """Have a job run again if files that it made beside another one are gone.
+
+    Snakemake looks only for files that other jobs ask for, and would read all of these to compare
+    them.
+    """
+    if os.path.exists(made) and not all(map(os.path.exists, beside)):
+        workflow.dag.forcefiles.add(made)
 
 
 def dataset_inputs(product):
@@ -140,7 +171,7 @@ def taps_param(model, sites, name, file):
         except FileNotFoundError:
             # Where this workflow is imported as a module, names have a prefix.
             making = next(other for other in workflow.rules if other.name.endswith(name))
-            made = IOFile(file, rule=making)
+            made = IOFile(file.format(**dict(wildcards.items())), rule=making)
             for param in workflow.persistence.params(made) or ():
                 recorded = ast.literal_eval(param) if param.startswith("{") else {}
                 if recorded and recorded.keys() <= set(sites):

@@ -62,7 +62,12 @@ def asked(resource, needed):
             return getattr(needed(wildcards, input), resource)(attempt)
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError):  # a damaged file, which the job itself will name
+        except (
+            MicrotomeError,
+            OSError,
+            ValueError,
+            KeyError,
+        ):  # a damaged file, which the job itself will name
             return {"mem_mb": 1000, "runtime": 10}[resource]
 
     return ask

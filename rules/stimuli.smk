@@ -4,6 +4,18 @@
 import json
 
 
+def judged(wildcards):
+    """What studies ask of a model and a stimulus set, which its tokens can tell."""
+    return json.dumps(studies.judged(wildcards.model, wildcards.stimuli))
+
+
+def tokens_code(function):
+    """The digest of what makes token tables; not of the script: what it judges changes nothing."""
+    texts = ROOT / "microtome" / "texts"
+    roots = [("stimuli.py", "read_set"), ("fetched.py", "with_fetched"), ("tokens.py", function)]
+    return code_digest([(texts / file, name) for file, name in roots], ROOT)
+
+
 # What is fetched depends on no code. What was fetched before stays until another text has come whole.
 rule fetch_text:
     output:
@@ -21,29 +33,47 @@ rule fetch_text:
         "../scripts/fetch_text.py"
 
 
-rule token_table:
-    input:
-        unpack(fetched_and_like),
-        manifest="results/models/{model}/manifest.json",
-        checkpoint=ancient("results/models/{model}/checkpoint"),
-        stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
-    output:
-        "results/tokens/{model}/{stimuli}.h5",
-    log:
-        "results/logs/token_table/{model}/{stimuli}.log",
-    localrule: True
-    resources:
-        judged=lambda wildcards: json.dumps(studies.judged(wildcards.model, wildcards.stimuli)),
-    params:
-        # Not of the script: what it judges beside the table changes nothing in it.
-        code=code_digest(
-            [
-                (ROOT / "microtome" / "texts" / "stimuli.py", "read_set"),
-                (ROOT / "microtome" / "texts" / "fetched.py", "with_fetched"),
-                (ROOT / "microtome" / "texts" / "tokens.py", "set_table"),
-            ],
-            ROOT,
-        ),
-        tokens=lambda wildcards: studies.tokens_kept(wildcards.stimuli),
-    script:
-        "../scripts/token_table.py"
+if SEQUENCES is None:
+
+    rule token_table:
+        input:
+            unpack(fetched_and_like),
+            manifest="results/models/{model}/manifest.json",
+            checkpoint=ancient("results/models/{model}/checkpoint"),
+            stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
+        output:
+            "results/tokens/{model}/{stimuli}.h5",
+        log:
+            "results/logs/token_table/{model}/{stimuli}.log",
+        localrule: True
+        resources:
+            judged=judged,
+        params:
+            code=tokens_code("set_table"),
+            tokens=lambda wildcards: studies.tokens_kept(wildcards.stimuli),
+        script:
+            "../scripts/token_table.py"
+
+else:
+
+    # How many shards there are is known only when they are made. They are no outputs, which
+    # Snakemake would delete before the job: the file that reads as all of them is.
+    checkpoint token_table:
+        input:
+            unpack(fetched_and_like),
+            manifest="results/models/{model}/manifest.json",
+            checkpoint=ancient("results/models/{model}/checkpoint"),
+            stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
+        output:
+            "results/tokens/{model}/{stimuli}.h5",
+        log:
+            "results/logs/token_table/{model}/{stimuli}.log",
+        localrule: True
+        resources:
+            judged=judged,
+        params:
+            code=tokens_code("set_tables"),
+            tokens=lambda wildcards: studies.tokens_kept(wildcards.stimuli),
+            sequences_per_job=SEQUENCES,
+        script:
+            "../scripts/token_shards.py"

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from microtome.models.taps import from_plain
+from microtome.store.checksums import sha256
 from microtome.store.layers import (
     Section,
     layer_of,
@@ -59,3 +61,9 @@ if __name__ == "__main__":
         write_layers_beside(
             *(sections, row_columns(columns), paths, attributes, params.store_dtype, manifest)
         )
+        if snakemake.output.get("sums"):
+            files = sorted(map(Path, snakemake.output.layers))
+            with ThreadPoolExecutor(params.threads) as pool:
+                found = zip(pool.map(sha256, files), files, strict=True)
+                lines = [f"{digest}  {file.name}\n" for digest, file in found]
+            Path(snakemake.output.sums[0]).write_text("".join(lines), encoding="utf-8")

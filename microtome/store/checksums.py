@@ -68,7 +68,8 @@ def forget(path: str | Path) -> None:
 def verify(path: str | Path) -> None:
     """Check that a product is as it was recorded. A file that is not a product passes.
 
-    In a folder, only files whose size or time has changed are read.
+    In a folder, only files whose size or time has changed are read. A virtual file is read with its
+    shards.
 
     Raises:
         MicrotomeError: the product differs, is missing, or has no checksum on record.
@@ -79,6 +80,18 @@ def verify(path: str | Path) -> None:
             found = fault(file)
             if found:
                 raise MicrotomeError(f"{found}; delete {path} and run again")
+            for shard in shards_of(file):
+                if found := fault(shard):
+                    raise MicrotomeError(f"{found}; delete {shard} and run again")
+
+
+def shards_of(file: Path) -> list[Path]:
+    """The shards of a virtual file, which is intact; none of any other file."""
+    if file.suffix != ".h5" or file.parts[1:2] not in (("tokens",), ("activations",)):
+        return []
+    from microtome.store import virtual  # here, because a run with nothing to do is without HDF5
+
+    return virtual.shards_of(file)
 
 
 def _is_product(path: str | Path) -> bool:

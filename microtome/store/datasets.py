@@ -11,6 +11,7 @@ from pathlib import Path
 import xarray as xr
 
 from microtome.store.files import readable, replacing
+from microtome.store.virtual import SHARDS, require_shards
 
 
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
@@ -28,18 +29,22 @@ def read_dataset(path: str | Path) -> xr.Dataset:
     Raises:
         MicrotomeError: the file is missing or damaged.
     """
-    with readable(Path(path)), xr.open_dataset(path, engine="h5netcdf") as dataset:
+    with open_file(path) as dataset, readable(Path(path)):
         return dataset.load()
 
 
 def open_file(path: str | Path) -> xr.Dataset:
     """Open what `write_dataset` or `write_layers` wrote; values are read when they are used.
 
+    A virtual file has the same attributes as if it were not.
+
     Raises:
-        MicrotomeError: the file is missing or damaged.
+        MicrotomeError: the file is missing or damaged, or a shard of a virtual one.
     """
     with readable(Path(path)):
-        return xr.open_dataset(path, engine="h5netcdf")
+        dataset = xr.open_dataset(path, engine="h5netcdf")
+    require_shards(path, dataset.attrs.pop(SHARDS, ""))
+    return dataset
 
 
 @contextmanager
@@ -53,5 +58,5 @@ def open_layer(path: str | Path) -> Iterator[xr.Dataset]:
     Raises:
         MicrotomeError: the file is missing or damaged; also raised where values are read.
     """
-    with readable(Path(path)), xr.open_dataset(path, engine="h5netcdf") as section:
+    with open_file(path) as section, readable(Path(path)):
         yield section

@@ -22,6 +22,7 @@ import numpy as np
 from microtome.errors import MicrotomeError
 from microtome.sites import ABSENT, DIMENSIONS, KEYED_SITES, dimensions
 from microtome.store.files import replacing
+from microtome.store.virtual import SHARDS, require_shards
 
 
 def _bfloat16() -> h5py.Datatype:
@@ -42,8 +43,13 @@ _DTYPES: dict[str, np.dtype] = {
 
 
 def read_columns(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the columns of a token table or of a layer file, by name."""
+    """Read the columns of a token table or of a layer file, by name.
+
+    Raises:
+        MicrotomeError: a shard of a virtual file is missing or damaged.
+    """
     with h5netcdf.File(path) as file:
+        require_shards(path, file.attrs.get(SHARDS, ""))
         return {name: variable[...] for name, variable in file.variables.items()}
 
 

@@ -10,7 +10,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
@@ -23,7 +22,7 @@ from xarray.core.indexing import (
 
 from microtome.errors import MicrotomeError
 from microtome.store.datasets import open_layer
-from microtome.store.files import readable
+from microtome.store.virtual import opened
 
 
 def open_layers(folder: str | Path) -> xr.Dataset:
@@ -61,12 +60,12 @@ def read_layers(files: Sequence[str | Path], site: str) -> xr.DataArray:
     Raises:
         MicrotomeError: a file is missing or damaged.
     """
-    with open_layer(files[0]) as opened:
-        first = opened[site].load()
+    with open_layer(files[0]) as layer:
+        first = layer[site].load()
     values = np.empty((len(files), *first.shape), first.dtype)
     layers = []
     for place, file in enumerate(map(Path, files)):
-        with readable(file), h5py.File(file) as one:
+        with opened(file) as one:
             values[place] = one[site][...]
             layers.append(int(one.attrs["layer"]))
     coordinates = {"layer": layers, **first.coords}
@@ -162,6 +161,6 @@ class _Site(BackendArray):
         shape = np.broadcast_to(self.dtype.type(), self.shape[n:])[rows].shape
         values = np.empty((*files.shape, *shape), self.dtype)
         for place, file in np.ndenumerate(files):
-            with readable(file), h5py.File(file) as opened:
-                values[place] = opened[self.site][rows]
+            with opened(file) as one:
+                values[place] = one[self.site][rows]
         return values

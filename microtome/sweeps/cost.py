@@ -331,10 +331,11 @@ def rows(tokens: str | Path) -> int:
 
 
 def _column(tokens: str | Path, name: str) -> list[int]:
-    import h5py  # here, because a run that finds nothing to do does without it
+    # Here, because a run that finds nothing to do does without HDF5.
+    from microtome.store.virtual import opened
 
-    # Opened by Python, whose error names the file that Snakemake is to wait for; HDF5's does not.
-    with Path(tokens).open("rb") as stream, h5py.File(stream) as table:
+    Path(tokens).stat()  # whose error names the file that Snakemake is to wait for
+    with opened(tokens) as table:
         return table[name][...].tolist() if name in table else []
 
 

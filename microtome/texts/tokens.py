@@ -6,7 +6,7 @@ padding. Where a set keeps only some of its tokens, the column `row` says which 
 token goes into.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,6 +184,36 @@ def set_table(
         shuffled=found.shuffled,
         masked=found.masked,
     )
+
+
+def set_tables(
+    found: StimulusSet, checkpoint: Path, tokens: str | Sequence[int], n_sequences: int
+) -> Iterator[xr.Dataset]:
+    """The token table of a stimulus set in parts, one after another.
+
+    Args:
+        found: the set, which has its texts.
+        checkpoint: the checkpoint folder that holds the tokenizer.
+        tokens: the tokens of each sequence that activations are kept of, as in `token_table`.
+        n_sequences: how many sequences each part has; the last one may have fewer.
+
+    Yields:
+        Tables with the columns of `set_table`: `sequence` counts on from one to the next, `row`
+        begins at 0 in each.
+
+    Raises:
+        MicrotomeError: as `token_table`.
+    """
+    table = set_table(found, checkpoint, tokens)
+    number = table["sequence"].values
+    borders = np.searchsorted(number, np.arange(0, number[-1] + 1, n_sequences))
+    for first, end in zip(borders, [*borders[1:], len(number)], strict=True):
+        part = table.isel(token=slice(first, end))
+        if "row" in part:
+            row = part["row"].values
+            counted = np.where(row < 0, row, row - row[row >= 0].min())
+            part = part.assign_coords(row=("token", counted))
+        yield part
 
 
 def _encoded(

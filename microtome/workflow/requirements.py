@@ -40,7 +40,8 @@ def judge(
             `head`, `next_token`: a name of the model, which must have a head, or one that
             predicts the next token;
             `intervention`: a declaration that both must serve.
-        columns: the token table's columns by name, (token,) each.
+        columns: the token table's columns by name, (token,) each; none where `needs_columns` says
+            that they are not read.
         checkpoint: the checkpoint folder.
         found: the model's sites.
 
@@ -72,6 +73,12 @@ def judge(
             raise DeclarationError((wish["key"], *error.keys), error.fault) from None
         except MicrotomeError as error:
             raise MicrotomeError(f"{wish['key']}: {error}") from None
+
+
+def needs_columns(asked: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether `judge` reads the token table for some of what is asked."""
+    of_texts = {"position", "first_token", "word_token", "intervention"}
+    return any(wish.keys() & of_texts for wish in asked)
 
 
 def _judge_position(position: int, columns: Mapping[str, np.ndarray]) -> None:

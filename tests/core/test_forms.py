@@ -9,6 +9,7 @@ import fastparquet
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from conftest import build
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -20,7 +21,7 @@ from microtome.texts.fetched import fetch_text, with_fetched
 from microtome.texts.forms import HubFile, Occurrences, Starts
 from microtome.texts.rows import row_columns, sequences
 from microtome.texts.stimuli import Stimulus, read_set
-from microtome.texts.tokens import set_table
+from microtome.texts.tokens import set_table, set_tables
 
 SPEECH = "the cat saw the dog and the dog saw a cat or a dog"
 VOCABULARY = ["<s>", "</s>", "<mask>", *dict.fromkeys(SPEECH.split())]
@@ -168,6 +169,31 @@ def test_texts_may_have_labels(tmp_path, reader):
     kept = row_columns(set_table(found, reader, [0]).coords)
     assert kept["category"].tolist() == ["good", "good", "bad"]
     assert "word" not in kept
+
+
+@pytest.mark.parametrize("tokens", ["all", "last", [0, -1]])
+@pytest.mark.parametrize("n_sequences", [1, 2, 3, 4])
+def test_a_table_comes_in_parts(tmp_path, reader, tokens, n_sequences):
+    found = read_set(save(tmp_path, f"source: x\ntexts: [the cat, a, {SPEECH}]\n"))
+    whole = set_table(found, reader, tokens)
+    parts = list(set_tables(found, reader, tokens, n_sequences))
+    assert [len(sequences(part)) for part in parts] == {
+        1: [1, 1, 1],
+        2: [2, 1],
+    }.get(n_sequences, [3])
+    if tokens != "all":
+        before = 0
+        for i, part in enumerate(parts):
+            row = part["row"].values
+            kept = row >= 0
+            assert row[kept].min() == 0
+            parts[i] = part.assign_coords(row=("token", np.where(kept, row + before, -1)))
+            before += row.max() + 1
+    joined = xr.concat(parts, "token")
+    assert set(joined.coords) == set(whole.coords)
+    for name, column in whole.coords.items():
+        assert joined[name].values.tolist() == column.values.tolist()
+        assert parts[0][name].dtype == column.dtype
 
 
 @pytest.mark.parametrize(
