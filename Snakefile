@@ -5,9 +5,11 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
+from microtome.workflow.arrays import become_own_task
 from microtome.workflow.config_files import refuse_unreadable
 
 min_version("9.0")
+become_own_task()
 
 overlays = getattr(workflow, "overwrite_configfiles", [])
 refuse_unreadable([Path(workflow.current_basedir, "config.yaml"), *overlays])

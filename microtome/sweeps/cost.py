@@ -25,8 +25,9 @@ BYTES = {
 IMPORTS = 420 << 20
 #: The same of a statistic that reads no checkpoint: xarray, SciPy, scikit-learn. Measured: 198 MiB.
 ANALYSIS = 250 << 20
-#: Beside the script in a cluster job: the two Snakemake processes that start it, 142 MiB each.
-SNAKEMAKE = 300 << 20
+#: Beside the script in a cluster job: the two Snakemake processes that start it, 177 MiB each, and
+#: Slurm's own.
+SNAKEMAKE = 400 << 20
 #: What allocators, thread pools and the kernel's reading ahead add to what the shapes say.
 MARGIN = 1.25
 #: How often a statistic holds its inputs: as read, as float64 or sorted, and in between.

@@ -6,96 +6,91 @@ from contextlib import ExitStack
 import pytest
 from cluster import PROFILE, clone_in, ended_well, start, sweep_held, unswept, wait_for
 from slurm import NODES
-from workflows import SCALED, TEXTS
 
 pytestmark = pytest.mark.cluster
 
-MODELS = ("one", "two", "three")
-SWEEPS = [f"rule_activations__{model}__words" for model in MODELS]
-SCALING = "rule_intervention__hidden_states__scaled_blocks"
-#: What the sweeps are for.
+#: What the sweep is for.
 SIMILARITIES = {
     "stimuli": "words",
     "statistics": {"cosine_similarities": {"sites": ["q"], "word_token": -1, "layers": [0, 1]}},
     "figures": {"cosine_matrices": {"layer": 1, "limits": [0.0, 1.0]}},
 }
+SHARDS = ("00000", "00001", "00002")
+#: A job of each shard, by the comment that the plugin gives it.
+JOBS = [f"rule_activations__tiny__words_wildcards_{shard}" for shard in SHARDS]
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory, model):
-    """A run on one machine, of three models, each with a sweep and an intervention."""
+    """A run on one machine, whose sweep has three shards."""
     clone = clone_in(tmp_path_factory.mktemp("local"), model)
-    clone.save(TEXTS | {"texts": ["A fly, a beetle, and one more"]}, "stimuli/insects.yaml")
-    clone.save_study("hidden_states", SCALED)
     clone.save_study("category_selectivity", SIMILARITIES)
-    clone.config["models"] = dict.fromkeys(MODELS, clone.config["models"]["tiny"])
-    clone.config["studies"] = {
-        "category_selectivity": {"models": list(MODELS)},
-        "hidden_states": {"models": list(MODELS), "stimuli": "insects"},
-    }
-    clone.save(clone.config)
+    clone.config["studies"] = {"category_selectivity": {"models": ["tiny"]}}
+    clone.change("sweep", "sequences_per_job", to=2)
     clone.run()
     return clone
 
 
 def all_held(clone) -> ExitStack:
-    """Keep all sweeps from going on."""
+    """Keep the jobs of all shards from going on."""
     held = ExitStack()
-    for model in MODELS:
-        held.enter_context(sweep_held(clone, "words", model))
+    for shard in SHARDS:
+        held.enter_context(sweep_held(clone, f"words/{shard}"))
     return held
 
 
 def test_an_array_is_spread_and_a_slow_disk_holds_up_no_other_node(slurm, local, tmp_path):
     clone = unswept(local, tmp_path)
+    slurm.wait_for_nodes(*NODES)
     before = len(slurm.jobs())
     slurm.stalled.touch()
     main = start(clone, "--slurm-array-jobs", "all")
-    while len(done := [j for j in slurm.jobs()[before:] if j["JobState"] == "COMPLETED"]) < 5:
+    done = []
+    while len(done) < 2:
         assert main.poll() is None, (clone.folder / "main.log").read_text()
         time.sleep(0.5)
-    [waits] = [job for job in slurm.jobs()[before:] if job["JobState"] != "COMPLETED"]
+        done = [job for job in slurm.jobs()[before:] if job["JobState"] == "COMPLETED"]
+    [waits] = [job for job in slurm.jobs()[before:] if job not in done]
+    assert waits["JobState"] == "RUNNING"
     assert waits["NodeList"] == "node3"
     assert {job["NodeList"] for job in done} == {"node1", "node2"}
     slurm.stalled.unlink()
     assert ended_well(main, clone)
-    jobs = slurm.jobs()[before:]
-    assert sorted(job["Comment"] for job in jobs if "ArrayJobId" not in job) == sorted(SWEEPS)
-    tasks = [job for job in jobs if "ArrayJobId" in job]
-    assert [job["ArrayTaskId"] for job in tasks] == ["1", "2", "3"]
+    tasks = slurm.jobs()[before:]
+    assert sorted(job["ArrayTaskId"] for job in tasks) == ["1", "2", "3"]
     assert len({job["ArrayJobId"] for job in tasks}) == 1
-    assert all(job["Comment"].startswith(SCALING) for job in tasks)
     assert clone.contents() == local.contents()
     assert clone.verify() == []
 
 
 def test_jobs_of_a_lost_node_run_elsewhere(slurm, local, tmp_path):
     """One node is set down, and Slurm queues its job again. Another one vanishes, with a job that
-    may not be queued again, so that Snakemake submits a new one. The old one does not know, and
-    both do the work."""
+    may not be queued again, so that Snakemake submits a new one. The old one does not know of that,
+    and both do the work."""
     clone = unswept(local, tmp_path)
+    slurm.wait_for_nodes(*NODES)
     before = len(slurm.jobs())
     with all_held(clone):
         main = start(clone)
-        jobs = [wait_for(slurm, main, before, sweep, "RUNNING") for sweep in SWEEPS]
+        jobs = [wait_for(slurm, main, before, job, "RUNNING") for job in JOBS]
         nodes = [job["NodeList"] for job in jobs]
         assert sorted(nodes) == sorted(NODES)
         slurm.ask("scontrol", "update", f"jobid={jobs[1]['JobId']}", "requeue=0")
         slurm.cut_off(jobs[1])
         slurm.ask("scontrol", "update", f"nodename={nodes[0]}", "state=down", "reason=test")
-        wait_for(slurm, main, before, SWEEPS[0], "PENDING")
+        wait_for(slurm, main, before, JOBS[0], "PENDING")
         # Slurm waits for two minutes after a node has failed.
         slurm.ask("scontrol", "update", f"jobid={jobs[0]['JobId']}", "starttime=now")
-        wait_for(slurm, main, before, SWEEPS[1], "NODE_FAIL")
-        wait_for(slurm, main, before, SWEEPS[1], "PENDING")
+        wait_for(slurm, main, before, JOBS[1], "NODE_FAIL")
+        wait_for(slurm, main, before, JOBS[1], "PENDING")
     assert ended_well(main, clone)
     states = {}
     for job in slurm.jobs()[before:]:
         states.setdefault(job["Comment"], []).append((job["JobState"], job["NodeList"]))
     last = nodes[2]
-    assert states[SWEEPS[0]] == [("COMPLETED", last)]
-    assert states[SWEEPS[1]] == [("NODE_FAIL", nodes[1]), ("COMPLETED", last)]
-    assert states[SWEEPS[2]] == [("COMPLETED", last)]
+    assert states[JOBS[0]] == [("COMPLETED", last)]
+    assert states[JOBS[1]] == [("NODE_FAIL", nodes[1]), ("COMPLETED", last)]
+    assert states[JOBS[2]] == [("COMPLETED", last)]
     assert clone.contents() == local.contents()
     assert clone.verify() == []
     slurm.ask("scontrol", "update", f"nodename={nodes[0]}", "state=resume")
@@ -105,17 +100,18 @@ def test_jobs_of_a_lost_node_run_elsewhere(slurm, local, tmp_path):
 
 def test_the_same_command_goes_on_while_jobs_of_a_killed_run_work(slurm, local, tmp_path):
     clone = unswept(local, tmp_path)
+    slurm.wait_for_nodes(*NODES)
     before = len(slurm.jobs())
     with all_held(clone):
         main = start(clone)
-        for sweep in SWEEPS:
-            wait_for(slurm, main, before, sweep, "RUNNING")
+        for job in JOBS:
+            wait_for(slurm, main, before, job, "RUNNING")
         main.kill()
         main.wait()
         after = len(slurm.jobs())
         main = start(clone)
-        for sweep in SWEEPS:
-            wait_for(slurm, main, after, sweep, "PENDING")
+        for job in JOBS:
+            wait_for(slurm, main, after, job, "PENDING")
     assert ended_well(main, clone)
     assert {job["JobState"] for job in slurm.jobs()[before:]} == {"COMPLETED"}
     assert clone.contents() == local.contents()
