@@ -107,6 +107,7 @@ class _Variable:
             item = file.create_dataset(name, data=_counted_on(self.values), dtype=self.kind)
         else:
             layout = h5py.VirtualLayout(tuple(len(file[d]) for d in self.dimensions), self.kind)
+            layout.dcpl.set_obj_track_times(False)  # the same bytes at any time
             for first, source, shape in self.sources:
                 place = (slice(first, first + shape[0]), *map(slice, shape[1:]))
                 layout[place] = h5py.VirtualSource(source, name, shape, self.kind)
