@@ -185,7 +185,7 @@ def run_script(script: str, task: Task, outputs: list[str], **params: object) ->
         params=SimpleNamespace(
             sites=list(task.sites),
             taps={site: tap for site, tap in taps.items() if site in task.sites},
-            batch_size=task.batch,
+            batch_tokens=task.batch * task.n_tokens,
             threads=torch.get_num_threads(),
             device="cpu",
             dtype="float32",

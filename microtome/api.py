@@ -33,7 +33,8 @@ from microtome.sites import (
     SITES,
     dimensions,
 )
-from microtome.statistics.lens import lens_predictions
+from microtome.statistics.lens import LensPredictions
+from microtome.statistics.streamed import streamed
 from microtome.store.datasets import open_file
 from microtome.store.stacked import open_layers
 from microtome.texts.fetched import with_fetched
@@ -186,7 +187,7 @@ def sweep(
     layers: str | Sequence[int] = "all",
     *,
     tokens: str | Sequence[int] = "all",
-    batch_size: int = 32,
+    batch_tokens: int = 1024,
     dtype: str = "float32",
     device: str = "cpu",
 ) -> xr.Dataset:
@@ -209,7 +210,8 @@ def sweep(
         layers: indices of blocks, or `all`; final sites have none.
         tokens: which of each text's tokens are kept: `all`, `last`, the `mean` over all, or
             positions, negative from the end.
-        batch_size: texts that are run together, at most; only texts of one length are.
+        batch_tokens: tokens of the texts that are run together, at most; only texts of one length
+            are, and a longer text is alone.
         dtype: what is computed in: `float32`, `bfloat16` or `float16`.
         device: where: `cpu`, `cuda`, or `auto` for a GPU if there is one.
 
@@ -257,7 +259,7 @@ def sweep(
         [site for site in sites if site in FINAL_SITES],
         taps=model.taps,
         log=sys.stderr,
-        **_computing(batch_size, dtype, device),
+        **_computing(batch_tokens, dtype, device),
     ):
         for site, values in section.values.items():
             axes = () if section.layer is None else (len(numbers),)
@@ -282,7 +284,7 @@ def lens(
     targets: str | Sequence[str] = (),
     top: int = 0,
     site: str = "resid_post",
-    batch_size: int = 32,
+    batch_tokens: int = 1024,
     dtype: str = "float32",
     device: str = "cpu",
 ) -> xr.Dataset:
@@ -306,7 +308,8 @@ def lens(
         targets: texts that are one token each.
         top: how many of the most likely tokens are kept.
         site: where in a block: `resid_pre`, `resid_mid` or `resid_post`.
-        batch_size: texts that are run together, at most; only texts of one length are.
+        batch_tokens: tokens of the texts that are run together, at most; only texts of one length
+            are, and a longer text is alone.
         dtype: what is computed in: `float32`, `bfloat16` or `float16`.
         device: where: `cpu`, `cuda`, or `auto` for a GPU if there is one.
 
@@ -336,15 +339,14 @@ def lens(
     check_sites([site], model.taps, model.architecture, numbers, model.found.absent)
     table = set_table(_stimuli(texts), model.checkpoint, _kept(tokens))
     columns = token_columns(table)
-    computing = _computing(batch_size, dtype, device)
+    computing = _computing(batch_tokens, dtype, device)
     sections = sweep_table(
         *(model.checkpoint, columns, [site], numbers),
         taps=model.taps,
         log=sys.stderr,
         **computing,
     )
-    found = lens_predictions(
-        sections,
+    predictions = LensPredictions(
         Lens(model.checkpoint, columns, **computing),
         table,
         model.tokenizer,
@@ -352,6 +354,7 @@ def lens(
         targets=[targets] if isinstance(targets, str) else list(targets),
         top=top,
     )
+    found = streamed(predictions, sections)
     return found.assign_attrs(model=model.name, dtype=dtype, site=site)
 
 
@@ -367,7 +370,7 @@ def intervene(
     heads: Any = "all",
     neurons: Any = "all",
     tokens: Any = "all",
-    batch_size: int = 32,
+    batch_tokens: int = 1024,
     dtype: str = "float32",
     device: str = "cpu",
 ) -> xr.Dataset:
@@ -392,7 +395,7 @@ def intervene(
         heads: the heads, `all`, or a boolean DataArray along the site's dimension of heads.
         neurons: places along the site's last dimension, `all`, such a DataArray, or groups by name.
         tokens: the tokens: `all`, `last`, positions, or `{"from": position}`.
-        batch_size: texts that are run together before they are changed, at most.
+        batch_tokens: tokens of the texts that are run together before they are changed, at most.
         dtype: what is computed in: `float32`, `bfloat16` or `float16`.
         device: where: `cpu`, `cuda`, or `auto` for a GPU if there is one.
 
@@ -429,7 +432,7 @@ def intervene(
         )
     found, n_layers = model.found, model.sizes["n_layers"]
     fit_sites(intervention, found.taps, model.architecture, n_layers, found.absent)
-    computing = _computing(batch_size, dtype, device)
+    computing = _computing(batch_tokens, dtype, device)
     table = set_table(_stimuli(texts), model.checkpoint)
     from microtome.interventions import run
 
@@ -528,16 +531,16 @@ def _whole(numbers: Any) -> list[int]:
     return list(map(int, numbers)) if all(isinstance(n, Integral) for n in numbers) else []
 
 
-def _computing(batch_size: int, dtype: str, device: str) -> dict[str, Any]:
+def _computing(batch_tokens: int, dtype: str, device: str) -> dict[str, Any]:
     for key, value, known in (
         ("dtype", dtype, ("float32", "bfloat16", "float16")),
         ("device", device, ("cpu", "cuda", "auto")),
     ):
         if value not in known:
             raise MicrotomeError(f"{key}: wants {', '.join(known)}; has {in_short(repr(value))}")
-    if not _whole([batch_size]) or batch_size < 1:
-        raise MicrotomeError(f"batch_size: wants 1 or more; has {in_short(repr(batch_size))}")
-    return {"batch_size": batch_size, "dtype": dtype, "device": device}
+    if not _whole([batch_tokens]) or batch_tokens < 1:
+        raise MicrotomeError(f"batch_tokens: wants 1 or more; has {in_short(repr(batch_tokens))}")
+    return {"batch_tokens": batch_tokens, "dtype": dtype, "device": device}
 
 
 def _dimensions(site: str, sizes: Mapping[str, int]) -> tuple[str, ...]:

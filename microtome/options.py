@@ -52,6 +52,23 @@ class Need:
         return self.name
 
 
+class Held:
+    """How many numbers a streamed statistic holds of each layer, as the product of some sizes.
+
+    It stands beside what the function returns, for the memory that a job asks for::
+
+        def covariances(*, sites: Sites) -> Annotated[Streamed, Held("width", "width")]
+
+    Attributes:
+        sizes: their names: `width`, the numbers of a token at all sites together; `key`, the tokens
+            of the longest text; a model's size, as `d_vocab`; or an option.
+    """
+
+    def __init__(self, *sizes: str) -> None:
+        """Name the sizes."""
+        self.sizes = sizes
+
+
 ALL_TOKENS = Need("ALL_TOKENS", "all tokens of each text")
 ONE_TEXT = Need("ONE_TEXT", "a set of one text")
 WORDS = Need("WORDS", "a set with `template:` and `words:`, or cut at words")

@@ -49,7 +49,7 @@ for (model, stimuli), wanted in SWEEPS.items():
                     [*layer_files, *resid_out][0],
                 ),
                 final_sites=part.final_sites,
-                batch_size=config["sweep"]["batch_size"],
+                batch_tokens=config["sweep"]["batch_tokens"],
                 threads=config["sweep"]["threads"],
                 device=config["sweep"]["device"],
                 dtype=config["sweep"]["dtype"],

@@ -77,7 +77,12 @@ def code(script, plumbing=()):
 
 
 def product_code(product):
-    """The digest of a product's code: its function, and what makes its inputs and writes it."""
+    """The digest of a product's code: its function, and what makes its inputs and writes it.
+
+    Of a streamed statistic, the rest is in the digest of the script that it shares with others.
+    """
+    if product.streamed:
+        return code_digest([product.code], ROOT)
     inputs = ROOT / "microtome" / "workflow" / "inputs.py"
     roots = [product.code, (inputs, "arguments")]
     roots += [(inputs, provider) for provider in sorted(product.providers)]
@@ -103,6 +108,11 @@ def product_rule(product):
 def product_file(product, extension):
     """Where a product lies."""
     return f"{product.stem}.{extension}"
+
+
+def streamed_file(product, model, shard=""):
+    """Where a streamed statistic of a model lies, or what it keeps of a shard."""
+    return f"{product.stem}{shard}.h5".replace("{model}", model)
 
 
 def product_log(product):

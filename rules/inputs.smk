@@ -96,7 +96,7 @@ def dataset_inputs(product):
         if product.reads_checkpoint:
             found["manifest"] = f"results/models/{wildcards.model}/manifest.json"
             found["checkpoint"] = ancient(f"results/models/{wildcards.model}/checkpoint")
-        if product.sites and not product.streamed:
+        if product.sites:
             layers = studies.layers(product, wildcards.model)
             found["layers"] = activation_files(wildcards.model, product.stimuli, layers, False)
         if product.final_sites:
@@ -116,7 +116,7 @@ def model_params(product):
     if product.intervention:
         sites = [product.intervention.site, *product.intervention.read.sites]
     else:
-        sites = product.chosen_sites if product.streamed else MLP_SITES
+        sites = MLP_SITES
 
     def taps(wildcards):
         file = product_file(product, "h5").format(model=wildcards.model)
@@ -124,11 +124,44 @@ def model_params(product):
 
     found = {"taps": taps} if product.runs_model or "stored" in product.inputs else {}
     if product.runs_model:
-        keys = ("batch_size", "threads", "device", "dtype")
+        keys = ("batch_tokens", "threads", "device", "dtype")
         found |= {key: config["sweep"][key] for key in keys}
-    if product.streamed:
-        found["layers"] = lambda wildcards: studies.layers(product, wildcards.model)
     return found
+
+
+def merge_inputs(product, model):
+    """An input function: what a streamed statistic has kept of each shard, and what it reads."""
+
+    def inputs(wildcards):
+        found = {"datasets": list(streamed_reads(product, model).values())}
+        found["states"] = [
+            streamed_file(product, model, f"/{shard}") for shard in shards(model, product.stimuli)
+        ]
+        if "tokens" in product.inputs:
+            found["tokens"] = f"results/tokens/{model}/{product.stimuli}.h5"
+        if "tokenizer" in product.inputs:
+            found["checkpoint"] = ancient(f"results/models/{model}/checkpoint")
+        return found
+
+    return inputs
+
+
+def streamed_reads(product, model):
+    """The datasets that a streamed statistic of a model reads, by parameter."""
+    files = datasets_read(product)
+    return {name: f.format(model=model) for name, f in zip(product.reads, files, strict=True)}
+
+
+def streamed_param(product, model):
+    """What the sweep that makes a streamed statistic of a model has to know of it."""
+    return {
+        "function": function_name(product),
+        "code": product_code(product),
+        "sites": product.chosen_sites,
+        "layers": studies.layers(product, model),
+        "reads": streamed_reads(product, model),
+        "options": product.options,
+    }
 
 
 class LaterTaps(dict):

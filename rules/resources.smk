@@ -12,7 +12,7 @@ def read_model(manifest):
 
 def run_settings():
     """The settings that the cost of running a model depends on."""
-    return {key: config["sweep"][key] for key in ("batch_size", "threads", "dtype")}
+    return {key: config["sweep"][key] for key in ("batch_tokens", "threads", "dtype")}
 
 
 def sweep_settings():
@@ -20,27 +20,57 @@ def sweep_settings():
     return run_settings() | {"store_dtype": config["sweep"]["store_dtype"]}
 
 
-def sweep_needs(resource, wanted_of, lens=False):
+def sweep_needs(resource, wanted_of):
     """A function for a sweep's `resources:`.
 
     Args:
         resource: `mem_mb` or `runtime`.
         wanted_of: function from a job's wildcards to its `config.Sweep`.
-        lens: whether final norm and head are applied to all that it reads.
     """
 
     def needed(wildcards, input):
-        wanted, rows = wanted_of(wildcards), cost.rows(input.tokens)
         return cost.sweep(
             read_model(input.manifest),
             cost.lengths(input.tokens),
-            **vars(wanted),
-            rows=rows,
-            predicted=rows * len(wanted.sites) if lens else 0,
+            **vars(wanted_of(wildcards)),
+            rows=cost.rows(input.tokens),
             **sweep_settings(),
         )
 
     return asked(resource, needed)
+
+
+def streams_need(resource, products, wanted):
+    """A resource function: what the sweep of some streamed statistics of a model asks for."""
+
+    def needed(wildcards, input):
+        model, tokens = read_model(input.manifest), cost.lengths(input.tokens)
+        streams = [streamed_about(product, wanted) for product in products]
+        rows = cost.rows(input.tokens)
+        return cost.streams(model, tokens, vars(wanted), streams, rows=rows, **run_settings())
+
+    return asked(resource, needed)
+
+
+def merge_needs(resource):
+    """A resource function: what merging what a streamed statistic keeps of each shard asks for."""
+
+    def needed(wildcards, input):
+        # The whole and one shard are held at once.
+        return cost.statistic(2 * max(sizes(input.states)) + sum(sizes(input.datasets)))
+
+    return asked(resource, needed)
+
+
+def streamed_about(product, wanted):
+    """What the cost of a streamed statistic depends on, for `cost.streams`."""
+    return {
+        "sites": product.chosen_sites,
+        "n_layers": len(product.layers or wanted.layers),
+        "held": product.function.held,
+        "options": {name: product.option(name) for name in product.function.options},
+        "lens": "lens" in product.inputs,
+    }
 
 
 def intervention_needs(product, resource):
@@ -74,13 +104,7 @@ def asked(resource, needed):
 
 
 def statistic_needs(product, resource):
-    """A resource function: what a statistic asks for, whether or not it runs the model."""
-    if product.streamed:
-        return sweep_needs(
-            resource,
-            lambda wildcards: studies.stream(product, wildcards.model),
-            lens="lens" in product.inputs,
-        )
+    """A resource function: what a statistic asks for that does not run the model."""
 
     def needed(wildcards, input):
         sections = sizes(input.get("layers", []))
@@ -125,7 +149,7 @@ def planned_sweeps():
 
 
 def planned_datasets():
-    """Interventions, and the statistics whose cost matters: those of a sweep, or of pairs of words.
+    """Interventions, sweeps of streamed statistics, and statistics of pairs of words.
 
     Which statistics keep a value for each two words is not known before they are made, so that all
     with sites are given; the plan counts one for each model and stimulus set.
@@ -134,11 +158,8 @@ def planned_datasets():
     for model, product in studies.asked():
         about = {"name": f"{product.study}.{product.name}"}
         if product.streamed:
-            about |= {
-                "sweep": vars(studies.stream(product, model)),
-                "lens": "lens" in product.inputs,
-            }
-        elif product.intervention:
+            continue
+        if product.intervention:
             about |= {"intervention": product.intervention}
         elif product.sites:
             layers = studies.layers(product, model)
@@ -146,4 +167,9 @@ def planned_datasets():
         else:
             continue
         found.append(planned(model, product.stimuli) | about)
+    for (model, stimuli, _), products in studies.streams().items():
+        wanted = studies.stream(products, model)
+        streams = [streamed_about(product, wanted) for product in products]
+        about = {"name": f"{stimuli}, streamed", "sweep": vars(wanted), "streams": streams}
+        found.append(planned(model, stimuli) | about)
     return found

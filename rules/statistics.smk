@@ -1,8 +1,10 @@
-# Statistics: one labelled dataset each, from activations, tokens, weights or other statistics. On a
-# cluster, those that sweep are jobs; the others take seconds and would wait longer than that for a
-# place in a queue.
+# Statistics: one labelled dataset each, from activations, tokens, weights or other statistics. They
+# take seconds, and would wait longer than that for a place in a queue. Those of a sweep are in
+# streams.smk.
 
 for product in studies.datasets("statistics"):
+    if product.streamed:
+        continue
 
     rule:
         name:
@@ -13,12 +15,10 @@ for product in studies.datasets("statistics"):
             product_file(product, "h5"),
         log:
             product_log(product),
-        localrule: not product.runs_model
-        threads: config["sweep"]["threads"] if product.runs_model else 1
+        localrule: True
         resources:
             mem_mb=statistic_needs(product, "mem_mb"),
             runtime=statistic_needs(product, "runtime"),
-            gpu=1 if product.streamed and config["sweep"]["device"] == "cuda" else 0,
         params:
             **model_params(product),
             function=function_name(product),

@@ -50,7 +50,7 @@ if __name__ == "__main__":
             [layer for layer in paths if layer is not None],
             params.final_sites,
             taps=from_plain(params.taps),
-            batch_size=params.batch_size,
+            batch_tokens=params.batch_tokens,
             dtype=params.dtype,
             device=params.device,
             log=log,

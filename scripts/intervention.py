@@ -47,7 +47,7 @@ if __name__ == "__main__":
                 tokenizer=load_tokenizer(Path(inputs.checkpoint))
                 if asked.targets or asked.top
                 else None,
-                batch_size=params.batch_size,
+                batch_tokens=params.batch_tokens,
                 dtype=params.dtype,
                 device=params.device,
                 log=log,

@@ -137,7 +137,7 @@ class Entry:
 
     Attributes:
         model: the model's name.
-        label: the stimulus set of a sweep, or the name of an intervention or a statistic.
+        label: the stimulus set of a sweep, or the name of an intervention.
         tokens: how many tokens there are, marked if they are guessed.
         layers: the layers that are kept, changed or compared.
         per_token: what a token takes in one layer, in words.
@@ -181,19 +181,17 @@ def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str,
 
 
 def of_dataset(dataset: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]) -> Entry:
-    """The line of an intervention, or of a statistic that runs the model."""
+    """The line of an intervention, or of streamed statistics."""
     tokens, counted = lengths(dataset, model)
+    own = {key: settings[key] for key in ("batch_tokens", "threads", "dtype")}
     if "sweep" in dataset:
         sweep = dataset["sweep"]
-        n_layers = len(sweep["layers"])
-        rows = cost.kept(tokens, dataset["tokens"]) * len(sweep["sites"])
-        predicted = rows if dataset["lens"] else 0
-        needed = cost.sweep(model, tokens, **sweep, **settings, rows=0, predicted=predicted)
+        n_layers, rows = len(sweep["layers"]), cost.kept(tokens, dataset["tokens"])
+        needed = cost.streams(model, tokens, sweep, dataset["streams"], rows=rows, **own)
     else:
         intervention = dataset["intervention"]
         n_layers = len(layer_numbers(intervention.layers, model.sizes["n_layers"]))
         found = extent(intervention, model.sizes, tokens)
-        own = {key: settings[key] for key in ("batch_size", "threads", "dtype")}
         needed = cost.intervention(model, tokens, **found, **own)
     name = dataset["name"]
     return Entry(dataset["model"], name, number(tokens, counted), n_layers, "", needed)
@@ -247,7 +245,7 @@ def shortages(entries: list[Entry]) -> Iterator[str]:
     if available is not None and wanted > available:
         yield (
             f"This machine's memory is too small: {largest.label} of {largest.model} wants "
-            f"{size(wanted)}, {size(available)} are available. Make `batch_size` smaller, take "
+            f"{size(wanted)}, {size(available)} are available. Make `batch_tokens` smaller, take "
             "fewer texts or words, or run on a larger machine or a cluster."
         )
 

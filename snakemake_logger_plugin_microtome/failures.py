@@ -14,7 +14,7 @@ def job_name(rule: str, wildcards: Mapping[str, str]) -> str:
     kind, *parts = rule.split("__")
     parts = [part.replace("_.", "_") for part in parts]  # as rule_name in rules/common.smk has it
     values = dict(wildcards)
-    if kind == "activations" and len(parts) == 2:
+    if kind in ("activations", "streams", "join", "merge") and len(parts) > 1:
         values["model"], parts[:] = parts[0], parts[1:]
     model = values.pop("model", None)
     words = [kind.replace("_", " "), ".".join(parts), *values.values()]

@@ -17,6 +17,8 @@ _USUAL = {
     "token_table": 1.0,
     "activations": 1.0,
     "intervention": 6.0,
+    "streams": 2.0,
+    "merge": 0.7,
     "statistic": 0.7,
     "figure": 0.8,
     "table": 0.2,

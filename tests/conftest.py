@@ -237,7 +237,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def in_batches(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """The numbers of the sequences that the sweep runs together: of one length, at most 32.
+    """The numbers of the sequences that the sweep runs together: of one length, at most
+    1024 tokens.
 
     What else is in a batch shows in float32's last digits. A full forward of the same batches is
     equal to the sweep bit for bit, and statistics of both then agree however much cancels in them.
@@ -245,7 +246,8 @@ def in_batches(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     lengths = [len(ids) for ids in sequences]
     for length in sorted(set(lengths)):
         members = [i for i, other in enumerate(lengths) if other == length]
-        yield from (members[i : i + 32] for i in range(0, len(members), 32))
+        size = 1024 // length
+        yield from (members[i : i + size] for i in range(0, len(members), size))
 
 
 class Files(list):

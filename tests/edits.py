@@ -383,7 +383,7 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
     "a study removed": (remove_study, START_PAGE),
     "the order of keys": (reorder, START_PAGE),  # that of studies and models, on the page
     "a key of another study": (in_config(*STATISTICS, "gelu", "n", to=41), GELU),
-    "batch size": (in_config("sweep", "batch_size", to=2), SWEPT),
+    "batch size": (in_config("sweep", "batch_tokens", to=2), SWEPT),
     "threads": (in_config("sweep", "threads", to=2), SWEPT),
     "device": (in_config("sweep", "device", to="auto"), SWEPT),
     "how sites are found": (

@@ -72,7 +72,7 @@ def head_of(checkpoint):
 def swept(checkpoint, final_sites, texts=TEXTS):
     """What the sweep has of each layer and site, a row for each token."""
     found, sites = {}, ["resid_pre", "resid_post"]
-    batches = batched(columns(texts), 8)
+    batches = batched(columns(texts), 1024)
     for section in sweep(checkpoint, batches, sites, range(3), final_sites, taps={}):
         for site, values in section.values.items():
             rows = found.setdefault((section.layer, site), {})

@@ -37,12 +37,12 @@ def taps_at(checkpoint):
     return find_sites(checkpoint).taps
 
 
-def swept(checkpoint, sequences, sites, layers, batch_size=32, final_sites=()):
+def swept(checkpoint, sequences, sites, layers, batch_tokens=1024, final_sites=()):
     """All rows of every layer and site, and the order the sections came in."""
     n_tokens = sum(map(len, sequences))
     arrays, order = {}, []
     for section in sweep(
-        *(checkpoint, batched(columns(sequences), batch_size), sites, layers, final_sites),
+        *(checkpoint, batched(columns(sequences), batch_tokens), sites, layers, final_sites),
         taps=taps_at(checkpoint),
     ):
         order.append(section.layer)

@@ -58,7 +58,7 @@ def layer_files(
     paths = {layer: folder / f"layer-{layer:02d}.h5" for layer in layers}
     if final_sites:
         paths[None] = folder / "final.h5"
-    batches = batched(table, 32)
+    batches = batched(table, 1024)
     sections = sweep(checkpoint, batches, sites, layers, final_sites, taps=taps_at(checkpoint))
     write_layers(sections, table.coords, paths, {}, dtype)
     return list(paths.values())

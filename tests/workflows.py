@@ -36,7 +36,7 @@ CONFIG = {
         "mlp_distributions": {"models": ["tiny"]},
     },
     "sweep": {
-        "batch_size": 4,
+        "batch_tokens": 32,
         "threads": 1,
         "device": "cpu",
         "dtype": "float32",

@@ -21,7 +21,7 @@ from microtome.models.calls import Call, SharedTensors
 from microtome.models.mapped import MappedModel
 from microtome.models.memory import trim_heap
 from microtome.models.taps import Tap
-from microtome.sweeps.cost import INSIDE, WITH_SHARED
+from microtome.sweeps.cost import INSIDE, WITH_SHARED, batch_texts
 from microtome.sweeps.prefixes import Distinct, Sharing, prefix_classes
 from microtome.sweeps.reading import part, put, visiting
 from microtome.sweeps.sweep import TRIM_AFTER
@@ -71,7 +71,7 @@ class Ride:
         cases: Cases,
         outcome: Outcome,
         taps: Mapping[str, Tap],
-        batch_size: int,
+        batch_tokens: int,
     ) -> None:
         """Run what comes before the blocks.
 
@@ -80,7 +80,7 @@ class Ride:
             cases: the cases.
             outcome: takes what is read.
             taps: where the sites lie inside a block.
-            batch_size: texts of the clean run per batch, at most.
+            batch_tokens: tokens of the clean run per batch, at most, as in a sweep.
         """
         self._model, self._cases, self._outcome, self._taps = model, cases, outcome, taps
         self._site, self._asked = cases.intervention.site, cases.intervention.read
@@ -93,13 +93,13 @@ class Ride:
         self._late_layers = frozenset(taps[site].path for site in LATE if site in taps)
         self._calls: dict[tuple[int, ...], list[Call]] = {}
         self._shared_tensors = SharedTensors()
-        self._texts = self._start(batch_size)
+        self._texts = self._start(batch_tokens)
         self._next: tuple[int, list[Tensor]] = (0, [texts.hidden for texts in self._texts])
         self._riding: list[BranchesOfLength] = []
         self._clean_taken = False
         self._left = 0  # bytes of hidden states since free memory went back to the system
 
-    def _start(self, batch_size: int) -> list[TextsOfLength]:
+    def _start(self, batch_tokens: int) -> list[TextsOfLength]:
         """The texts before the first block, by length."""
         # The longest first: what others are called with is often a part of what these are.
         lengths = sorted({len(text.ids) for text in self._cases.texts}, reverse=True)
@@ -111,8 +111,9 @@ class Ride:
                 members, torch.from_numpy(ids).long(), prefix_classes(ids), Tensor()
             )
             hidden = []
-            for start in range(0, len(members), batch_size):
-                rows = slice(start, start + batch_size)
+            size = batch_texts(length, batch_tokens)
+            for start in range(0, len(members), size):
+                rows = slice(start, start + size)
                 entering, calls = self._model.record(texts.ids[rows], self.stop)
                 hidden.append(entering)
                 distinct = Distinct(texts.classes[rows])

@@ -36,7 +36,7 @@ def intervene(
     *,
     taps: Mapping[str, Tap],
     tokenizer: "PreTrainedTokenizerBase | None" = None,
-    batch_size: int = 32,
+    batch_tokens: int = 1024,
     dtype: str = "float32",
     device: str = "cpu",
     log: TextIO | None = None,
@@ -50,7 +50,7 @@ def intervene(
         intervention: what is changed and read, with arrays in the place of references.
         taps: where the sites lie inside a block.
         tokenizer: the model's own; wanted where targets or the highest tokens are read.
-        batch_size: texts of the clean run per batch, at most.
+        batch_tokens: tokens of the clean run per batch, at most, as in a sweep.
         dtype: what is computed in: float32, bfloat16 or float16.
         device: where: cpu, cuda, or auto for a GPU if there is one.
         log: where a progress bar goes, if anywhere.
@@ -70,7 +70,7 @@ def intervene(
     texts = texts_of(columns)
     cases = Cases(intervention, model.sizes, texts)
     outcome = Outcome(cases, model.sizes, columns, tokenizer, target_ids)
-    ride = Ride(model, cases, outcome, taps, batch_size)
+    ride = Ride(model, cases, outcome, taps, batch_tokens)
     predictions = Predictions(model, outcome, intervention.read)
     # Nothing is read of those that join later.
     branches = [branch for branch in cases.branches() if branch.layers[0] < ride.stop]

@@ -6,6 +6,7 @@ of GELU; "LLM breakdown 4/6: Transformer outputs (hidden states)", demo 1.
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,9 +14,8 @@ from scipy.special import erf
 
 from microtome.errors import MicrotomeError
 from microtome.models.stored import StoredMLP
-from microtome.statistics.moments import accumulate, layers_by_sites
 from microtome.statistics.positions import require_one_text, require_positions, rows_at
-from microtome.store.layers import Section
+from microtome.statistics.streamed import Kept, OfValues
 
 #: The most bins of a histogram. The rule of Freedman and Diaconis itself has no bound.
 MOST_BINS = 10_000
@@ -272,41 +272,48 @@ def weight_histograms(mlp: StoredMLP, n_edges: int, limit: float) -> xr.Dataset:
     )
 
 
-def running_histograms(
-    sections: Iterable[Section], n_edges: int, limit: float, n_threads: int = 1
-) -> xr.Dataset:
-    """Histograms of all values at a site, over tokens and neurons, counted batch by batch.
+class Histograms(OfValues):
+    """Histograms of all values at a site, over tokens and neurons.
 
-    Args:
-        sections: layer by layer, as the sweep yields them.
-        n_edges: number of edges of the bins; see `histograms`.
-        limit: the last edge; the first is its negative.
-        n_threads: how many threads count at once. The sweep computes nothing while it waits for
-            the counts.
-
-    Returns:
-        `density`, (`layer`, `site`, `value`), with the centres of the bins along `value`; `n`, the
-        number of values, and `beyond`, the share of them outside the limits, (`layer`, `site`);
-        attribute `limit`.
-
-    Raises:
-        MicrotomeError: as in `edges`, or a site is in no layer.
+    It finishes as `density`, (`layer`, `site`, `value`), with the centres of the bins along
+    `value`; `n`, the number of values, and `beyond`, the share of them outside the limits,
+    (`layer`, `site`); attribute `limit`.
     """
-    bins = edges(n_edges, limit)
 
-    def counted(values: np.ndarray) -> np.ndarray:
-        """The counts of the bins, and last the number of values."""
-        parts = np.array_split(values, n_threads)
-        return np.append(sum(pool.map(lambda x: _counts(x, bins), parts)), values.size)
+    def __init__(
+        self, sites: Sequence[str], n_edges: int, limit: float, n_threads: int = 1
+    ) -> None:
+        """Begin with empty bins.
 
-    def finished(counts: np.ndarray) -> dict[str, np.ndarray]:
-        density, beyond = _density(counts[:-1], counts[-1], bins)
-        return {"n": counts[-1], "beyond": beyond, "density": density}
+        Args:
+            sites: the sites.
+            n_edges: number of edges of the bins; see `histograms`.
+            limit: the last edge; the first is its negative.
+            n_threads: how many threads count at once. The sweep computes nothing while it waits
+                for the counts.
 
-    with ThreadPoolExecutor(n_threads) as pool:
-        found = accumulate(sections, counted)
-    whole = layers_by_sites({place: finished(counts) for place, counts in found.items()})
-    return whole.assign_coords(value=centres(n_edges, limit)).assign_attrs(limit=limit)
+        Raises:
+            MicrotomeError: as in `edges`.
+        """
+        super().__init__(sites)
+        self._edges, self._limit, self._n_threads = edges(n_edges, limit), limit, n_threads
+
+    def of(self, values: np.ndarray) -> Kept:
+        """The counts of the bins, and the number of values."""
+        parts = np.array_split(values, self._n_threads)
+        with ThreadPoolExecutor(self._n_threads) as pool:
+            counts = sum(pool.map(lambda part: _counts(part, self._edges), parts))
+        return {"counts": counts, "n": np.int64(values.size)}
+
+    def finished(self, kept: Kept) -> dict[str, Any]:
+        """The density of one layer and site."""
+        density, beyond = _density(kept["counts"], kept["n"], self._edges)
+        return {"n": kept["n"], "beyond": beyond, "density": density}
+
+    def finish(self) -> xr.Dataset:
+        """The densities, with their bins."""
+        middles = centres(len(self._edges), self._limit)
+        return super().finish().assign_coords(value=middles).assign_attrs(limit=self._limit)
 
 
 def gelu_demonstration(n: int, limit: float) -> xr.Dataset:

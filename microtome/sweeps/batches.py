@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from microtome.sweeps.cost import batch_texts
 from microtome.texts.rows import sequences
 
 
@@ -26,13 +27,13 @@ class Batch:
     ids: np.ndarray
 
 
-def batched(columns: Mapping[str, np.ndarray], batch_size: int) -> list[Batch]:
+def batched(columns: Mapping[str, np.ndarray], batch_tokens: int) -> list[Batch]:
     """Group the sequences of a token table into batches of one length each: none is padded.
 
     Args:
         columns: the token table's columns by name, (token,) each; without `row`, every token has
             a row of its own.
-        batch_size: sequences per batch, at most.
+        batch_tokens: tokens per batch, at most; a longer sequence is a batch of its own.
     """
     ids = sequences(columns)
     everything = {"sequence": columns["sequence"], "row": np.arange(len(columns["token_id"]))}
@@ -42,7 +43,8 @@ def batched(columns: Mapping[str, np.ndarray], batch_size: int) -> list[Batch]:
     batches = []
     for length in np.unique(lengths):
         members = np.flatnonzero(lengths == length)
-        for chosen in np.split(members, range(batch_size, len(members), batch_size)):
+        size = batch_texts(length, batch_tokens)
+        for chosen in np.split(members, range(size, len(members), size)):
             batches.append(
                 Batch(*(np.stack([of[i] for i in chosen]) for of in (rows, tokens, ids)))
             )

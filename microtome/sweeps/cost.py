@@ -43,6 +43,9 @@ MASKS = ("codegen", "gpt_neo", "gptj")
 AROUND = 64 << 10
 #: Sections at once: in the making, being written.
 SECTIONS = 2
+#: Of streamed statistics: what they hold, as it is kept and as it is written; and copies of a
+#: section in float64.
+STATES, MEASURED = 2, 2
 #: Of an intervention's changed texts: bytes that may be held in any case, and tokens whose next one
 #: is predicted at once.
 ROWS, PREDICTED = 256 << 20, 256
@@ -157,7 +160,7 @@ def sweep(
     *,
     start: int = 0,
     stop: int | None = None,
-    batch_size: int,
+    batch_tokens: int,
     threads: int,
     rows: int | None = None,
     predicted: int = 0,
@@ -174,7 +177,7 @@ def sweep(
         final_sites: sites after the last block that are kept.
         start: the first block that runs; unless it is 0, what enters it is read from a file.
         stop: the block that the next part starts at; what enters it is written to a file.
-        batch_size: texts per batch, at most.
+        batch_tokens: tokens per batch, at most.
         threads: threads that compute.
         rows: rows of each activation array; None if every token is kept.
         predicted: hidden states of each layer that a lens predicts from.
@@ -183,7 +186,7 @@ def sweep(
     """
     end = stop or (model.sizes["n_layers"] if final_sites else max(layers) + 1)
     n_tokens = sum(lengths)
-    batch, longest = largest_batch(lengths, batch_size)
+    batch, longest = largest_batch(lengths, batch_tokens)
     sizes = {**model.sizes, "key": longest}
     kept = sum(bytes_per_token(sizes, site, store_dtype) for site in sites)
     kept_last = sum(bytes_per_token(sizes, site, store_dtype) for site in final_sites)
@@ -210,6 +213,55 @@ def sweep(
     )
 
 
+def streams(
+    model: Model,
+    lengths: Sequence[int],
+    swept: Mapping[str, Any],
+    statistics: Sequence[Mapping[str, Any]],
+    *,
+    rows: int,
+    batch_tokens: int,
+    threads: int,
+    dtype: str = "float32",
+) -> Cost:
+    """Cost of a sweep whose sections go into streamed statistics.
+
+    Args:
+        model: the model's shape.
+        lengths: tokens of each text.
+        swept: sites and layers of all of them together, as `sweep` takes them.
+        statistics: of each the `sites`, the number `n_layers` of its layers, what is `held` of a
+            layer (`microtome.options.Held`), its `options`, and whether it has a `lens`.
+        rows: rows that are added in each layer.
+        batch_tokens: tokens per batch, at most.
+        threads: threads that compute.
+        dtype: the numbers that are computed with.
+    """
+    looked = sum(s["n_layers"] * len(s["sites"]) for s in statistics if s["lens"])
+    predicted = math.ceil(rows * looked / len(swept["layers"]))
+    cost = sweep(
+        model,
+        lengths,
+        **swept,
+        batch_tokens=batch_tokens,
+        threads=threads,
+        rows=0,
+        predicted=predicted,
+        dtype=dtype,
+    )
+    batch, longest = largest_batch(lengths, batch_tokens)
+    sizes = {**model.sizes, "key": longest}
+    held, measured = 0, 0
+    for statistic in statistics:
+        width = sum(math.prod(shape(site, sizes)) for site in statistic["sites"])
+        known = {**sizes, **statistic["options"], "width": width}
+        kept = math.prod(known[name] for name in statistic["held"])
+        held += 8 * statistic["n_layers"] * kept
+        measured = max(measured, MEASURED * 8 * batch * width + 8 * kept)
+    memory = cost.memory + MARGIN * (STATES * held + measured)
+    return Cost(memory, disk=held, seconds=cost.seconds + held / WRITE)
+
+
 def intervention(
     model: Model,
     lengths: Sequence[int],
@@ -218,7 +270,7 @@ def intervention(
     predicted: int,
     kept: int,
     beside: int,
-    batch_size: int,
+    batch_tokens: int,
     threads: int,
     dtype: str = "float32",
 ) -> Cost:
@@ -232,7 +284,7 @@ def intervention(
         predicted: tokens of each text whose predictions are computed, at most.
         kept: numbers that are kept of each changed text, at most.
         beside: numbers that are held of each text in the clean run, at most.
-        batch_size: texts per batch, at most.
+        batch_tokens: tokens per batch, at most.
         threads: threads that compute.
         dtype: the numbers that are computed with.
     """
@@ -242,7 +294,7 @@ def intervention(
     held = min(n_branches, rows_at_once(model.sizes, longest))
     groups = math.ceil(n_branches / held)  # for each of which the weights are read again
     inside = max(
-        largest_batch(lengths, batch_size)[0], min(n_branches * longest, WITH_SHARED), longest
+        largest_batch(lengths, batch_tokens)[0], min(n_branches * longest, WITH_SHARED), longest
     )
     operations = n_layers * sum(_operations(model, length) for length in lengths)
     operations += sum(
@@ -340,10 +392,16 @@ def _column(tokens: str | Path, name: str) -> list[int]:
         return table[name][...].tolist() if name in table else []
 
 
-def largest_batch(lengths: Sequence[int], batch_size: int) -> tuple[int, int]:
+def batch_texts(length: int, batch_tokens: int) -> int:
+    """How many texts of so many tokens make a batch, at most: one at least."""
+    return max(1, batch_tokens // length)
+
+
+def largest_batch(lengths: Sequence[int], batch_tokens: int) -> tuple[int, int]:
     """Tokens of the largest batch, and of the longest text; texts of a batch are equally long."""
     texts = Counter(lengths)
-    return max(n * min(count, batch_size) for n, count in texts.items()), max(texts)
+    largest = max(n * min(k, batch_texts(n, batch_tokens)) for n, k in texts.items())
+    return largest, max(texts)
 
 
 def _memory(

@@ -33,7 +33,7 @@ class Lens:
         checkpoint: Path,
         columns: Mapping[str, np.ndarray],
         *,
-        batch_size: int,
+        batch_tokens: int,
         dtype: str,
         device: str,
     ) -> None:
@@ -42,7 +42,7 @@ class Lens:
         Args:
             checkpoint: a checkpoint folder as `microtome.models.fetch.fetch` makes it.
             columns: the columns of the token table that is swept, by name, (token,) each.
-            batch_size: as in the sweep, and so the others.
+            batch_tokens: as in the sweep, and so the others.
             dtype: what is computed in: float32, bfloat16 or float16.
             device: where: cpu, cuda, or auto for a GPU if there is one.
 
@@ -63,7 +63,7 @@ class Lens:
         on_cpu = self._model.device.type == "cpu"
         self._steady = STEADY * torch.get_num_threads() if on_cpu else 0
         self._small: dict[int, np.ndarray] = {}  # by row, the rows of its batch
-        for batch in batched(columns, batch_size):
+        for batch in batched(columns, batch_tokens):
             if batch.rows.size < self._steady:
                 self._small |= dict.fromkeys(batch.rows.ravel().tolist(), batch.rows.ravel())
 

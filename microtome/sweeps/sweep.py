@@ -44,7 +44,7 @@ def sweep_table(
     final_sites: Sequence[str] = (),
     *,
     taps: Mapping[str, Tap],
-    batch_size: int,
+    batch_tokens: int,
     dtype: str,
     device: str,
     log: TextIO,
@@ -63,7 +63,7 @@ def sweep_table(
         layers: indices of blocks.
         final_sites: sites after the last block.
         taps: as in `sweep`.
-        batch_size: sequences per batch, at most.
+        batch_tokens: tokens per batch, at most; a longer sequence is a batch of its own.
         dtype: as in `sweep`.
         device: as in `sweep`.
         log: where the bar goes.
@@ -71,7 +71,7 @@ def sweep_table(
         stop: as in `sweep`.
         resid_out: as in `sweep`.
     """
-    batches = batched(columns, batch_size)
+    batches = batched(columns, batch_tokens)
     sections = sweep(
         *(checkpoint, batches, sites, layers, final_sites, dtype, device),
         taps=taps,

@@ -28,7 +28,7 @@ KINDS = (*DATASETS, "figures", "tables")
 CHANGES = "changes.py"
 #: Inputs of statistics that are no products themselves, as `microtome.workflow.inputs` provides
 #: them; besides, each site by its own name, with its activations stacked over all layers.
-INPUTS = ("section", "stream", "lens", "tokens", "stored", "tokenizer")
+INPUTS = ("section", "lens", "tokens", "stored", "tokenizer")
 #: Keys of a product that are no options of its function.
 KEYS = ("use", "reads", "stimuli", "layers")
 
@@ -126,8 +126,8 @@ class Product:
 
     @property
     def streamed(self) -> bool:
-        """Whether it is made in a sweep of its own, so that no activations are stored."""
-        return "stream" in self.inputs
+        """Whether it is made in a sweep, so that no activations are stored."""
+        return self.kind == "statistics" and self.function.streamed
 
     @property
     def runs_model(self) -> bool:
@@ -136,8 +136,8 @@ class Product:
 
     @cached_property
     def chosen_sites(self) -> list[str]:
-        """The sites that its `section` or `stream` holds, in the order of the config."""
-        if not self.inputs & {"section", "stream"}:
+        """The sites of its `section`, or of the sweep it is made in, in the order of the config."""
+        if not (self.streamed or "section" in self.inputs):
             return []
         one = self.option("site")
         return [one] if one else list(self.option("sites") or ())
@@ -168,12 +168,12 @@ class Product:
     @property
     def reads_texts(self) -> bool:
         """Whether it is about the texts of a stimulus set."""
-        return bool(self.inputs - {"stored", "tokenizer"})
+        return self.streamed or bool(self.inputs - {"stored", "tokenizer"})
 
     @property
     def reads_tokens(self) -> bool:
         """Whether it reads the token table."""
-        return bool(self.inputs & {"tokens", "stream"})
+        return self.streamed or "tokens" in self.inputs
 
     @property
     def reads_checkpoint(self) -> bool:
@@ -183,7 +183,9 @@ class Product:
     @cached_property
     def of_model(self) -> bool:
         """Whether it depends on a model at all."""
-        return bool(self.inputs) or any(read.of_model for read in self.reads.values())
+        return (
+            self.streamed or bool(self.inputs) or any(read.of_model for read in self.reads.values())
+        )
 
     def at_depth(self, n_layers: int) -> "Product":
         """The same of a model of so many layers: numbers in the places of shares of the depth."""
@@ -424,9 +426,21 @@ class Studies:
             for (model, stimuli), products in asking.items()
         }
 
-    def stream(self, product: Product, model: str) -> "Sweep":
-        """What a statistic that is made in a sweep of its own wants of a model."""
-        return Sweep(product.chosen_sites, self.layers(product, model), [])
+    def streams(self) -> "dict[tuple[str, str, int], list[Product]]":
+        """The streamed statistics that share a sweep, by model, stimulus set and turn.
+
+        One that reads another streamed one takes a later turn.
+        """
+        found: dict[tuple[str, str, int], list[Product]] = {}
+        for model, product in self.asked():
+            if product.streamed and product.stimuli is not None:
+                found.setdefault((model, product.stimuli, _turn(product)), []).append(product)
+        return {key: sorted(products, key=lambda p: p.path) for key, products in found.items()}
+
+    def stream(self, products: Sequence[Product], model: str) -> "Sweep":
+        """What streamed statistics together want of a model."""
+        sites = [site for site in SITES if any(site in p.chosen_sites for p in products)]
+        return Sweep(sites, sorted({n for p in products for n in self.layers(p, model)}), [])
 
     def judged(self, model: str, stimuli: str) -> list[dict[str, Any]]:
         """What is asked of a model and a stimulus set that only their tokens can tell.
@@ -516,6 +530,11 @@ class Sweep:
     final_sites: list[str]
     start: int = 0
     stop: int | None = None
+
+
+def _turn(product: Product) -> int:
+    """How many streamed statistics have to be made before a product, one after the other."""
+    return max((_turn(read) + read.streamed for read in product.reads.values()), default=0)
 
 
 def declaration(entry: Config) -> dict[str, Any]:

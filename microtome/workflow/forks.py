@@ -237,7 +237,10 @@ def _with_inputs(file: Path, function: str) -> list[tuple[Path, str]]:
         return [(file, function), (ROOT / "microtome" / "interventions" / "run.py", "intervene")]
     providers = ROOT / "microtome" / "workflow" / "inputs.py"
     inputs = read_function(file, function).inputs if function in functions(file) else {}
-    return [(file, function), *((providers, name) for name in inputs if name in INPUTS)]
+    return [
+        (file, function),
+        *((providers, name) for name in inputs if name in INPUTS and name != "lens"),
+    ]
 
 
 def run(request: Request, imported: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from microtome import options
 from microtome.errors import MicrotomeError
 from microtome.options import Need, Wanted
+from microtome.workflow.reading import last_name
 from microtome.workflow.values import fits, shown
 
 #: The default of an option that the config has to give.
@@ -52,12 +53,16 @@ class Function:
         name: its name.
         inputs: its positional parameters, and what each needs of the texts.
         options: its keyword-only parameters, but for `ax=None`.
+        streamed: whether it returns a `Streamed`, which is made in the sweep.
+        held: the sizes whose product that holds of each layer, none where it is little.
     """
 
     file: Path
     name: str
     inputs: dict[str, tuple[Need, ...]]
     options: dict[str, Option]
+    streamed: bool = False
+    held: tuple[str, ...] = ()
 
 
 @cache
@@ -130,7 +135,18 @@ def read_function(file: Path, name: str) -> Function:
             for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
             if not _is_axes(argument, default)
         },
+        *_returned(node.returns),
     )
+
+
+def _returned(annotation: ast.expr | None) -> tuple[bool, tuple[str, ...]]:
+    """Whether a function returns a `Streamed`, and what that holds."""
+    nodes = list(ast.walk(annotation)) if annotation else []
+    streamed = any(isinstance(node, ast.expr) and last_name(node) == "Streamed" for node in nodes)
+    for node in nodes:
+        if isinstance(node, ast.Call) and last_name(node.func) == "Held":
+            return streamed, tuple(str(ast.literal_eval(size)) for size in node.args)
+    return streamed, ()
 
 
 def _is_axes(argument: ast.arg, default: ast.expr | None) -> bool:

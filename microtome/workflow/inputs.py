@@ -7,8 +7,7 @@ name is a site, whose activations are stacked over all layers, or another produc
 
 import inspect
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,14 +17,14 @@ import xarray as xr
 
 from microtome.sites import DIMENSIONS, SITES
 from microtome.statistics.layers import stack_layers
-from microtome.store.datasets import open_layer, read_dataset
+from microtome.statistics.streamed import Streamed
+from microtome.store.datasets import open_file, open_layer, read_dataset
 from microtome.store.stacked import read_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from microtome.models.stored import StoredMLP
-    from microtome.store.layers import Section
     from microtome.sweeps.lens import Lens
 
 
@@ -40,7 +39,7 @@ def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
         What the function returns. One that takes a `section` and has no option `layer` is called
         for each layer; the results then lie along a new first dimension `layer`.
     """
-    providers = {f.__name__: f for f in (tokens, stored, tokenizer, stream, lens)}
+    providers = {f.__name__: f for f in (tokens, stored, tokenizer)}
     reads = dict(zip(job.params.reads, job.input.datasets, strict=True))
     parameters = inspect.signature(function).parameters
     given: dict[str, Any] = {}
@@ -60,7 +59,7 @@ def compute(function: Callable[..., xr.Dataset], job: Any) -> xr.Dataset:
         return call(section=chosen)
 
 
-def arguments(options: dict[str, Any]) -> dict[str, Any]:
+def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as a function's annotations have them: a list of the config is a tuple."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
 
@@ -113,40 +112,37 @@ def tokenizer(job: Any) -> "PreTrainedTokenizerBase":
     return load_tokenizer(Path(job.input.checkpoint))
 
 
-def stream(job: Any) -> "Iterator[Section]":
-    """Sections as a sweep makes them, batch by batch and layer by layer; none is stored."""
-    import torch
-
-    from microtome.models.taps import from_plain
-    from microtome.store.layers import read_columns
-    from microtome.sweeps.sweep import sweep_table
-
-    torch.set_num_threads(job.params.threads)
-    return sweep_table(
-        Path(job.input.checkpoint),
-        read_columns(job.input.tokens),
-        job.params.sites,
-        job.params.layers,
-        taps=from_plain(job.params.taps),
-        batch_size=job.params.batch_size,
-        dtype=job.params.dtype,
-        device=job.params.device,
-        log=sys.stderr,
-    )
+def merged(function: Callable[..., Streamed], job: Any) -> xr.Dataset:
+    """Merge what a streamed statistic has kept of each shard, one after the other."""
+    product = job.params.product
+    whole = empty(function, product["reads"], product["options"], job)
+    for state in job.input.states:
+        whole.merge(whole.from_state(read_dataset(state)))
+    return whole.finish()
 
 
-def lens(job: Any) -> "Lens":
-    """What predicts from the sections of `stream`, with the model's final norm and head."""
-    import torch
+def empty(
+    function: Callable[..., Streamed],
+    reads: Mapping[str, str],
+    options: Mapping[str, Any],
+    job: Any,
+    lens: "Lens | None" = None,
+) -> Streamed:
+    """Call a streamed statistic's function, which returns an empty one.
 
-    from microtome.store.layers import read_columns
-    from microtome.sweeps.lens import Lens
-
-    torch.set_num_threads(job.params.threads)
-    return Lens(
-        Path(job.input.checkpoint),
-        read_columns(job.input.tokens),
-        batch_size=job.params.batch_size,
-        dtype=job.params.dtype,
-        device=job.params.device,
-    )
+    Args:
+        function: the function.
+        reads: the files of other datasets, by the parameter that each is given to.
+        options: its options.
+        job: as Snakemake hands it to a script.
+        lens: predicts from the sections that are added; one that only merges needs none.
+    """
+    given: dict[str, Any] = {name: read_dataset(path) for name, path in reads.items()}
+    asked = inspect.signature(function).parameters
+    if "tokens" in asked:  # of a corpus too large for memory where shards are merged
+        given["tokens"] = open_file(job.input.tokens)
+    if "tokenizer" in asked:
+        given["tokenizer"] = tokenizer(job)
+    if "lens" in asked:
+        given["lens"] = lens
+    return function(**given, **arguments(options))

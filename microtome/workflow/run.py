@@ -23,10 +23,10 @@ from snakemake_logger_plugin_microtome.progress import OTHERS, by_kind
 STAGES = {
     "tokens": ("fetch_model", "fetch_text", "token_table"),
     "activations": ("activations",),
-    "statistics": ("intervention", "statistic"),
+    "statistics": ("intervention", "streams", "merge", "statistic"),
 }
 #: The kinds of jobs that run a model, what these import, and what nearly all others do.
-RUNNING = {"fetch_model", "activations", "intervention"}
+RUNNING = {"fetch_model", "activations", "intervention", "streams"}
 MODEL = ("torch", "transformers", "transformers.modeling_utils", "xarray")
 DRAWING = ("xarray", "matplotlib.figure", "matplotlib.backends.backend_svg")
 #: A product that is there already, in the plan only because something upstream of it is.

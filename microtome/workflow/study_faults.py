@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -168,16 +169,22 @@ def _intervention_faults(studies: Studies, study: Study, name: str) -> Iterator[
 def _input_faults(function: Function, inputs: set[str]) -> Iterator[Fault]:
     """Inputs that cannot be provided together, or without an option that the function lacks."""
     activations = inputs & {"section", *SITES, *FINAL_SITES}
-    if "stream" in inputs and activations:
-        others = ", ".join(sorted(activations))
-        yield (), f"{function.name} reads a stream, which is not stored, and {others}; take one out"
-    if "lens" in inputs and "stream" not in inputs:
-        yield (), f"{function.name} has a lens, but nothing to look at; let it read `stream` too"
-    for name in inputs & {"section", "stream"}:
+    stored = sorted(activations | (inputs & {"stored"}))
+    if function.streamed and stored:
+        others = ", ".join(stored)
+        yield (), f"{function.name} is streamed, and reads {others}, which is stored; take it out"
+    if "lens" in inputs and not function.streamed:
+        yield (), f"{function.name} has a lens, but nothing to look at; let it return a `Streamed`"
+    reading = ["reads a section"] if "section" in inputs else []
+    for said in [*reading, *(["is streamed"] if function.streamed else [])]:
         if not {"site", "sites"} & function.options.keys():
+            yield (), f"{function.name} {said}, but of no site; give it an option `sites: Sites`"
+    known = {"width", "key", "d_vocab", *function.options, *chain(*DIMENSIONS.values())}
+    for size in function.held:
+        if size not in known:
             yield (
                 (),
-                f"{function.name} reads a {name}, but of no site; give it an option `sites: Sites`",
+                f"{function.name} holds {size!r}, which is no size; {nearest(size, list(known))}",
             )
     for option in function.options:
         if option in KEYS:
@@ -187,9 +194,9 @@ def _input_faults(function: Function, inputs: set[str]) -> Iterator[Fault]:
 def _key_faults(entry: Config, function: Function, inputs: set[str]) -> Iterator[Fault]:
     """Keys that mean nothing to a product."""
     keys = {"use", "reads"}
-    if inputs - {"stored", "tokenizer"}:
+    if function.streamed or inputs - {"stored", "tokenizer"}:
         keys.add("stimuli")
-    if "stream" in inputs or ("section" in inputs and "layer" not in function.options):
+    if function.streamed or ("section" in inputs and "layer" not in function.options):
         keys.add("layers")
     for key in entry:
         if key in function.options or key in keys:

@@ -142,7 +142,7 @@ class TextFaults:
 
     def _position_faults(self, product: Product, kept: Kept) -> Iterator[Fault]:
         """Positions that a set does not keep."""
-        if kept == "all" or not product.inputs & {"section", "stream"}:
+        if kept == "all" or not product.chosen_sites:
             return
         held = [-1] if isinstance(kept, str) else kept
         for name, option in product.function.options.items():

@@ -1,7 +1,7 @@
 """Statistics of the study on the logit lens; see README.md."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -12,6 +12,7 @@ from microtome.options import ALL_TOKENS, Alpha, HiddenSites, Position, Residual
 from microtome.statistics.corrections import holm
 from microtome.statistics.lens import Lens, entropy, rank
 from microtome.statistics.regression import line
+from microtome.statistics.streamed import Kept, PerRow, Streamed
 from microtome.store.layers import Section
 from microtome.texts.rows import token_columns
 from microtome.texts.tokens import token_text
@@ -30,14 +31,13 @@ KEPT = {
 
 
 def seen(
-    stream: Annotated[Iterator[Section], ALL_TOKENS],
     lens: Lens,
-    tokens: xr.Dataset,
+    tokens: Annotated[xr.Dataset, ALL_TOKENS],
     tokenizer: "PreTrainedTokenizerBase",
     *,
     site: ResidualSite,
     token: Position,
-) -> xr.Dataset:
+) -> Streamed:
     """What is predicted in one layer from a token of the first text, which the model sees.
 
     Of a masked LM that is the token in its place, of a causal model the one that follows.
@@ -50,43 +50,24 @@ def seen(
     Raises:
         MicrotomeError: a token that the text lacks, or more than one layer.
     """
-    columns = token_columns(tokens)
-    text = np.flatnonzero(columns["sequence"] == columns["sequence"][0])
-    row = text[_place(columns["position"][text], len(text), token)]
-    found = {
-        (section.layer or 0) - (site == "resid_pre"): predicted
-        for section in _only(stream, np.array([row]))
-        for _, predicted in lens(section, site)
-    }
-    if len(found) != 1:
-        raise MicrotomeError("seen: is of one layer; correct its `layers` to one, as in [100%]")
-    ((depth, predicted),) = found.items()
-    top, token_id = int(predicted.argmax()), int(columns["token_id"][row])
-    described = {"token_id": token_id, "text": token_text(tokenizer, token_id)}
-    described |= {"top_token_id": top, "top_text": token_text(tokenizer, top)}
-    described |= {"position": int(columns["position"][row])}
-    return xr.Dataset(
-        {"log_probability": ("d_vocab", predicted)}, described, {"hidden": _label(depth)}
-    )
+    return _Seen(lens, tokens, tokenizer, [site], token)
 
 
 def predictions(
-    stream: Annotated[Iterator[Section], ALL_TOKENS],
     lens: Lens,
-    tokens: xr.Dataset,
+    tokens: Annotated[xr.Dataset, ALL_TOKENS],
     tokenizer: "PreTrainedTokenizerBase",
     *,
     sites: HiddenSites,
     token: Position,
-) -> xr.Dataset:
+) -> Streamed:
     """What every hidden state predicts in the place of each token that the model does not see.
 
     Where the set has masked tokens (`masked: each`), the prediction is that of the mask token.
     Otherwise it is a causal model's, from the token before: the first of a text has none.
 
     Args:
-        stream: the sections of the sweep.
-        lens: predicts from them.
+        lens: predicts from the sections of the sweep.
         tokens: the token table.
         tokenizer: the model's own.
         sites: what enters and what leaves each block.
@@ -104,45 +85,7 @@ def predictions(
     Raises:
         MicrotomeError: a token that no prediction is of; a masked LM without masked tokens.
     """
-    columns = token_columns(tokens)
-    rows, target, position = _unseen(columns, tokenizer)
-    chosen = _place(position, int(columns["position"].max()) + 1, token)
-    place = {row: i for i, row in enumerate(rows.tolist())}
-    states: dict[int, dict[str, np.ndarray]] = {}
-    whole: dict[int, np.ndarray] = {}
-    for section in _only(stream, rows):
-        layer = section.layer or 0
-        # What enters a block has left the one before, but for the first.
-        for site in sites if layer == 0 else sites[1:]:
-            depth = layer - (site == "resid_pre")
-            state = states.setdefault(
-                depth, {name: np.empty(len(rows), dtype) for name, dtype in KEPT.items()}
-            )
-            for row, predicted in lens(section, site):
-                i, top = place[row], int(predicted.argmax())
-                state["log_probability"][i] = predicted[target[i]]
-                state["rank"][i] = rank(predicted, target[i])
-                state["entropy"][i] = entropy(predicted)
-                state["top_log_probability"][i] = predicted[top]
-                state["top_token_id"][i] = top
-                if i == chosen:
-                    whole[depth] = predicted
-    found = {
-        name: (("hidden", "token"), np.stack([state[name] for state in states.values()]))
-        for name in KEPT
-    }
-    before, after = _around(columns, tokenizer, rows[chosen], position[chosen])
-    return xr.Dataset(
-        {**found, "vocabulary": ("d_vocab", list(whole.values())[-2])},
-        {
-            "hidden": [_label(depth) for depth in states],
-            "position": ("token", position),
-            "token_id": ("token", target),
-            "text": ("token", _texts(tokenizer, target)),
-            "top_text": (("hidden", "token"), _texts(tokenizer, found["top_token_id"][1])),
-        },
-        {"masked": int("masked" in columns), "chosen": chosen, "before": before, "after": after},
-    )
+    return _Predictions(lens, tokens, tokenizer, sites, token)
 
 
 def averages(predictions: xr.Dataset) -> xr.Dataset:
@@ -213,29 +156,132 @@ def _unseen(
     return rows, ids[rows + 1], position[rows] + 1
 
 
-def _place(positions: np.ndarray, length: int, token: int) -> int:
-    """Where a token stands among some of a text's tokens.
+class _Predictions(PerRow):
+    """What is predicted from some rows, and of the first one at a token the whole vocabulary.
 
-    Raises:
-        MicrotomeError: it is not among them.
+    Hidden states are numbered as the blocks that they leave; -1 is what enters the first.
     """
-    found = np.flatnonzero(positions == (token if token >= 0 else length + token))
-    if not found.size:
-        raise MicrotomeError(
-            f"token {token}: has no prediction of its own; the text has {length} tokens, and "
-            f"predictions are of those from {positions.min()} to {positions.max()}; correct the "
-            "`token` option"
+
+    def __init__(
+        self,
+        lens: Lens,
+        tokens: xr.Dataset,
+        tokenizer: "PreTrainedTokenizerBase",
+        sites: Sequence[str],
+        token: int,
+    ) -> None:
+        super().__init__(sites)
+        self._lens, self._tokens, self._tokenizer, self._token = lens, tokens, tokenizer, token
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        return token_columns(self._tokens)
+
+    @cached_property
+    def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The rows, and the token to predict from each with its position, ascending, (n,) each."""
+        return _unseen(self.columns, self._tokenizer)
+
+    @cached_property
+    def chosen(self) -> np.ndarray:
+        """Which of the rows predict what is at the token of their text."""
+        rows, _, position = self.rows
+        _, text, length = np.unique(
+            self.columns["sequence"], return_inverse=True, return_counts=True
         )
-    return int(found[0])
+        counted = self._token if self._token >= 0 else length[text[rows]] + self._token
+        return np.flatnonzero(position == counted)
+
+    def blank(self) -> dict[str, np.ndarray]:
+        kept = {name: np.empty(len(self.rows[0]), dtype) for name, dtype in KEPT.items()}
+        vocabulary = np.empty((len(self.chosen[:1]), self._lens.d_vocab), np.float32)
+        return {**kept, "vocabulary": vocabulary}
+
+    def take(self, layer: int, section: Section) -> None:
+        rows, target, _ = self.rows
+        kept_rows = np.isin(section.rows, rows)
+        # What enters a block has left the one before, but for the first.
+        for site in self.sites if layer == 0 else self.sites[-1:]:
+            kept = self.of_layer(layer - (site == "resid_pre"))
+            values = {site: section.values[site][kept_rows]}
+            only = Section(layer, section.rows[kept_rows], values)
+            for row, predicted in self._lens(only, site) if kept_rows.any() else ():
+                i, top = int(np.searchsorted(rows, row)), int(predicted.argmax())
+                kept["log_probability"][i] = predicted[target[i]]
+                kept["rank"][i] = rank(predicted, target[i])
+                kept["entropy"][i] = entropy(predicted)
+                kept["top_log_probability"][i] = predicted[top]
+                kept["top_token_id"][i] = top
+                if i in self.chosen[:1]:
+                    kept["vocabulary"][0] = predicted
+
+    def joined(self, first: Kept, second: Kept) -> Kept:
+        both = super().joined(first, second)
+        return {**both, "vocabulary": both["vocabulary"][:1]}
+
+    def place(self) -> int:
+        """Which of the rows predicts the token first.
+
+        Raises:
+            MicrotomeError: none does.
+        """
+        if self.chosen.size:
+            return int(self.chosen[0])
+        position = self.rows[2]
+        raise MicrotomeError(
+            f"token {self._token}: has no prediction of its own; the text has "
+            f"{self.columns['position'].max() + 1} tokens, and predictions are of those from "
+            f"{position.min()} to {position.max()}; correct the `token` option"
+        )
+
+    def finish(self) -> xr.Dataset:
+        rows, target, position = self.rows
+        chosen = self.place()
+        states = [parts["rows"] for parts in self.kept.values()]
+        found = {
+            name: (("hidden", "token"), np.stack([state[name] for state in states]))
+            for name in KEPT
+        }
+        around = _around(self.columns, self._tokenizer, rows[chosen], position[chosen])
+        masked = int("masked" in self.columns)
+        return xr.Dataset(
+            {**found, "vocabulary": ("d_vocab", states[-2]["vocabulary"][0])},
+            {
+                "hidden": list(map(_label, self.kept)),
+                "position": ("token", position),
+                "token_id": ("token", target),
+                "text": ("token", _texts(self._tokenizer, target)),
+                "top_text": (
+                    ("hidden", "token"),
+                    _texts(self._tokenizer, found["top_token_id"][1]),
+                ),
+            },
+            {"masked": masked, "chosen": chosen, "before": around[0], "after": around[1]},
+        )
 
 
-def _only(stream: Iterator[Section], rows: np.ndarray) -> Iterator[Section]:
-    """The sections of a sweep with no other rows than some."""
-    for section in stream:
-        kept = np.isin(section.rows, rows)
-        if kept.any():
-            values = {site: array[kept] for site, array in section.values.items()}
-            yield replace(section, rows=section.rows[kept], values=values)
+class _Seen(_Predictions):
+    """The prediction from one row of the first text alone."""
+
+    @cached_property
+    def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        text = np.flatnonzero(self.columns["sequence"] == 0)  # none where texts follow
+        position = self.columns["position"][text]
+        here = position == (self._token if self._token >= 0 else len(text) + self._token)
+        ids = self.columns["token_id"][text]
+        return (text[here], ids[here], position[here]) if here.any() else (text, ids, position)
+
+    def finish(self) -> xr.Dataset:
+        if len(self.kept) != 1:
+            raise MicrotomeError("seen: is of one layer; correct its `layers` to one, as in [100%]")
+        ((depth, parts),) = self.kept.items()
+        place, (_, ids, position) = self.place(), self.rows
+        top, token_id = int(parts["rows"]["top_token_id"][place]), int(ids[place])
+        described = {"token_id": token_id, "text": token_text(self._tokenizer, token_id)}
+        described |= {"top_token_id": top, "top_text": token_text(self._tokenizer, top)}
+        described |= {"position": int(position[place])}
+        vocabulary = ("d_vocab", parts["rows"]["vocabulary"][0])
+        return xr.Dataset({"log_probability": vocabulary}, described, {"hidden": _label(depth)})
 
 
 def _around(

@@ -311,7 +311,7 @@ def test_a_sweep_of_a_text_that_is_cut(gpt2):
         ({"tokens": [2]}, "asks for position 2"),
         ({"dtype": "float64"}, "dtype: wants float32, bfloat16, float16; has 'float64'"),
         ({"device": "gpu"}, "device: wants cpu, cuda, auto; has 'gpu'"),
-        ({"batch_size": 0}, "batch_size: wants 1 or more; has 0"),
+        ({"batch_tokens": 0}, "batch_tokens: wants 1 or more; has 0"),
     ],
     ids=lambda value: None if isinstance(value, str) else "-".join(map(str, value))[:20],
 )
@@ -343,7 +343,7 @@ def test_a_sweep_is_what_the_workflow_stores(clone, stimuli):
     stored = mt.open(clone.product(f"activations/tiny/{stimuli}"))
     texts = [each.text for each in read_stimuli(clone.folder / "stimuli" / f"{stimuli}.yaml")]
     sites, layers = list(stored), stored.layer.values
-    found = mt.sweep(mt.model(clone.product("models/tiny")), texts, sites, layers, batch_size=4)
+    found = mt.sweep(mt.model(clone.product("models/tiny")), texts, sites, layers, batch_tokens=32)
     assert sites and len(texts) == len({"words": "123456", "texts": "1"}[stimuli])
     for name, variable in found.variables.items():
         np.testing.assert_array_equal(stored[name], variable)

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 import zoo
 from conftest import CONFIGS
 from hooked import columns, hooked, load, sites_of, swept, taps_at
@@ -22,9 +23,10 @@ from microtome.models.checkpoint import read_config, sizes
 from microtome.models.mapped import MappedModel
 from microtome.models.taps import Tap
 from microtome.sites import ABSENT, ATTENTION_SITES
-from microtome.statistics.attention import entropies, running_entropies, running_patterns
-from microtome.statistics.distributions import running_histograms
-from microtome.statistics.moments import running_moments
+from microtome.statistics.attention import Entropies, Patterns, entropies
+from microtome.statistics.distributions import Histograms
+from microtome.statistics.moments import Moments
+from microtome.statistics.streamed import streamed
 from microtome.store.datasets import open_layer, read_dataset
 from microtome.store.layers import Section, write_layers
 from microtome.sweeps.batches import batched
@@ -186,11 +188,11 @@ def test_smollm2(smollm2):
 def test_batches_and_rows_make_no_difference(models):
     """Queries of some tokens alone still have all keys of their text."""
     everything, _ = swept(models["llama"], SEQUENCES, ["scores", "pattern"], [1, 3])
-    one_by_one, _ = swept(models["llama"], SEQUENCES, ["scores", "pattern"], [1, 3], batch_size=1)
+    one_by_one, _ = swept(models["llama"], SEQUENCES, ["scores", "pattern"], [1, 3], batch_tokens=1)
     for key, values in everything.items():
         np.testing.assert_allclose(one_by_one[key], values, rtol=1e-5, atol=1e-5)
     rows = [np.where(np.arange(n) == n - 1, text, -1) for text, n in enumerate(LENGTHS)]
-    batches = batched(columns(SEQUENCES, rows), 32)
+    batches = batched(columns(SEQUENCES, rows), 1024)
     taps = taps_at(models["llama"])
     for section in sweep(models["llama"], batches, ["pattern"], [1, 3], taps=taps):
         whole = everything[section.layer, "pattern"][STARTS[1:][section.rows] - 1]
@@ -314,15 +316,18 @@ def test_entropies_are_scipys():
 
 
 def sections(model, sites):
-    return sweep(model, batched(columns(SEQUENCES), 2), sites, [0, 2], taps=taps_at(model))
+    return sweep(model, batched(columns(SEQUENCES), 14), sites, [0, 2], taps=taps_at(model))
 
 
 @pytest.mark.parametrize("name", ["llama", "bert"])
 def test_averages_made_in_the_sweep(models, name):
     arrays, _ = swept(models[name], SEQUENCES, ["pattern", "scores"], [0, 2])
     position = np.concatenate([np.arange(n) for n in LENGTHS])
-    means = running_patterns(sections(models[name], ["scores", "pattern"]), position, 8)
-    found = running_entropies(sections(models[name], ["pattern"]), position)
+    sites = ["scores", "pattern"]
+    known = columns(SEQUENCES) | {"position": position}
+    tokens = xr.Dataset(coords={name: ("token", column) for name, column in known.items()})
+    means = streamed(Patterns(sites, tokens, 8), sections(models[name], sites))
+    found = streamed(Entropies(tokens), sections(models[name], ["pattern"]))
     assert means["pattern"].dims == ("layer", "n_heads", "position", "key")
     assert means["n"].values.tolist() == [sum(n > place for n in LENGTHS) for place in range(8)]
     assert found["n"].values.tolist() == [sum(n > place for n in LENGTHS) for place in range(12)]
@@ -344,8 +349,8 @@ def test_averages_made_in_the_sweep(models, name):
 
 def test_moments_and_histograms_leave_absent_keys_out(models):
     arrays, _ = swept(models["llama"], SEQUENCES, ["pattern"], [0, 2])
-    moments = running_moments(sections(models["llama"], ["pattern"]))
-    counts = running_histograms(sections(models["llama"], ["pattern"]), 11, 1.0, 2)
+    moments = streamed(Moments(["pattern"]), sections(models["llama"], ["pattern"]))
+    counts = streamed(Histograms(["pattern"], 11, 1.0, 2), sections(models["llama"], ["pattern"]))
     for layer in (0, 2):
         values = arrays[layer, "pattern"].astype(float)
         values = values[~np.isnan(values)]

@@ -39,7 +39,7 @@ CONFIGS = {
         "style: {colour: red}",
         "style.colour: unknown key; known: theme, dpi",
     ),
-    "unknown_key_of_sweep": ("sweep: {batchsize: 8}", "did you mean 'batch_size'?"),
+    "unknown_key_of_sweep": ("sweep: {batchtokens: 8}", "did you mean 'batch_tokens'?"),
     "nothing_below_models": (
         "models:",
         "mine.yaml: models: wants models by name, as in mine: {source: ",
@@ -138,7 +138,7 @@ CONFIGS = {
     ),
     "n_layers_is_zero": (model("/", 0), "n_layers: wants the number of blocks; has 0"),
     # Sweep and style
-    "batch_size_zero": ("sweep: {batch_size: 0}", "wants a number of texts, 1 or more; has 0"),
+    "batch_tokens_zero": ("sweep: {batch_tokens: 0}", "wants a number of tokens, 1 or more; has 0"),
     "threads_true": ("sweep: {threads: true}", "wants a number of threads, 1 or more; has true"),
     "no_layers_per_job": (
         "sweep: {layers_per_job: 0}",
@@ -271,7 +271,7 @@ CASES |= {
             "mine/model.safetensors": b"",
             "studies/looking/study.yaml": b"{source: x, stimuli: penguins, statistics: {a: {}}}",
             "studies/looking/statistics.py": b"from microtome.options import ResidualSite\n\n\n"
-            b"def a(stream, lens, *, site: ResidualSite = 'resid_post'):\n    pass\n",
+            b"def a(lens, *, site: ResidualSite = 'resid_post') -> Streamed:\n    pass\n",
         },
     ),
     "a_fetched_model_without_head": Case(

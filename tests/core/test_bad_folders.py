@@ -147,22 +147,22 @@ FOLDERS = {
         statistics("def a(section):\n    pass\n"),
         f"{FILE}: statistics.a: a reads a section, but of no site; give it an option `sites",
     ),
-    "a_stream_of_no_site": (
-        statistics("def a(stream):\n    pass\n"),
-        f"{FILE}: statistics.a: a reads a stream, but of no site; give it an option `sites: Sites`",
+    "a_streamed_one_of_no_site": (
+        statistics("def a() -> Streamed:\n    pass\n"),
+        f"{FILE}: statistics.a: a is streamed, but of no site; give it an option `sites: Sites`",
     ),
-    "a_stream_and_a_section": (
-        statistics(f"{OPTIONS}def a(section, stream, *, site: Site):\n    pass\n", "site: q"),
-        f"{FILE}: statistics.a: a reads a stream, which is not stored, and section; take one out",
+    "a_streamed_one_of_a_section": (
+        statistics(f"{OPTIONS}def a(section, *, site: Site) -> Streamed:\n    pass\n", "site: q"),
+        f"{FILE}: statistics.a: a is streamed, and reads section, which is stored; take it out",
     ),
-    "a_lens_without_a_stream": (
+    "a_lens_that_looks_at_nothing": (
         statistics(f"{OPTIONS}def a(section, lens, *, site: Site):\n    pass\n", "site: resid_pre"),
-        f"{FILE}: statistics.a: a has a lens, but nothing to look at; let it read `stream` too",
+        f"{FILE}: statistics.a: a has a lens, but nothing to look at; let it return a `Streamed`",
     ),
     "a_lens_on_a_site_beside_the_residual_stream": (
         statistics(
             "from microtome.options import ResidualSite\n\n\n"
-            "def a(stream, lens, *, site: ResidualSite):\n    pass\n",
+            "def a(lens, *, site: ResidualSite) -> Streamed:\n    pass\n",
             "site: q",
         ),
         f'{FILE}: statistics.a.site: wants resid_pre, resid_mid or resid_post; has "q"',
@@ -205,9 +205,16 @@ FOLDERS = {
         drawn(captions="def b(a, *, digits: int = 2):\n    pass\n"),
         "studies/mine/captions.py: b takes 'digits', which is no option of the figure; take it out",
     ),
-    "a_stream_and_a_site": (
-        statistics(f"{OPTIONS}def a(stream, logits, *, site: Site):\n    pass\n", "site: q"),
-        f"{FILE}: statistics.a: a reads a stream, which is not stored, and logits; take one out",
+    "a_streamed_one_of_a_site": (
+        statistics(f"{OPTIONS}def a(logits, *, site: Site) -> Streamed:\n    pass\n", "site: q"),
+        f"{FILE}: statistics.a: a is streamed, and reads logits, which is stored; take it out",
+    ),
+    "a_streamed_one_that_holds_no_size": (
+        statistics(
+            f"{OPTIONS}def a(*, site: Site) -> Annotated[Streamed, Held('d_vocb')]:\n    pass\n",
+            "site: q",
+        ),
+        f"{FILE}: statistics.a: a holds 'd_vocb', which is no size; did you mean 'd_vocab'?",
     ),
 }
 

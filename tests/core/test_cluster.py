@@ -81,19 +81,19 @@ def test_jobs_ask_for_what_their_model_needs(submitted):
     manifest = json.loads(clone.product("models/tiny/manifest.json").read_text())
     lengths = cost.lengths(clone.product("tokens/tiny/words.h5"))
     needed = cost.sweep(
-        cost.model(manifest), lengths, ["q", "k", "v"], [0, 1], batch_size=4, threads=1
+        cost.model(manifest), lengths, ["q", "k", "v"], [0, 1], batch_tokens=32, threads=1
     )
     assert asked[WORDS_SWEEP]["MinMemoryNode"] == f"{needed.mem_mb()}M"
     lengths = cost.lengths(clone.product("tokens/tiny/texts.h5"))
     needed = cost.sweep(
-        cost.model(manifest), lengths, ["ln2_out", "mlp_out"], [1], batch_size=4, threads=1
+        cost.model(manifest), lengths, ["ln2_out", "mlp_out"], [1], batch_tokens=32, threads=1
     )
     assert asked[TEXTS_SWEEP]["MinMemoryNode"] == f"{needed.mem_mb()}M"
     # One text of 8 tokens, changed in each of 3 blocks, and a number kept of each; beside them the
     # residual stream of the text in the clean run.
     needed = cost.intervention(
         *(cost.model(manifest), [8], {(layer, 8): 1 for layer in range(3)}),
-        **{"predicted": 1, "kept": 1, "beside": 8 * 24, "batch_size": 4, "threads": 1},
+        **{"predicted": 1, "kept": 1, "beside": 8 * 24, "batch_tokens": 32, "threads": 1},
     )
     assert asked[SCALING]["MinMemoryNode"] == f"{needed.mem_mb()}M"
 

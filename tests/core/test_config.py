@@ -40,7 +40,7 @@ from microtome.options import Count, Layer, Site, Sites
 def of_all(section, *, sites: Sites): ...
 def of_one(section, tokens, *, site: Site, layer: options.Layer): ...
 def stacked(resid_post, logits): ...
-def streamed(stream, *, sites: Sites, n: Count = 5): ...
+def streamed(*, sites: Sites, n: Count = 5) -> Streamed: ...
 def of_weights(stored, *, layer: Layer): ...
 def of_texts(tokens): ...
 def of_nothing(*, n: Count): ...
@@ -112,9 +112,9 @@ def test_the_file_that_holds_the_key_is_named(tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     config = read("config.yaml")
     first.write_text(yaml.safe_dump(config))
-    config["sweep"]["batch_size"] = -1
-    second.write_text(yaml.safe_dump({"sweep": {"batch_size": -1}}))
-    with pytest.raises(MicrotomeError, match=r"second\.yaml: sweep\.batch_size"):
+    config["sweep"]["batch_tokens"] = -1
+    second.write_text(yaml.safe_dump({"sweep": {"batch_tokens": -1}}))
+    with pytest.raises(MicrotomeError, match=r"second\.yaml: sweep\.batch_tokens"):
         check(config, SCHEMA, [first, second], [ROOT])
 
 
@@ -246,7 +246,7 @@ def test_a_share_of_the_depth_is_a_layer_of_each_model(tmp_path):
     assert made["deep", "further"].reads["of_all"].layers == (0, 6)
     assert studies.sweeps()["small", "words"].layers == [0, 1, 2]
     assert studies.sweeps()["deep", "words"].layers == [0, 6, 15]
-    assert studies.stream(made["deep", "streamed"], "deep").layers == [1]
+    assert studies.stream([made["deep", "streamed"]], "deep").layers == [1]
 
 
 @pytest.mark.parametrize(
@@ -379,8 +379,9 @@ def test_a_sweep_is_the_union_of_what_studies_ask_for(tmp_path):
         ("large", "words"): Sweep(["k"], [0, 1, 2, 3, 4, 5], []),
         ("small", "more"): Sweep(["resid_post"], [0, 1, 2, 3], ["logits"]),
     }
-    streamed = next(p for p in studies.datasets("statistics") if p.streamed)
-    assert studies.stream(streamed, "small") == Sweep(["v"], [1], [])
+    [(key, products)] = studies.streams().items()
+    assert key == ("small", "words", 0)
+    assert studies.stream(products, "small") == Sweep(["v"], [1], [])
 
 
 def test_a_sweep_is_cut_into_jobs_of_so_many_layers():

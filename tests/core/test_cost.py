@@ -35,7 +35,7 @@ from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
 checkpoint, tokens, folder, sites, final, found = sys.argv[1:]
 columns = read_columns(tokens)
-batches = batched(columns, 32)
+batches = batched(columns, 1024)
 taps = Sites.read(Path(found)).taps
 asked = sites.split(), range(30), final.split()
 sections = sweep(Path(checkpoint), batches, *asked, taps=taps)
@@ -49,19 +49,20 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 LENS = """
 import re, sys
 from pathlib import Path
-from microtome.statistics.lens import lens_predictions
+from microtome.statistics.lens import LensPredictions
+from microtome.statistics.streamed import streamed
 from microtome.store.datasets import read_dataset
 from microtome.sweeps.batches import batched
 from microtome.sweeps.lens import Lens
 from microtome.sweeps.sweep import sweep
 from microtome.texts.tokens import load_tokenizer
 checkpoint, tokens = Path(sys.argv[1]), read_dataset(sys.argv[2])
-batches = batched(tokens.coords, 32)
-lens = Lens(checkpoint, tokens.coords, batch_size=32, dtype="float32", device="cpu")
+batches = batched(tokens.coords, 1024)
+lens = Lens(checkpoint, tokens.coords, batch_tokens=1024, dtype="float32", device="cpu")
 tokenizer = load_tokenizer(checkpoint)
 sections = sweep(checkpoint, batches, ["resid_post"], range(2), taps={})
 asked = {"site": "resid_post", "targets": [" the"], "top": 3}
-lens_predictions(sections, lens, tokens, tokenizer, **asked)
+streamed(LensPredictions(lens, tokens, tokenizer, **asked), sections)
 status = Path("/proc/self/status").read_text()
 print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 """
@@ -129,7 +130,7 @@ def test_smollm2_as_measured(smollm2, tmp_path, sites, final, texts):
     described = manifest(smollm2, name="", source="", revision="")
     wanted = sites.split(), range(30), final.split()
     needed = cost.sweep(
-        cost.model(described), cost.lengths(tokens), *wanted, batch_size=32, threads=2
+        cost.model(described), cost.lengths(tokens), *wanted, batch_tokens=1024, threads=2
     )
     assert fits(int(done.stdout) / 1024, needed), (int(done.stdout) // 1024, needed)
     stored = sum(file.stat().st_size for file in tmp_path.glob("[lf]*.h5"))
@@ -148,7 +149,7 @@ def test_a_lens_as_measured(smollm2, tmp_path):
     )
     model = cost.model(manifest(smollm2, name="", source="", revision=""))
     asked = [n_tokens], ["resid_post"], range(2)
-    given = {"batch_size": 32, "threads": 2, "rows": 0}
+    given = {"batch_tokens": 1024, "threads": 2, "rows": 0}
     needed = cost.sweep(model, *asked, **given, predicted=n_tokens)
     assert fits(int(done.stdout) / 1024, needed), (int(done.stdout) // 1024, needed)
     # Two operations per weight of the head, token and layer; its weights are read once.
@@ -166,7 +167,7 @@ def test_gpt2_xl_as_measured(dtype, peak):
 
     config = GPT2Config(n_layer=48, n_embd=1600, n_head=25)
     needed = cost.sweep(
-        shape(config, dtype), [5] * 34, ["q", "k", "v"], range(48), batch_size=34, threads=2
+        shape(config, dtype), [5] * 34, ["q", "k", "v"], range(48), batch_tokens=170, threads=2
     )
     assert fits(peak, needed), needed
     assert needed.disk == 48 * 3 * 170 * 1600 * 4
@@ -178,7 +179,7 @@ def test_patterns_cost_the_square_of_the_length():
     model = shape(GPT2Config(), "F32")
 
     def needed(length, **more):
-        settings = {"batch_size": 8, "threads": 2} | more
+        settings = {"batch_tokens": 8 * length, "threads": 2} | more
         return cost.sweep(model, [length] * 8, ["pattern"], [0, 5], **settings)
 
     assert needed(64).disk == 2 * 8 * 64 * 12 * 64 * 4
@@ -201,13 +202,13 @@ def test_seven_billion_as_computed():
     inside = 32 * 128 * (3 * 11008 + 4096) * 4
     sections = 2 * 32 * 128 * 3 * 4096 * 4
     peak = (converted + mapped + hidden + inside + sections) / MIB + 410
-    needed = cost.sweep(model, [128] * 64, ["q", "k", "v"], range(32), batch_size=32, threads=8)
+    needed = cost.sweep(model, [128] * 64, ["q", "k", "v"], range(32), batch_tokens=4096, threads=8)
     assert fits(peak, needed), (peak, needed)
-    shallow = cost.sweep(model, [128] * 64, ["q", "k", "v"], [0], batch_size=32, threads=8)
+    shallow = cost.sweep(model, [128] * 64, ["q", "k", "v"], [0], batch_tokens=4096, threads=8)
     assert shallow.memory == needed.memory
     assert shallow.disk * 32 == needed.disk
     half = cost.sweep(
-        model, [128] * 64, ["q"], [0], batch_size=32, threads=8, dtype="bfloat16"
+        model, [128] * 64, ["q"], [0], batch_tokens=4096, threads=8, dtype="bfloat16"
     ).memory
     assert half < shallow.memory - block * 4
 
@@ -218,7 +219,7 @@ def test_a_sweep_in_parts_costs_what_the_whole_does_and_what_is_handed_on():
     model = shape(GPT2Config(n_layer=48, n_embd=1600, n_head=25), "F32")
 
     def needed(layers, final_sites=(), **part):
-        settings = {"batch_size": 34, "threads": 2, "dtype": "bfloat16"} | part
+        settings = {"batch_tokens": 170, "threads": 2, "dtype": "bfloat16"} | part
         return cost.sweep(model, [5] * 34, ["q"] if layers else [], layers, final_sites, **settings)
 
     whole = needed(range(8), ["logits"])
@@ -260,7 +261,7 @@ def test_as_many_rows_are_held_as_two_blocks_have_weights():
 
 def test_an_intervention_costs_its_changed_texts(monkeypatch):
     model = cost.Model(SIZES, block=10_000, stored=4, outside=4, joined=0, masks=0)
-    settings = {"predicted": 1, "kept": 128, "beside": 0, "batch_size": 4, "threads": 1}
+    settings = {"predicted": 1, "kept": 128, "beside": 0, "batch_tokens": 40, "threads": 1}
 
     def needed(branches, **more):
         return cost.intervention(model, [10], branches, **settings | more)
@@ -425,14 +426,16 @@ def test_the_plan_counts_what_a_lens_predicts_from(plan, tmp_path, checkpoints):
     stimuli = tmp_path / "texts.yaml"
     stimuli.write_text("{source: x, texts: [word word word, word]}", encoding="utf-8")
     model = cost.model(manifest(checkpoints["llama"], name="", source="", revision=""))
-    settings = {"batch_size": 32, "threads": 2, "dtype": "float32", "store_dtype": "float32"}
+    settings = {"batch_tokens": 1024, "threads": 2, "dtype": "float32", "store_dtype": "float32"}
     sweep = {"sites": ["resid_post"], "layers": [0, 1, 2], "final_sites": []}
     about = {"model": "m", "stimuli": "s", "name": "a.b", "file": str(stimuli), "sweep": sweep}
     lengths = [4, 1]  # of four characters to a token
     for tokens, predicted in (("all", 5), ("last", 2)):
-        entry = plan.of_dataset(about | {"tokens": tokens, "lens": True}, model, settings)
+        stream = {"sites": ["resid_post"], "n_layers": 3, "held": (), "options": {}, "lens": True}
+        entry = plan.of_dataset(about | {"tokens": tokens, "streams": [stream]}, model, settings)
         given = settings | {"rows": 0, "predicted": predicted}
-        assert entry.cost == cost.sweep(model, lengths, **sweep, **given)
+        seconds = cost.sweep(model, lengths, **sweep, **given).seconds
+        assert entry.cost.seconds == pytest.approx(seconds)
         assert entry.cost.seconds > cost.sweep(model, lengths, **sweep, **settings, rows=0).seconds
 
 

@@ -69,7 +69,7 @@ def test_weights_of_other_dtypes(tmp_path, dtype):
 def test_a_sweep_in_parts_has_the_same_values(tmp_path, family):
     checkpoint = tiny(tmp_path, family, "masked")
     whole = swept(checkpoint, ["logits"])
-    batches, handed = batched(columns(TEXTS), 8), {}
+    batches, handed = batched(columns(TEXTS), 1024), {}
 
     def hand_on(sections):
         rows = {}
@@ -217,7 +217,7 @@ def bert(tmp_path_factory):
 TABLE = columns(TEXTS) | {"masked": np.array([0, 0, 1, 0] * 2 + [0, 1, 0, 0, 0, 0] * 2)}
 
 
-@pytest.mark.parametrize("batch_size", [1, 32])
+@pytest.mark.parametrize("batch_tokens", [1, 1024])
 @pytest.mark.parametrize(
     "entry",
     [
@@ -235,11 +235,11 @@ TABLE = columns(TEXTS) | {"masked": np.array([0, 0, 1, 0] * 2 + [0, 1, 0, 0, 0, 
         {"site": "post", "change": "zero", "neurons": [1, 7], "tokens": "mask"},
     ],
 )
-def test_interventions_equal_a_full_forward_for_each_case(bert, entry, batch_size):
+def test_interventions_equal_a_full_forward_for_each_case(bert, entry, batch_tokens):
     model = AutoModelForMaskedLM.from_pretrained(bert.masked, dtype=torch.float32).eval()
     entry = entry | {"read": {"resid_post": "all", "logits": "mask", "kl": "mask"}}
     taps = taps_at(bert.masked)
-    found = intervene(bert.masked, TABLE, declared(entry), taps=taps, batch_size=batch_size)
+    found = intervene(bert.masked, TABLE, declared(entry), taps=taps, batch_tokens=batch_tokens)
     expected = intervened(Hooked(model, "bert"), TABLE, entry)
     assert set(found.data_vars) == set(expected.data_vars)
     for name, values in expected.data_vars.items():
@@ -279,7 +279,7 @@ NO_HEAD = "has no head, and so no logits or predictions; take a model that has o
 
 
 def test_logits_of_a_model_without_head_are_refused(bert):
-    batches = batched(columns(TEXTS), 8)
+    batches = batched(columns(TEXTS), 1024)
     with pytest.raises(MicrotomeError, match=f"^the 'bert' model {NO_HEAD}"):
         next(sweep(bert.plain, batches, [], [], ["logits"], taps={}))
     mine = mt.model(bert.plain.parent / "origin", name="mine")
@@ -326,6 +326,6 @@ def test_no_logits_cost_nothing(bert):
     for checkpoint in (bert.masked, bert.plain):
         model = cost.model(manifest(checkpoint, name="", source="", revision=""))
         model.sizes["d_vocab"] = 1_000_000
-        given = {"batch_size": 8, "threads": 1}
+        given = {"batch_tokens": 1024, "threads": 1}
         costs.append(cost.sweep(model, [6, 6], [], [], ["ln_final"], **given).memory)
     assert costs[0] > costs[1] + 24_000_000

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 from conftest import Files, describe
 from hooked import taps_at
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from microtome.statistics.streamed import Summed
 from microtome.store.datasets import write_dataset
 from microtome.store.layers import Section, write_layers
-from microtome.workflow.inputs import compute
+from microtome.workflow.inputs import compute, merged
 from microtome.workflow.load import load
 
 N_TOKENS, LAYERS = 5, (0, 2, 3)
@@ -186,29 +186,50 @@ def test_the_tokenizer_is_the_models_own(gpt2_tokenizer, tmp_path):
     assert found["ids"].values.tolist() == expected
 
 
-def test_a_stream_is_what_a_full_forward_computes(model):
-    """Layer by layer, and in no file."""
+class Sums(Summed):
+    """A statistic that knows the token table and a dataset."""
 
-    def kept(stream, *, sites):
-        found = {}
-        for section in stream:
-            assert list(section.values) == list(sites)
-            block = found.setdefault(section.layer, np.zeros((N_TOKENS, 24), np.float32))
-            block[section.rows] = section.values["resid_post"]
-        dims = ("layer", "token", "d_model")
-        return xr.Dataset({"x": (dims, np.stack(list(found.values())))}, {"layer": list(found)})
+    def __init__(self, tokens, scale, sites):
+        super().__init__(sites)
+        self.tokens, self.scale = tokens, scale
 
-    settings = {"batch_size": 4, "dtype": "float32", "device": "cpu", "taps": taps(model)}
-    sites = ["resid_post"]
-    asked = job(model, options={"sites": sites}, sites=sites, layers=[0, 2], **settings)
-    found = compute(kept, asked)
-    assert list(found["layer"].values) == [0, 2]
-    plain = AutoModelForCausalLM.from_pretrained(model["checkpoint"])
-    for rows in (slice(0, 3), slice(3, 5)):
-        with torch.no_grad():
-            states = plain(torch.tensor([IDS[rows]]), output_hidden_states=True).hidden_states
-        expected = np.stack([states[layer + 1][0] for layer in (0, 2)])
-        np.testing.assert_allclose(found["x"].values[:, rows], expected, rtol=1e-5, atol=1e-6)
+    def measured(self, section):
+        for site, values in section.values.items():
+            yield site, {"sum": values.astype(float).sum(0)}
+
+    def finish(self):
+        sums = {site: [own[site]["sum"] for own in self.kept.values()] for site in self.sites}
+        n = self.tokens.sizes["token"]
+        found = {s: (("layer", "d_model"), np.array(v) * self.scale / n) for s, v in sums.items()}
+        return xr.Dataset(found, {"layer": list(self.kept)})
+
+
+def test_shards_of_a_streamed_statistic_are_merged(files, tmp_path):
+    """What a merging job gives the function, and that it takes shards in order, one by one."""
+
+    def means(tokens, lens, scale, *, sites):
+        assert lens is None
+        return Sums(tokens, scale["x"].item(), sites)
+
+    write_dataset(xr.Dataset({"x": 2.0}), tmp_path / "scale.h5")
+    for shard, rows in enumerate((slice(0, 3), slice(3, 5))):
+        own = Sums(None, None, ["resid_post"])
+        for layer in LAYERS:
+            own.add(Section(layer, np.arange(5)[rows], {s: values(layer, s)[rows] for s in WIDTHS}))
+        write_dataset(own.state(), tmp_path / f"{shard:05d}.h5")
+    states = [str(tmp_path / f"{shard:05d}.h5") for shard in range(2)]
+    asked = job(
+        files | {"states": states},
+        product={
+            "options": {"sites": ["resid_post"]},
+            "reads": {"scale": str(tmp_path / "scale.h5")},
+        },
+    )
+    found = merged(means, asked)
+    assert found["layer"].values.tolist() == list(LAYERS)
+    for layer in LAYERS:
+        expected = 2 * values(layer, "resid_post").astype(float).mean(0)
+        np.testing.assert_allclose(found["resid_post"].sel(layer=layer), expected, rtol=1e-12)
 
 
 def write_function(folder, value):

@@ -534,7 +534,7 @@ def test_no_case_depends_on_those_that_it_rides_with(checkpoints, monkeypatch, n
     whole = swept(checkpoints[name], entry)
     for rows in (1, 3, 1000):
         assert_same(swept(checkpoints[name], entry, rows_at_once=rows), whole)
-    assert_same(swept(checkpoints[name], entry, batch_size=1), whole)
+    assert_same(swept(checkpoints[name], entry, batch_tokens=1), whole)
     monkeypatch.setattr(ride, "INSIDE", 8)
     monkeypatch.setattr(predictions, "PREDICTED", 3)
     monkeypatch.setattr(ride, "CALLS", 1)

@@ -84,7 +84,11 @@ def product(clone: Clone, label: str) -> xr.Dataset:
 def test_the_outcome_is_that_of_the_declaration(clone):
     checkpoint = clone.product("models/tiny/checkpoint")
     columns = product(clone, "tokens/tiny/texts").coords
-    same = {"taps": taps_at(checkpoint), "tokenizer": load_tokenizer(checkpoint), "batch_size": 4}
+    same = {
+        "taps": taps_at(checkpoint),
+        "tokenizer": load_tokenizer(checkpoint),
+        "batch_tokens": 32,
+    }
     each = product(clone, "interventions/silence/tiny/each")
     xr.testing.assert_identical(each, intervene(checkpoint, columns, declared(EACH), **same))
     assert each["logits"].dims == ("layer", "head", "token", "target")
@@ -151,7 +155,7 @@ EDITS = {
         set(),
     ),
     "what jobs ask a cluster for": (library("sweeps/cost.py", "MARGIN = 1", "MARGIN = 2"), set()),
-    "batch size": (config("sweep", "batch_size", to=2), INTERVENED),
+    "batch size": (config("sweep", "batch_tokens", to=2), INTERVENED),
     "how numbers are stored": (config("sweep", "store_dtype", to="float16"), set()),
 }
 

@@ -110,7 +110,7 @@ def test_all_its_sites_are_found(checkpoint):
     found = find_sites(checkpoint)
     assert found.absent == {"router": "no experts"}
     ids = np.arange(3, 10)
-    batches = batched(columns([ids]), 8)
+    batches = batched(columns([ids]), 1024)
     [section] = sweep(checkpoint, batches, list(found.taps), [1], taps=found.taps)
     model = LaterForCausalLM.from_pretrained(checkpoint).eval()
     seen = {}

@@ -19,7 +19,8 @@ import microtome as mt
 from microtome.errors import MicrotomeError
 from microtome.models.mapped import MappedModel
 from microtome.models.weights import MappedWeights
-from microtome.statistics.lens import lens_predictions
+from microtome.statistics.lens import LensPredictions
+from microtome.statistics.streamed import streamed
 from microtome.store.layers import Section
 from microtome.sweeps.batches import batched
 from microtome.sweeps.cost import PREDICTED
@@ -148,14 +149,16 @@ def looked(model, name, sequences):
     return {key: special.log_softmax(np.concatenate(x), axis=-1) for key, x in found.items()}
 
 
-def seen_through(checkpoint, sequences, sites, layers, rows=None, batch_size=32, dtype="float32"):
+def seen_through(
+    checkpoint, sequences, sites, layers, rows=None, batch_tokens=1024, dtype="float32"
+):
     """The lens' log-probabilities, by site, layer and row."""
     table = columns(sequences, rows)
-    lens = Lens(checkpoint, table, batch_size=batch_size, dtype=dtype, device="cpu")
+    lens = Lens(checkpoint, table, batch_tokens=batch_tokens, dtype=dtype, device="cpu")
     found = {}
     taps = taps_at(checkpoint)
     for section in sweep(
-        checkpoint, batched(table, batch_size), sites, layers, (), dtype, taps=taps
+        checkpoint, batched(table, batch_tokens), sites, layers, (), dtype, taps=taps
     ):
         for site in sites:
             for row, predicted in lens(section, site):
@@ -248,19 +251,19 @@ def test_only_chosen_tokens_are_predicted_from_and_weights_are_read_once(models,
     monkeypatch.setattr(MappedWeights, "around_blocks", counted_around)
     ids = np.random.default_rng(0).integers(0, 101, (40, 20)).tolist()
     only = [[-1] * 19 + [text] for text in range(40)]
-    found = seen_through(models["gpt2"], ids, ["resid_post"], range(4), only)
+    found = seen_through(models["gpt2"], ids, ["resid_post"], range(4), only, batch_tokens=640)
     assert len(found) == 4 * 40
     assert shapes == [(32, 1, 24), (8, 1, 24)] * 4  # of 640 and of 160 tokens
     assert read.count("") == 1
     shapes.clear()
     every = np.arange(800).reshape(40, 20).tolist()
-    seen_through(models["gpt2"], ids, ["resid_post"], [0], every, batch_size=40)
+    seen_through(models["gpt2"], ids, ["resid_post"], [0], every, batch_tokens=800)
     assert {n for n, _, _ in shapes} == {PREDICTED, 800 % PREDICTED}
 
 
 def test_a_model_without_head_and_one_of_several_streams_are_refused(models, tmp_path):
     AutoModel.from_pretrained(models["bert"]).save_pretrained(tmp_path / "bert")
-    given = {"batch_size": 32, "dtype": "float32", "device": "cpu"}
+    given = {"batch_tokens": 1024, "dtype": "float32", "device": "cpu"}
     with pytest.raises(MicrotomeError, match="the 'bert' model has no head, and so no logits"):
         Lens(tmp_path / "bert", columns(SEQUENCES), **given)
     sizes = GROUPED | {"head_dim": 8, "vocab_size_per_layer_input": 101, "laurel_rank": 4}
@@ -276,7 +279,7 @@ def test_a_model_without_head_and_one_of_several_streams_are_refused(models, tmp
 
 def test_what_is_no_residual_stream_is_refused(models):
     table = columns(SEQUENCES)
-    lens = Lens(models["gpt2"], table, batch_size=32, dtype="float32", device="cpu")
+    lens = Lens(models["gpt2"], table, batch_tokens=1024, dtype="float32", device="cpu")
     section = Section(0, np.arange(2), {"attn_out": np.zeros((2, 24), np.float32)})
     with pytest.raises(MicrotomeError) as error:
         next(lens(section, "attn_out"))
@@ -288,7 +291,7 @@ def test_what_is_no_residual_stream_is_refused(models):
 
 def test_what_is_no_number_is_refused(models):
     table = columns(SEQUENCES)
-    lens = Lens(models["gpt2"], table, batch_size=32, dtype="float32", device="cpu")
+    lens = Lens(models["gpt2"], table, batch_tokens=1024, dtype="float32", device="cpu")
     section = Section(2, np.arange(2), {"resid_post": np.full((2, 24), np.inf, np.float32)})
     with pytest.raises(MicrotomeError, match="layer 2, site resid_post: NaN predictions; check"):
         next(lens(section, "resid_post"))
@@ -323,12 +326,16 @@ TOKENS = xr.Dataset(
     }
 )
 #: In two batches, the first one's rows last.
-SECTIONS = [Section(layer, np.array(rows), {}) for layer in (0, 3) for rows in ([2], [0, 1])]
+SECTIONS = [
+    Section(layer, np.array(rows), {"resid_mid": np.zeros((len(rows), 1))})
+    for layer in (0, 3)
+    for rows in ([2], [0, 1])
+]
 
 
 def kept(predicted, tokenizer, **asked):
     lens = MadeUp(np.asarray(predicted, np.float32))
-    return lens_predictions(iter(SECTIONS), lens, TOKENS, tokenizer, site="resid_mid", **asked)
+    return streamed(LensPredictions(lens, TOKENS, tokenizer, site="resid_mid", **asked), SECTIONS)
 
 
 def test_what_is_kept_is_what_scipy_says(tokenizer):

@@ -71,7 +71,7 @@ def test_smollm2_reading_the_study_of_categories(smollm2, rows):
     everything = tokenizer([stimulus.text for stimulus in stimuli])["input_ids"]
     texts = [np.array(ids) for ids in everything if len(ids) == 5]
     assert len(texts) > 20  # the word is one token
-    arrays, _ = swept(smollm2, texts, sites_of("llama"), [0, 14, 29], batch_size=len(texts))
+    arrays, _ = swept(smollm2, texts, sites_of("llama"), [0, 14, 29], batch_tokens=5 * len(texts))
     model = load(smollm2)
     assert rows.count(4 + len(texts)) == len(linear_layers(model))
     expected = hooked(model, "llama", texts)
@@ -83,7 +83,7 @@ def test_smollm2_reading_the_study_of_categories(smollm2, rows):
 def test_texts_that_share_little_are_computed_whole(checkpoints, rows):
     texts = [np.arange(1 + i, 7 + i) for i in range(10)]
     taps = taps_at(checkpoints["llama"])
-    for _ in sweep(checkpoints["llama"], batched(columns(texts), 10), ["q"], [3], taps=taps):
+    for _ in sweep(checkpoints["llama"], batched(columns(texts), 60), ["q"], [3], taps=taps):
         pass
     assert max(rows) == 60
     assert not {n for n in rows if 4 < n < 60}  # 4: the first block is asked what it returns

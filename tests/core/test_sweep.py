@@ -75,11 +75,11 @@ def test_sites_are_what_their_names_say(checkpoints, name):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "gpt_neox", "llama", "qwen3", "gemma3"])
-def test_does_not_depend_on_batch_size_nor_on_the_other_texts(checkpoints, name):
+def test_does_not_depend_on_batch_tokens_nor_on_the_other_texts(checkpoints, name):
     sites = sites_of(name)
     together, _ = swept(checkpoints[name], SEQUENCES, sites, [0, 3])
-    one_by_one, _ = swept(checkpoints[name], SEQUENCES, sites, [0, 3], batch_size=1)
-    by_two, _ = swept(checkpoints[name], SEQUENCES, sites, [0, 3], batch_size=2)
+    one_by_one, _ = swept(checkpoints[name], SEQUENCES, sites, [0, 3], batch_tokens=1)
+    by_two, _ = swept(checkpoints[name], SEQUENCES, sites, [0, 3], batch_tokens=14)
     alone, _ = swept(checkpoints[name], SEQUENCES[3:4], sites, [0, 3])
     rows = slice(sum(LENGTHS[:3]), sum(LENGTHS[:4]))
     for key, values in together.items():
@@ -202,7 +202,7 @@ ROWS = {
 @pytest.mark.parametrize("tokens", ROWS)
 def test_only_the_rows_that_are_asked_for_are_kept(checkpoints, name, tokens):
     expected = hooked_all(load(checkpoints[name]), name)
-    batches = batched(columns(SEQUENCES, ROWS[tokens]), 2)
+    batches = batched(columns(SEQUENCES, ROWS[tokens]), 14)
     found = {}
     for section in sweep(
         *(checkpoints[name], batches, sites_of(name), [0, 3], ["logits"]),
@@ -226,7 +226,7 @@ def test_other_dtypes_equal_the_hooked_forward_in_that_dtype(checkpoints, name, 
     ids = np.stack([ids for ids in SEQUENCES if len(ids) == 7])
     model = AutoModelForCausalLM.from_pretrained(checkpoints[name], dtype=getattr(torch, dtype))
     expected = hooked(model.eval(), name, ids)
-    batches = batched(columns(list(ids)), 8)
+    batches = batched(columns(list(ids)), 1024)
     for section in sweep(
         *(checkpoints[name], batches, sites_of(name), range(4), ["ln_final", "logits"], dtype),
         taps=taps_at(checkpoints[name]),
@@ -240,7 +240,7 @@ def test_other_dtypes_equal_the_hooked_forward_in_that_dtype(checkpoints, name, 
 
 def test_a_gpu_that_is_not_there_is_said(checkpoints, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    batches = batched(columns(SEQUENCES), 2)
+    batches = batched(columns(SEQUENCES), 14)
     with pytest.raises(MicrotomeError, match="cuda, but torch finds no GPU here"):
         next(sweep(checkpoints["gpt2"], batches, ["q"], [0], device="cuda", taps={}))
 
@@ -257,7 +257,7 @@ def in_parts(checkpoint, folder, n_blocks, dtype, sites, layers, final_sites=())
         last = stop >= 4
         file = folder / f"resid-{stop:02d}.h5"
         sections = sweep(
-            *(checkpoint, batched(table, 2), sites),
+            *(checkpoint, batched(table, 14), sites),
             [layer for layer in layers if start <= layer < stop],
             *(final_sites if last else (), dtype),
             taps=taps_at(checkpoint),
@@ -281,7 +281,7 @@ def test_a_sweep_in_parts_has_the_same_values(checkpoints, tmp_path, name, dtype
     asked = sites_of(name), [0, 1, 2, 3], ["ln_final", "logits"]
     expected = {}
     taps = taps_at(checkpoints[name])
-    batches = batched(columns(SEQUENCES), 2)
+    batches = batched(columns(SEQUENCES), 14)
     for section in sweep(checkpoints[name], batches, *asked, dtype, taps=taps):
         for site, values in section.values.items():
             for row, value in zip(section.rows, values, strict=True):
@@ -294,7 +294,7 @@ def test_a_sweep_in_parts_has_the_same_values(checkpoints, tmp_path, name, dtype
 
 
 def test_a_part_without_wanted_layers_hands_on_as_well(checkpoints, tmp_path):
-    expected, _ = swept(checkpoints["llama"], SEQUENCES, ["q", "resid_pre"], [3], batch_size=2)
+    expected, _ = swept(checkpoints["llama"], SEQUENCES, ["q", "resid_pre"], [3], batch_tokens=14)
     found = in_parts(checkpoints["llama"], tmp_path, 1, "float32", ["q", "resid_pre"], [3])
     assert found.keys() == {(*key, row) for key in expected for row in range(sum(LENGTHS))}
     for (layer, site, row), value in found.items():
@@ -313,7 +313,7 @@ def test_a_part_runs_only_its_own_blocks(checkpoints, tmp_path, monkeypatch):
 
     monkeypatch.setattr(MappedModel, "run_block", noted)
     in_parts(checkpoints["gpt2"], tmp_path, 2, "float32", ["q"], [3])
-    n_batches = len(batched(columns(SEQUENCES), 2))
+    n_batches = len(batched(columns(SEQUENCES), 14))
     assert ran == [layer for layer in range(4) for _ in range(n_batches)]
 
 
@@ -347,6 +347,6 @@ def test_a_model_that_takes_more_of_its_blocks_is_refused(tmp_path):
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("zaya", **sizes))
     model.save_pretrained(tmp_path / "origin")
     fetch(Folder(tmp_path / "origin"), tmp_path / "checkpoint")
-    batches = batched(columns(SEQUENCES), 2)
+    batches = batched(columns(SEQUENCES), 14)
     with pytest.raises(MicrotomeError, match="zaya: its blocks are given or return more than a"):
         next(sweep(tmp_path / "checkpoint", batches, ["resid_post"], [3], taps={}))

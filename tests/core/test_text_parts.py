@@ -167,7 +167,7 @@ def test_without_head(model_type, tmp_path, out):
     whole = AutoModelForMultimodalLM.from_pretrained(tmp_path / "whole", dtype=torch.float32)
     whole.model.save_pretrained(tmp_path / "mine")
     fetch(sources.Folder(tmp_path / "mine"), out)
-    texts = batched(columns([np.arange(3, 9)]), 8)
+    texts = batched(columns([np.arange(3, 9)]), 1024)
     *_, last = sweep(out, texts, [], [], ["ln_final"], taps={})
     base = AutoModel.from_pretrained(tmp_path / "mine", dtype=torch.float32).eval()
     with torch.no_grad():
@@ -220,7 +220,7 @@ def test_what_does_not_run_on_text_alone_is_refused(model_type, tmp_path, out):
     config, said = REFUSED[model_type]
     save(tmp_path / "mine", model_type, **config)
     fetch(sources.Folder(tmp_path / "mine"), out)
-    texts = batched(columns([np.arange(5)]), 8)
+    texts = batched(columns([np.arange(5)]), 1024)
     refused(lambda: list(sweep(out, texts, ["resid_post"], range(3), taps={})), said)
 
 

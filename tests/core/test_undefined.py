@@ -12,14 +12,14 @@ from microtome.statistics.correlation import correlations, paired_values
 from microtome.statistics.dimensionality import linear_separation_demonstration, tsne
 from microtome.statistics.distributions import (
     MOST_BINS,
+    Histograms,
     freedman_diaconis,
     gelu_demonstration,
     histograms,
     is_constant,
-    running_histograms,
 )
 from microtome.statistics.layers import stack_layers
-from microtome.statistics.moments import running_moments
+from microtome.statistics.moments import Moments
 from microtome.statistics.permutation import mantel_test, selectivity_test
 from microtome.statistics.prediction import next_tokens, target_log_probability
 from microtome.statistics.regression import regression
@@ -34,6 +34,7 @@ from microtome.statistics.similarity import (
     representational_similarity,
     token_similarity,
 )
+from microtome.statistics.streamed import streamed
 from microtome.store.layers import Section
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -275,12 +276,12 @@ def test_equal_tokens_have_no_map():
         tsne(data, ["a"], 2, 0)
 
 
-def test_a_site_in_no_layer_has_no_running_statistic():
+def test_a_site_in_no_layer_has_no_streamed_statistic():
     sections = [Section(None, np.arange(2), {"ln_final": np.ones((2, 3), np.float32)})]
     with pytest.raises(MicrotomeError, match=r"'ln_final'.*in no layer"):
-        running_moments(sections)
+        streamed(Moments(["ln_final"]), sections)
     with pytest.raises(MicrotomeError, match=r"'ln_final'.*in no layer"):
-        running_histograms(sections, 5, 1.0)
+        streamed(Histograms(["ln_final"], 5, 1.0), sections)
 
 
 def test_a_scaling_that_is_no_number_is_not_stored():

@@ -102,7 +102,9 @@ def read(checkpoint, sites, n_layers, has_head):
     """Sweep all sites of all layers, and the lens of the last one."""
     found = {}
     try:
-        lens = Lens(checkpoint, columns(SEQUENCES), batch_size=8, dtype="float32", device="cpu")
+        lens = Lens(
+            checkpoint, columns(SEQUENCES), batch_tokens=1024, dtype="float32", device="cpu"
+        )
     except MicrotomeError as error:
         assert re.search("its blocks hand on several streams|model has no head", str(error))
         lens = None
@@ -114,7 +116,7 @@ def read(checkpoint, sites, n_layers, has_head):
             or (site in sites.taps and layer in (sites.taps[site].layers or range(n_layers)))
         ]
         for section in sweep(
-            *(checkpoint, batched(columns(SEQUENCES), 8), here),
+            *(checkpoint, batched(columns(SEQUENCES), 1024), here),
             *((), ["ln_final", "logits"][: 1 + has_head]) if layer is None else ([layer], ()),
             taps=sites.taps,
         ):
@@ -285,5 +287,7 @@ def close(one, other):
 def test_what_cannot_be_swept_is_refused_in_a_line(tmp_path, name):
     with pytest.raises(MicrotomeError, match=zoo.REFUSED[name]) as caught:
         checkpoint = zoo.fetched(name, tmp_path)
-        list(sweep(checkpoint, batched(columns(SEQUENCES[:2]), 8), [], [], ["ln_final"], taps={}))
+        list(
+            sweep(checkpoint, batched(columns(SEQUENCES[:2]), 1024), [], [], ["ln_final"], taps={})
+        )
     assert "\n" not in str(caught.value)

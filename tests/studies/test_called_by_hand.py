@@ -19,6 +19,7 @@ import microtome as mt
 from microtome.options import layer_number
 from microtome.sites import DIMENSIONS, FINAL_SITES
 from microtome.statistics.layers import by_layer, stream
+from microtome.statistics.streamed import streamed
 from microtome.store.datasets import write_dataset
 from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import set_table
@@ -173,14 +174,14 @@ def test_a_figure_of_one_panel_is_drawn_where_it_is_asked_to_be(made):
     assert drawn > 0
 
 
-def test_statistics_of_a_stream(model):
+def test_streamed_statistics(model):
     """As they are made in the sweep, whose batches are added up."""
     functions = mt.studies.corpus.statistics
     sections = mt.sweep(model, ["A thin section", "One more"], ["resid_post", "pattern"])
-    found = functions.moments(stream(sections[["resid_post"]]), sites=["resid_post"])
+    found = streamed(functions.moments(sites=["resid_post"]), stream(sections))
     expected = sections.resid_post.mean(("token", "d_model"))
     assert found["mean"].sel(site="resid_post").values == pytest.approx(expected.values, rel=1e-5)
-    entropies = functions.entropies(stream(sections[["pattern"]]), sections)
+    entropies = streamed(functions.entropies(sections), stream(sections))
     shares = sections.pattern.sel(token=sections.position == 1, key=slice(0, 2))
     expected = -(shares * np.log(shares)).sum("key").mean("token")
     np.testing.assert_allclose(entropies["entropy"].sel(position=1), expected, rtol=1e-5)

@@ -1,7 +1,6 @@
 """Statistics made in the sweep against those of all values at once."""
 
 import weakref
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,10 +10,13 @@ from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from workflows import Clone
 
-from microtome.statistics.distributions import running_histograms
-from microtome.statistics.moments import running_moments
+from microtome.statistics.distributions import Histograms
+from microtome.statistics.moments import Moments
+from microtome.statistics.streamed import streamed
 from microtome.store.datasets import read_dataset
 from microtome.store.layers import Section
+
+SITES = ("pre", "mlp_out")
 
 
 def sections():
@@ -36,10 +38,10 @@ def whole(layer, site):
 
 
 def test_moments_are_those_of_all_values():
-    found = running_moments(sections())
+    found = streamed(Moments(SITES), sections())
     assert dict(found.sizes) == {"layer": 2, "site": 2}
     for layer in (2, 5):
-        for site in ("pre", "mlp_out"):
+        for site in SITES:
             values, own = whole(layer, site).astype(float), found.sel(layer=layer, site=site)
             assert own["n"] == values.size
             assert own["mean"].item() == pytest.approx(values.mean(), rel=1e-12)
@@ -52,9 +54,9 @@ def test_moments_are_those_of_all_values():
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 def test_histograms_are_those_of_all_values(n_threads):
-    found = running_histograms(sections(), n_edges=11, limit=3.0, n_threads=n_threads)
+    found = streamed(Histograms(SITES, 11, 3.0, n_threads), sections())
     for layer in (2, 5):
-        for site in ("pre", "mlp_out"):
+        for site in SITES:
             values, own = whole(layer, site).astype(float), found.sel(layer=layer, site=site)
             density, edges = np.histogram(values, 10, (-3, 3), density=True)
             np.testing.assert_allclose(own["density"], density, rtol=1e-12)
@@ -62,9 +64,7 @@ def test_histograms_are_those_of_all_values(n_threads):
             assert own["beyond"].item() == pytest.approx((abs(values) > 3).mean())
 
 
-@pytest.mark.parametrize(
-    "statistic", [running_moments, partial(running_histograms, n_edges=11, limit=3.0)]
-)
+@pytest.mark.parametrize("statistic", [Moments(SITES), Histograms(SITES, 11, 3.0)])
 def test_no_section_is_held_while_the_next_is_computed(statistic):
     made: list[weakref.ref] = []
 
@@ -73,7 +73,7 @@ def test_no_section_is_held_while_the_next_is_computed(statistic):
         made.append(weakref.ref(section))
         return section
 
-    statistic(map(counted, sections()))
+    streamed(statistic, map(counted, sections()))
     assert len(made) == 6
 
 

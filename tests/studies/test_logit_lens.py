@@ -24,6 +24,7 @@ from microtome.figures.style import style, token_texts
 from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
 from microtome.statistics.regression import line
+from microtome.statistics.streamed import streamed
 from microtome.store.datasets import read_dataset, write_dataset
 from microtome.sweeps.lens import Lens
 from microtome.sweeps.sweep import sweep_table
@@ -71,12 +72,13 @@ def masked_each(ids, mask=MASK):
 def looked(run, table, statistic, layers=None, **options):
     """A statistic of the study as a job makes it, read back from its file."""
     columns, sites = token_columns(table), options.get("sites") or [options["site"]]
-    how = {"batch_size": 32, "dtype": "float32", "device": "cpu"}
+    how = {"batch_tokens": 1024, "dtype": "float32", "device": "cpu"}
     about = {"taps": taps_at(run.checkpoint), "log": sys.stderr} | how
     layers = range(run.n_layers) if layers is None else layers
-    stream = sweep_table(run.checkpoint, columns, sites, layers, **about)
+    sections = sweep_table(run.checkpoint, columns, sites, layers, **about)
     lens = Lens(run.checkpoint, columns, **how)
-    found = getattr(statistics, statistic)(stream, lens, table, run.tokenizer, **options)
+    empty = getattr(statistics, statistic)(lens, table, run.tokenizer, **options)
+    found = streamed(empty, sections)
     write_dataset(found, run.folder / f"{statistic}.h5")
     return read_dataset(run.folder / f"{statistic}.h5")
 
