@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,15 @@ class Cost:
         memory: bytes resident at the peak.
         disk: bytes of its files; a sweep's are activations, and hidden states for the next job.
         seconds: expected duration.
+        read: of a sweep, bytes of weights and of hidden states that it reads.
+        operations: of a sweep, how many it computes.
     """
 
     memory: float
     disk: int
     seconds: float
+    read: float = 0
+    operations: float = 0
 
     def mem_mb(self, attempt: int = 1) -> int:
         """Memory to ask a scheduler for, in MiB, which Slurm calls megabytes."""
@@ -202,14 +206,16 @@ def sweep(
     # what comes between them: some models bound their logits step by step.
     lens = _head(model, 2 * min(predicted, PREDICTED), BYTES[dtype])
     logits = n_tokens * bool(final_sites) + predicted * len(layers)
+    read, operations = _work(model, lengths, end - start, logits)
+    read += hidden if start else 0
     return Cost(
         memory=_memory(model, n_tokens, batch, longest, batch if final_sites else 0, dtype)
         + MARGIN * (SECTIONS * batch * widest + lens)
         + MARGIN * attended * any(site in KEYED_SITES for site in sites),
         disk=disk,
-        seconds=_seconds(model, lengths, end - start, logits, threads)
-        + disk / WRITE
-        + (hidden / READ if start else 0),
+        seconds=START + read / READ + operations / (COMPUTE * threads) + disk / WRITE,
+        read=read,
+        operations=operations,
     )
 
 
@@ -259,7 +265,7 @@ def streams(
         held += 8 * statistic["n_layers"] * kept
         measured = max(measured, MEASURED * 8 * batch * width + 8 * kept)
     memory = cost.memory + MARGIN * (STATES * held + measured)
-    return Cost(memory, disk=held, seconds=cost.seconds + held / WRITE)
+    return replace(cost, memory=memory, disk=held, seconds=cost.seconds + held / WRITE)
 
 
 def intervention(
@@ -452,12 +458,12 @@ def _operations(model: Model, length: int) -> int:
     return 2 * model.block * length + 4 * heads * length**2
 
 
-def _seconds(
-    model: Model, lengths: Sequence[int], n_blocks: int, with_logits: int, threads: int
-) -> float:
-    """Seconds to read the weights and to compute."""
+def _work(
+    model: Model, lengths: Sequence[int], n_blocks: int, with_logits: int
+) -> tuple[float, float]:
+    """Bytes of weights that are read, and operations."""
     operations = n_blocks * sum(_operations(model, length) for length in lengths)
     operations += 2 * model.head * with_logits
     read = n_blocks * model.stored * model.block
     read += model.outside * (model.head if with_logits else 0)
-    return START + read / READ + operations / (COMPUTE * threads)
+    return read, operations

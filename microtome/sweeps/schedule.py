@@ -8,11 +8,17 @@ have ended, as Snakemake does. A last job merges what the others have written.
 import heapq
 import math
 import random
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from microtome.sweeps import cost
+
+#: What nodes spend their time with.
+PHASES = ("start", "read", "compute", "write", "lost", "idle")
+#: Seconds to submit a job; measured on a Slurm with nothing else to do.
+SUBMISSION = 0.1
 #: Seconds from one look at the jobs to the next: at first, how many more each time that none has
 #: ended, and at most. The Slurm plugin's, with `slurm-init-seconds-before-status-checks: 10`.
 LOOK, LATER, LONGEST = 10.0, 10.0, 180.0
@@ -75,8 +81,35 @@ class Schedule:
 
     seconds: float = 0.0
     merging: float = 0.0
-    spent: Counter[str] = field(default_factory=Counter)
+    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     failed: int = 0
+
+
+def schedule(
+    costs: Sequence[Sequence[cost.Cost]], merged: int, plan: Mapping[str, Any], threads: int
+) -> Schedule:
+    """Simulate what a config wants on the cluster that it describes.
+
+    Args:
+        costs: of each shard, what its jobs cost, which run one after another.
+        merged: bytes of what statistics keep of all shards.
+        plan: the config's `plan:`.
+        threads: of a job, if the plan does not say how fast a node computes.
+    """
+    days = plan.get("days_between_failures", math.inf)
+    cluster = Cluster(
+        plan["nodes"],
+        link=plan["link"] * 1e9 if "link" in plan else cost.READ,
+        bandwidth=plan.get("bandwidth", math.inf) * 1e9,
+        failures=1 / (days * 86400),
+        submission=SUBMISSION,
+    )
+    speed = plan["teraflops"] * 1e12 if "teraflops" in plan else cost.COMPUTE * threads
+    chains = [
+        [Job(cost.START, job.read, job.operations / speed, job.disk) for job in shard]
+        for shard in costs
+    ]
+    return simulate(chains, cluster, Job(cost.START, read=merged) if merged else None)
 
 
 def simulate(
@@ -194,8 +227,7 @@ class _Run:
     def end_phase(self, attempt: _Attempt) -> None:
         """Begin the attempt's next phase, or end it."""
         job = self.job(attempt)
-        names = ("start", "read", "compute", "write")
-        attempt.phases[names[len(attempt.phases)]] = self.now - attempt.phase_began
+        attempt.phases[PHASES[len(attempt.phases)]] = self.now - attempt.phase_began
         attempt.phase_began = self.now
         match len(attempt.phases):
             case 1:
@@ -206,7 +238,8 @@ class _Run:
                 self.transfers.begin(attempt, job.write, self.now)
             case _:
                 del self.on[attempt.node]
-                self.found.spent.update(attempt.phases)
+                for name, seconds in attempt.phases.items():
+                    self.found.spent[name] += seconds
                 self.left -= 1
                 self.ended.append(attempt.place)
                 heapq.heappush(self.free, attempt.node)

@@ -20,7 +20,7 @@ def test_fails(slurm):
     slurm.ask("sbatch", "--output=/dev/null", "--wrap=echo $$ > job; exec sleep 600")
     while not (Path("job").exists() and Path("job").read_text()):
         time.sleep(0.2)
-    Path("daemons").write_text(" ".join(str(daemon.pid) for daemon in slurm.daemons))
+    Path("daemons").write_text(" ".join(str(daemon.pid) for daemon in slurm.daemons.values()))
     assert False
 """
 
