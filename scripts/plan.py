@@ -16,14 +16,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from microtome.errors import MicrotomeError, in_short
+from microtome.errors import MicrotomeError
 from microtome.interventions.extent import extent
-from microtome.models.sources import Folder, Hub, Package, Untrained, parse_source
+from microtome.models.sources import Untrained, parse_source
 from microtome.options import layer_numbers
 from microtome.show.lines import count, duration, size
 from microtome.store.checksums import RESULTS
 from microtome.sweeps import cost
 from microtome.sweeps.schedule import Schedule, schedule
+from microtome.sweeps.shapes import of_config
 from microtome.texts.fetched import with_fetched
 from microtome.texts.forms import CONTEXT, Starts
 from microtome.texts.stimuli import StimulusSet, read_set
@@ -61,47 +62,6 @@ def shape(models: dict[str, Any], name: str) -> cost.Model:
     if isinstance(source, Untrained):
         return shape(models, source.model)
     return of_config(source)
-
-
-@cache
-def of_config(source: Folder | Hub | Package) -> cost.Model:
-    """The shape of a model that is not fetched yet, from its config."""
-    from transformers import AutoConfig
-
-    from microtome.models.checkpoint import read_config, sizes
-    from microtome.models.float8 import FLOAT8, is_float8
-    from microtome.models.packages import shipped
-    from microtome.models.skeleton import head_of, skeleton
-
-    try:
-        match source:
-            case Folder(path):
-                config = read_config(path)
-            case Hub(repository, revision):
-                config = AutoConfig.from_pretrained(
-                    repository, revision=revision, trust_remote_code=False
-                )
-            case Package(is_gguf=True):
-                gguf = shipped(source)
-                config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            case Package():
-                config = read_config(shipped(source))
-    except Exception as error:  # no network, no such package, no such file in it
-        raise MicrotomeError(f"unknown until it is fetched ({in_short(error)})") from error
-    # A GGUF is unpacked into float32; other checkpoints are kept in their own dtype.
-    unpacked = isinstance(source, Package) and source.is_gguf
-    own = None if unpacked else config.dtype or config.get_text_config().dtype
-    dtype = str(own or "float32").removeprefix("torch.")
-    matrix = FLOAT8 if is_float8(config.to_dict()) else dtype  # of blocks; the head is not float8
-    tensors = {
-        name: {
-            "dtype": matrix if tensor.ndim > 1 and re.search(r"\.\d+\.", name) else dtype,
-            "shape": list(tensor.shape),
-        }
-        for name, tensor in skeleton(config).named_parameters()
-    }
-    about = {"architecture": config.model_type, "head": head_of(config), **sizes(config)}
-    return cost.model({**about, "tensors": tensors})
 
 
 @cache

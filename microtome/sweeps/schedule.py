@@ -1,6 +1,6 @@
 """A simulation of many jobs on many nodes: what they take together, and what they wait for.
 
-Jobs queue for nodes and read weights through a file system that all nodes share. Nodes fail at
+Jobs queue for nodes, and read and write through a file system that all nodes share. Nodes fail at
 random; their jobs begin again elsewhere. One process submits all jobs and looks now and then which
 have ended, as Snakemake does. A last job merges what the others have written.
 """
@@ -30,9 +30,9 @@ class Job:
 
     Attributes:
         start: seconds until its first block runs.
-        read: bytes that it reads from the shared file system.
+        read: bytes that it reads, of weights and what other jobs have left.
         compute: seconds that it computes.
-        write: bytes that it writes there.
+        write: bytes that it writes to the shared file system.
     """
 
     start: float
@@ -49,6 +49,8 @@ class Cluster:
         nodes: how many there are.
         link: bytes per second that a node reads or writes by itself.
         bandwidth: bytes per second of the file system, all nodes together.
+        own_disk: bytes per second of each node's own disk, where what jobs read lies; None if it
+            lies in the file system.
         failures: failures per node and second, on average.
         repair: seconds until a node that failed takes jobs again.
         requeue: seconds until the job of a node that failed is queued again.
@@ -59,6 +61,7 @@ class Cluster:
     nodes: int
     link: float = math.inf
     bandwidth: float = math.inf
+    own_disk: float | None = None
     failures: float = 0.0
     repair: float = 3600.0
     requeue: float = 120.0
@@ -101,6 +104,7 @@ def schedule(
         plan["nodes"],
         link=plan["link"] * 1e9 if "link" in plan else cost.READ,
         bandwidth=plan.get("bandwidth", math.inf) * 1e9,
+        own_disk=plan["own_disk"] * 1e9 if "own_disk" in plan else None,
         failures=1 / (days * 86400),
         submission=SUBMISSION,
     )
@@ -230,6 +234,8 @@ class _Run:
         attempt.phases[PHASES[len(attempt.phases)]] = self.now - attempt.phase_began
         attempt.phase_began = self.now
         match len(attempt.phases):
+            case 1 if self.cluster.own_disk:
+                self.at("end", self.now + job.read / self.cluster.own_disk, attempt)
             case 1:
                 self.transfers.begin(attempt, job.read, self.now)
             case 2:

@@ -40,6 +40,14 @@ def test_reading_late_slows_those_that_read():
     assert found.spent["read"] == pytest.approx(15 + 15)
 
 
+def test_a_nodes_own_disk_is_shared_with_none():
+    jobs = [[Job(0, read=100, write=40)]] * 2
+    found = simulate(jobs, Cluster(2, link=10, bandwidth=10, own_disk=50))
+    assert found.spent["read"] == 2 + 2
+    assert found.spent["write"] == pytest.approx(8 + 8)
+    assert found.seconds == pytest.approx(10)
+
+
 def test_what_is_submitted_late_runs_late():
     """One at a time is in the queue. Looks are at 0, 10 and 30; the first job's end, at 15, is seen
     at 30; the next looks are at 40 and 60."""
