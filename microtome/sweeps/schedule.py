@@ -89,7 +89,11 @@ class Schedule:
 
 
 def schedule(
-    costs: Sequence[Sequence[cost.Cost]], merged: int, plan: Mapping[str, Any], threads: int
+    costs: Sequence[Sequence[cost.Cost]],
+    merged: int,
+    plan: Mapping[str, Any],
+    threads: int,
+    seed: int = 0,
 ) -> Schedule:
     """Simulate what a config wants on the cluster that it describes.
 
@@ -98,6 +102,7 @@ def schedule(
         merged: bytes of what statistics keep of all shards.
         plan: the config's `plan:`.
         threads: of a job, if the plan does not say how fast a node computes.
+        seed: of the nodes' failures.
     """
     days = plan.get("days_between_failures", math.inf)
     cluster = Cluster(
@@ -113,7 +118,7 @@ def schedule(
         [Job(cost.START, job.read, job.operations / speed, job.disk) for job in shard]
         for shard in costs
     ]
-    return simulate(chains, cluster, Job(cost.START, read=merged) if merged else None)
+    return simulate(chains, cluster, Job(cost.START, read=merged) if merged else None, seed=seed)
 
 
 def simulate(
