@@ -1,11 +1,14 @@
 """The workflow on three nodes: jobs are spread, a disk is slow, nodes are lost, all is killed."""
 
+import json
 import time
 from contextlib import ExitStack
 
 import pytest
 from cluster import PROFILE, clone_in, ended_well, start, sweep_held, unswept, wait_for
 from slurm import NODES
+
+from microtome.sweeps import cost
 
 pytestmark = pytest.mark.cluster
 
@@ -39,6 +42,14 @@ def all_held(clone) -> ExitStack:
     return held
 
 
+def asked(clone, shard) -> int:
+    """The memory that a shard's job requests, from its own token table."""
+    model = cost.model(json.loads(clone.product("models/tiny/manifest.json").read_text()))
+    lengths = cost.lengths(clone.product(f"tokens/tiny/words/{shard}.h5"))
+    settings = {key: clone.config["sweep"][key] for key in ("batch_tokens", "threads")}
+    return cost.sweep(model, lengths, ["q"], [0, 1], **settings).mem_mb()
+
+
 def test_an_array_is_spread_and_a_slow_disk_holds_up_no_other_node(slurm, local, tmp_path):
     clone = unswept(local, tmp_path)
     slurm.wait_for_nodes(*NODES)
@@ -58,6 +69,8 @@ def test_an_array_is_spread_and_a_slow_disk_holds_up_no_other_node(slurm, local,
     assert ended_well(main, clone)
     tasks = slurm.jobs()[before:]
     assert sorted(job["ArrayTaskId"] for job in tasks) == ["1", "2", "3"]
+    # A MiB for the plugin's list of commands.
+    assert {job["MinMemoryNode"] for job in tasks} == {f"{asked(clone, SHARDS[0]) + 1}M"}
     assert len({job["ArrayJobId"] for job in tasks}) == 1
     assert clone.contents() == local.contents()
     assert clone.verify() == []
@@ -113,6 +126,8 @@ def test_the_same_command_goes_on_while_jobs_of_a_killed_run_work(slurm, local, 
         for job in JOBS:
             wait_for(slurm, main, after, job, "PENDING")
     assert ended_well(main, clone)
+    for shard, job in zip(SHARDS, slurm.jobs()[before:after], strict=True):
+        assert job["MinMemoryNode"] == f"{asked(clone, shard)}M"
     assert {job["JobState"] for job in slurm.jobs()[before:]} == {"COMPLETED"}
     assert clone.contents() == local.contents()
     assert clone.verify() == []
