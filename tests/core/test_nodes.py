@@ -116,9 +116,9 @@ def test_the_same_command_goes_on_while_jobs_of_a_killed_run_work(slurm, local, 
     slurm.wait_for_nodes(*NODES)
     before = len(slurm.jobs())
     with all_held(clone):
-        main = start(clone)
+        main = start(clone, "--set-resources", "activations__tiny__words:gpu=1")
         for job in JOBS:
-            wait_for(slurm, main, before, job, "RUNNING")
+            assert wait_for(slurm, main, before, job, "RUNNING")["TresPerJob"] == "gres:gpu:1"
         main.kill()
         main.wait()
         after = len(slurm.jobs())
