@@ -51,7 +51,7 @@ for (model, stimuli), wanted in SWEEPS.items():
                 threads=config["sweep"]["threads"],
                 device=config["sweep"]["device"],
                 dtype=config["sweep"]["dtype"],
-                store_dtype=config["sweep"]["store_dtype"],
+                store=dict(sorted(config["store"].items())),
             script:
                 "../scripts/activations.py"
 

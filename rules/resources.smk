@@ -17,7 +17,7 @@ def run_settings():
 
 def sweep_settings():
     """The settings that a sweep's cost depends on."""
-    return run_settings() | {"store_dtype": config["sweep"]["store_dtype"]}
+    return run_settings() | {"store": config["store"]}
 
 
 def sweep_needs(resource, wanted_of):

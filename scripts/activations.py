@@ -60,7 +60,10 @@ if __name__ == "__main__":
             steady=hasattr(snakemake.wildcards, "shard"),
         )
         write_layers_beside(
-            *(sections, row_columns(columns), paths, attributes, params.store_dtype, manifest)
+            *(sections, row_columns(columns), paths, attributes),
+            **params.store,
+            sizes=manifest,
+            threads=params.threads,
         )
         if snakemake.output.get("sums"):
             files = sorted(map(Path, snakemake.output.layers))

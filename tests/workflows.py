@@ -42,8 +42,8 @@ CONFIG = {
         "threads": 1,
         "device": "cpu",
         "dtype": "float32",
-        "store_dtype": "float32",
     },
+    "store": {"dtype": "float32", "compression": "none"},
     "style": {"theme": "light", "dpi": 50},
 }
 #: Some products of two of the repository's studies: what their study.yaml says here.

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from microtome.errors import MicrotomeError
+from microtome.store.compression import COMPRESSION, require_filter
 from microtome.store.files import readable, replacing
 
 #: The attribute of a virtual file that lists its shards, a line each: SHA-256, bytes, path from the
@@ -182,13 +183,15 @@ def require_shards(path: str | Path, listed: str) -> None:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[h5py.File]:
-    """Open a file of the store, with all its shards if it is virtual.
+    """Open a file of the store, with all its shards if it is virtual, compressed or not.
 
     Raises:
-        MicrotomeError: as `require_shards`, or the file itself is missing or damaged.
+        MicrotomeError: as `require_shards` and `require_filter`, or the file itself is missing or
+            damaged.
     """
     with readable(Path(path)), h5py.File(path) as file:
         require_shards(path, file.attrs.get(SHARDS, ""))
+        require_filter(path, file.attrs.get(COMPRESSION, "none"))
         yield file
 
 

@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ BYTES = {
 IMPORTS = 420 << 20
 #: The same of a statistic that reads no checkpoint: xarray, SciPy, scikit-learn. Measured: 198 MiB.
 ANALYSIS = 250 << 20
-#: Beside the script in a cluster job: the two Snakemake processes that start it, 142 MiB each.
-SNAKEMAKE = 300 << 20
+#: Beside the script in a cluster job: the two Snakemake processes that start it, 177 MiB each, and
+#: Slurm's own.
+SNAKEMAKE = 400 << 20
 #: What allocators, thread pools and the kernel's reading ahead add to what the shapes say.
 MARGIN = 1.25
 #: How often a statistic holds its inputs: as read, as float64 or sorted, and in between.
@@ -54,6 +55,10 @@ INSIDE, WITH_SHARED = 512, 2048
 #: Speeds, chosen below what two cores and one local disk were seen to do: floating-point
 #: operations per second and thread, bytes per second read and bytes per second written.
 COMPUTE, READ, WRITE = 15e9, 500e6, 200e6
+#: The same of compression: bytes of values per second and thread.
+COMPRESS = 200e6
+#: How a store's numbers are kept, unless something else is said.
+PLAIN = {"dtype": "float32", "compression": "none"}
 #: Seconds until a job's first block runs.
 START = 15
 #: A scheduler is asked for so many times the expected duration, and for so many minutes at least.
@@ -96,11 +101,15 @@ class Cost:
         memory: bytes resident at the peak.
         disk: bytes of its files; a sweep's are activations, and hidden states for the next job.
         seconds: expected duration.
+        read: of a sweep, bytes of weights and of hidden states that it reads.
+        operations: of a sweep, how many it computes.
     """
 
     memory: float
     disk: int
     seconds: float
+    read: float = 0
+    operations: float = 0
 
     def mem_mb(self, attempt: int = 1) -> int:
         """Memory to ask a scheduler for, in MiB, which Slurm calls megabytes."""
@@ -164,7 +173,7 @@ def sweep(
     rows: int | None = None,
     predicted: int = 0,
     dtype: str = "float32",
-    store_dtype: str = "float32",
+    store: Mapping[str, str] = PLAIN,
 ) -> Cost:
     """Cost of a sweep, or of a part of one.
 
@@ -181,14 +190,15 @@ def sweep(
         rows: rows of each activation array; None if every token is kept.
         predicted: hidden states of each layer that a lens predicts from.
         dtype: the numbers that are computed with.
-        store_dtype: the numbers that are written.
+        store: `dtype` and `compression` of what is kept. What compression saves depends on the
+            values, and is not counted.
     """
     end = stop or (model.sizes["n_layers"] if final_sites else max(layers) + 1)
     n_tokens = sum(lengths)
     batch, longest = largest_batch(lengths, batch_tokens)
     sizes = {**model.sizes, "key": longest}
-    kept = sum(bytes_per_token(sizes, site, store_dtype) for site in sites)
-    kept_last = sum(bytes_per_token(sizes, site, store_dtype) for site in final_sites)
+    kept = sum(bytes_per_token(sizes, site, store["dtype"]) for site in sites)
+    kept_last = sum(bytes_per_token(sizes, site, store["dtype"]) for site in final_sites)
     widest = max(
         sum(bytes_per_token(sizes, site) for site in sites or ["resid_pre"]),
         sum(bytes_per_token(sizes, site) for site in final_sites),
@@ -196,19 +206,27 @@ def sweep(
     attended = ATTENDED * 4 * batch * sizes["n_heads"] * longest
     rows = n_tokens if rows is None else rows
     hidden = n_tokens * bytes_per_token(model.sizes, "resid_pre", dtype)
-    disk = rows * (kept * len(layers) + kept_last) + (hidden if stop else 0)
+    values = rows * (kept * len(layers) + kept_last)
+    disk = values + (hidden if stop else 0)
+    compressed = values if store["compression"] != "none" else 0
     # A lens keeps the head's weights while blocks run. Beside logits and log-probabilities stands
     # what comes between them: some models bound their logits step by step.
     lens = _head(model, 2 * min(predicted, PREDICTED), BYTES[dtype])
     logits = n_tokens * bool(final_sites) + predicted * len(layers)
+    read, operations = _work(model, lengths, end - start, logits)
+    read += hidden if start else 0
     return Cost(
         memory=_memory(model, n_tokens, batch, longest, batch if final_sites else 0, dtype)
         + MARGIN * (SECTIONS * batch * widest + lens)
         + MARGIN * attended * any(site in KEYED_SITES for site in sites),
         disk=disk,
-        seconds=_seconds(model, lengths, end - start, logits, threads)
-        + disk / WRITE
-        + (hidden / READ if start else 0),
+        seconds=START
+        + read / READ
+        + operations / (COMPUTE * threads)
+        + compressed / (COMPRESS * threads)
+        + disk / WRITE,
+        read=read,
+        operations=operations,
     )
 
 
@@ -249,7 +267,8 @@ def streams(
         dtype=dtype,
     )
     batch, longest = largest_batch(lengths, batch_tokens)
-    sizes = {**model.sizes, "key": longest}
+    different = min(model.sizes["d_vocab"], sum(lengths))
+    sizes = {**model.sizes, "key": longest, "token_id": different}
     held, measured = 0, 0
     for statistic in statistics:
         width = sum(math.prod(shape(site, sizes)) for site in statistic["sites"])
@@ -258,7 +277,7 @@ def streams(
         held += 8 * statistic["n_layers"] * kept
         measured = max(measured, MEASURED * 8 * batch * width + 8 * kept)
     memory = cost.memory + MARGIN * (STATES * held + measured)
-    return Cost(memory, disk=held, seconds=cost.seconds + held / WRITE)
+    return replace(cost, memory=memory, disk=held, seconds=cost.seconds + held / WRITE)
 
 
 def intervention(
@@ -451,12 +470,12 @@ def _operations(model: Model, length: int) -> int:
     return 2 * model.block * length + 4 * heads * length**2
 
 
-def _seconds(
-    model: Model, lengths: Sequence[int], n_blocks: int, with_logits: int, threads: int
-) -> float:
-    """Seconds to read the weights and to compute."""
+def _work(
+    model: Model, lengths: Sequence[int], n_blocks: int, with_logits: int
+) -> tuple[float, float]:
+    """Bytes of weights that are read, and operations."""
     operations = n_blocks * sum(_operations(model, length) for length in lengths)
     operations += 2 * model.head * with_logits
     read = n_blocks * model.stored * model.block
     read += model.outside * (model.head if with_logits else 0)
-    return START + read / READ + operations / (COMPUTE * threads)
+    return read, operations

@@ -153,9 +153,23 @@ CONFIGS = {
         "sweep.layers_per_job: wants a number of layers, 1 or more; has 1.5",
     ),
     "dtype": ("sweep: {dtype: int8}", 'wants float32, bfloat16 or float16; has "int8"'),
-    "store_dtype": ("sweep: {store_dtype: f4}", "sweep.store_dtype: wants float32, bfloat16 or"),
+    "store_dtype": ("store: {dtype: f4}", "store.dtype: wants float32, bfloat16 or float16; has"),
+    "compression": ("store: {compression: gzip}", 'compression: wants none or zstd; has "gzip"'),
+    "where_store_dtype_went": (
+        "sweep: {store_dtype: float16}",
+        "mine.yaml: sweep.store_dtype: unknown key; it is `store: {dtype: …}` now",
+    ),
     "device": ("sweep: {device: gpu}", 'sweep.device: wants auto, cpu or cuda; has "gpu"'),
     "theme": ("style: {theme: blue}", 'style.theme: wants light or dark; has "blue"'),
+    "plan_without_nodes": ("plan: {link: 2}", "plan: the key 'nodes' is missing"),
+    "plan_without_any": (
+        "plan: {nodes: 0}",
+        "plan.nodes: wants a number of nodes, 1 or more; has 0",
+    ),
+    "plan_at_no_speed": (
+        "plan: {nodes: 2, link: 0}",
+        "plan.link: wants a number above 0; has 0",
+    ),
     "dpi_too_small": ("style: {dpi: 10}", "style.dpi: wants dots per inch, 30 to 1200; has 10"),
 }
 

@@ -238,7 +238,7 @@ TEXTS = ["A thin section of a language model.", "One of many, and a longer one."
 
 
 def clone_for(folder, model, **sweep):
-    """Two studies on last tokens and all of them, in a smaller dtype, and an intervention."""
+    """Two studies on last tokens and all of them, compressed, and an intervention."""
     clone = Clone(folder, model)
     clone.save({"source": "made up", "texts": TEXTS}, "stimuli/texts.yaml")
     clone.save({"source": "made up", "texts": TEXTS[:1]}, "stimuli/text.yaml")
@@ -248,7 +248,8 @@ def clone_for(folder, model, **sweep):
     clone.config["studies"]["category_selectivity"]["statistics"] = {
         "cosine_similarities": {"layers": [0, 1, 2]}
     }
-    clone.change("sweep", to=clone.config["sweep"] | {"store_dtype": "bfloat16"} | sweep)
+    clone.change("sweep", to=clone.config["sweep"] | sweep)
+    clone.change("store", to={"dtype": "bfloat16", "compression": "zstd"})
     return clone
 
 
