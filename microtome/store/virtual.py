@@ -56,9 +56,11 @@ def join(path: str | Path, shards: Mapping[Path, str]) -> None:
                     "is from an earlier sweep; delete it and run again"
                 )
             attributes = found
-            for item in file.values():
+            for label, item in file.items():
                 if not item.is_scale:
-                    variable = variables.setdefault(item.name[1:], _Variable.like(item))
+                    if label not in variables:
+                        variables[label] = _Variable.like(item)
+                    variable = variables[label]
                     variable.sources.append((sizes["token"], name, item.shape))
                     for dimension, size in zip(
                         variable.dimensions[1:], item.shape[1:], strict=True
