@@ -6,10 +6,12 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
+from microtome.workflow.arrays import become_own_task
 from microtome.workflow.config_files import refuse_unreadable
 from microtome.workflow.kept import keep_modules
 
 min_version("9.0")
+become_own_task()
 
 # The rules and the graph are many objects, which stay until the end. To look for garbage among them
 # again and again, and once more at the end, takes as long as making them.

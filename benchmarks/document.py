@@ -28,6 +28,8 @@ All is computed in float32 on the CPU; on a GPU nothing was measured. The ways:
   last one leaves the model by an exception. One `tanh` of a single number goes ahead of it, and
   of nnsight: without, a race in MKL 2024.2 makes half of the first GELU inaccurate in a few
   processes of a hundred.
+- **[datasets](https://huggingface.co/docs/datasets)** {datasets}: `load_dataset` and `map`, with
+  the same tokenizer.
 
 Where values are changed, the sweep runs all cases and writes their outcome. TransformerLens runs
 `patching.get_act_patch_resid_pre` or, where it has no such function, `run_with_hooks` once for each

@@ -45,6 +45,9 @@ TABLES = {
 #: tokens: "The next word is".
 SENTENCE = (464, 1306, 1573, 318)
 PROMPTS = ("prompts", "batches")
+#: Documents in JSONL: the source files of Python's standard library, as many as have so many
+#: characters.
+CORPUS, N_CHARACTERS = Path("corpus.jsonl"), 12_000_000
 
 
 def checkpoint(model: str) -> Path:
@@ -91,6 +94,8 @@ def build() -> None:
     if not manifest(REAL).exists():
         _fetch_real()
     _build_tables()
+    if not CORPUS.exists():
+        _build_corpus()
     os.sync()  # what was just written would slow the first measurement's flushes down
 
 
@@ -136,6 +141,18 @@ def _build_tokenizer(folder: Path) -> None:
     GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe")).save_pretrained(
         folder
     )
+
+
+def _build_corpus() -> None:
+    import sysconfig
+
+    folder, n = Path(sysconfig.get_path("stdlib")), 0
+    with CORPUS.open("w", encoding="utf-8") as lines:
+        for file in sorted(folder.rglob("*.py")):
+            text = file.read_text(encoding="utf-8", errors="ignore")
+            if "site-packages" not in file.parts and text.strip() and n < N_CHARACTERS:
+                lines.write(json.dumps({"text": text}) + "\n")
+                n += len(text)
 
 
 def _build_tables() -> None:

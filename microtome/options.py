@@ -61,7 +61,8 @@ class Held:
 
     Attributes:
         sizes: their names: `width`, the numbers of a token at all sites together; `key`, the tokens
-            of the longest text; a model's size, as `d_vocab`; or an option.
+            of the longest text; `token_id`, the different tokens that there may be; a dimension, as
+            `n_heads`; or an option.
     """
 
     def __init__(self, *sizes: str) -> None:

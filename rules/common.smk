@@ -37,7 +37,7 @@ def own_config():
     """The config, without other keys of a workflow that imports this one."""
     if Path(workflow.basedir) == ROOT:
         return config
-    keys = ("models", "stimuli", "studies", "sweep", "store", "style")
+    keys = ("models", "stimuli", "studies", "sweep", "store", "style", "plan")
     return {key: config[key] for key in keys if key in config}
 
 

@@ -15,12 +15,14 @@ from microtome.store.checksums import shards_of, size_and_time
 MLP_SITES = ("pre", "pre_linear", "post")
 
 
-def fetched_and_like(wildcards):
-    """What a token table is made from beside its stimulus file: a text, another file."""
+def texts_and_like(wildcards):
+    """What a token table is made from beside its stimulus file: texts, another file."""
     found = studies.stimulus_set(wildcards.stimuli)
     beside = {}
     if found.remote:
         beside["fetched"] = studies.fetched_file(wildcards.stimuli)
+    if found.corpus:
+        beside["corpus"] = [str(file) for file in found.corpus.files]
     if found.holder:
         beside["like"] = studies.stimulus_file(found.holder)
     return beside

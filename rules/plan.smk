@@ -11,5 +11,7 @@ rule plan:
         sweeps=lambda wildcards: planned_sweeps(),
         datasets=lambda wildcards: planned_datasets(),
         settings=sweep_settings(),
+        sequences=SEQUENCES,
+        plan=config.get("plan"),
     script:
         "../scripts/plan.py"

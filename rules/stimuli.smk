@@ -2,6 +2,11 @@
 # texts that stimulus sets name by their address.
 
 
+def tokens_threads(wildcards):
+    """All cores, for texts that may be many."""
+    return 64 if studies.stimulus_set(wildcards.stimuli).many else 1
+
+
 # What is fetched depends on no code. What was fetched before stays until another text has come whole.
 rule fetch_text:
     output:
@@ -19,11 +24,27 @@ rule fetch_text:
         "../scripts/fetch_text.py"
 
 
+# Several files of a data set, in a folder.
+rule fetch_texts:
+    output:
+        texts=directory("results/texts/{stimuli}"),
+        note="results/texts/{stimuli}.json",
+    log:
+        "results/logs/fetch_texts/{stimuli}.log",
+    wildcard_constraints:
+        stimuli="[a-z0-9_]+",
+    localrule: True
+    params:
+        source=lambda wildcards: studies.stimulus_set(wildcards.stimuli).remote.address,
+    script:
+        "../scripts/fetch_texts.py"
+
+
 if SEQUENCES is None:
 
     rule token_table:
         input:
-            unpack(fetched_and_like),
+            unpack(texts_and_like),
             manifest="results/models/{model}/manifest.json",
             checkpoint=ancient("results/models/{model}/checkpoint"),
             stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
@@ -32,6 +53,7 @@ if SEQUENCES is None:
         log:
             "results/logs/token_table/{model}/{stimuli}.log",
         localrule: True
+        threads: tokens_threads
         resources:
             judged=judged,
         params:
@@ -46,7 +68,7 @@ else:
     # Snakemake would delete before the job: the file that reads as all of them is.
     checkpoint token_table:
         input:
-            unpack(fetched_and_like),
+            unpack(texts_and_like),
             manifest="results/models/{model}/manifest.json",
             checkpoint=ancient("results/models/{model}/checkpoint"),
             stimuli=sharded_stimuli,
@@ -55,6 +77,7 @@ else:
         log:
             "results/logs/token_table/{model}/{stimuli}.log",
         localrule: True
+        threads: tokens_threads
         resources:
             judged=judged,
         params:

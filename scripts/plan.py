@@ -1,5 +1,7 @@
 """Print what the sweeps, interventions and large statistics of a config cost, before anything runs.
 
+Where the config names a cluster (`plan:`), their schedule there is simulated.
+
 Of a model that is not fetched yet, only the config is read: a folder's or a GGUF's own, or the
 config.json of a hub repository. The length of texts is then guessed: four characters to a token.
 """
@@ -9,25 +11,40 @@ import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from microtome.errors import MicrotomeError, in_short
+from microtome.errors import MicrotomeError
 from microtome.interventions.extent import extent
-from microtome.models.sources import Folder, Hub, Package, Untrained, parse_source
+from microtome.models.sources import Untrained, parse_source
 from microtome.options import layer_numbers
-from microtome.show.lines import size
+from microtome.show.lines import count, duration, size
 from microtome.store.checksums import RESULTS
 from microtome.sweeps import cost
+from microtome.sweeps.schedule import Schedule, schedule
+from microtome.sweeps.shapes import of_config
+from microtome.texts.corpora import characters, documents
+from microtome.texts.encoded import length_of
 from microtome.texts.fetched import with_fetched
-from microtome.texts.forms import CONTEXT, Starts
+from microtome.texts.forms import CONTEXT, Lengths, Starts
 from microtome.texts.stimuli import StimulusSet, read_set
 
 CHARACTERS_PER_TOKEN = 4
 #: Statistics that compare words are left out if their files have fewer bytes than this.
 LARGE = 100e6
+#: Files of each product: itself, its checksum, and Snakemake's record.
+FILES_EACH = 3
+#: What nodes spend their time with, in words.
+SPENT = {
+    "start": "starting",
+    "read": "reading",
+    "compute": "computing",
+    "write": "writing",
+    "lost": "lost with nodes that failed",
+    "idle": "idle",
+}
 ABOVE = ("", "", "", "", "a token", "", "", "")
 HEADINGS = ("model", "stimuli", "tokens", "layers", "and layer", "disk", "memory", "time")
 
@@ -47,47 +64,6 @@ def shape(models: dict[str, Any], name: str) -> cost.Model:
     if isinstance(source, Untrained):
         return shape(models, source.model)
     return of_config(source)
-
-
-@cache
-def of_config(source: Folder | Hub | Package) -> cost.Model:
-    """The shape of a model that is not fetched yet, from its config."""
-    from transformers import AutoConfig
-
-    from microtome.models.checkpoint import read_config, sizes
-    from microtome.models.float8 import FLOAT8, is_float8
-    from microtome.models.packages import shipped
-    from microtome.models.skeleton import head_of, skeleton
-
-    try:
-        match source:
-            case Folder(path):
-                config = read_config(path)
-            case Hub(repository, revision):
-                config = AutoConfig.from_pretrained(
-                    repository, revision=revision, trust_remote_code=False
-                )
-            case Package(is_gguf=True):
-                gguf = shipped(source)
-                config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            case Package():
-                config = read_config(shipped(source))
-    except Exception as error:  # no network, no such package, no such file in it
-        raise MicrotomeError(f"unknown until it is fetched ({in_short(error)})") from error
-    # A GGUF is unpacked into float32; other checkpoints are kept in their own dtype.
-    unpacked = isinstance(source, Package) and source.is_gguf
-    own = None if unpacked else config.dtype or config.get_text_config().dtype
-    dtype = str(own or "float32").removeprefix("torch.")
-    matrix = FLOAT8 if is_float8(config.to_dict()) else dtype  # of blocks; the head is not float8
-    tensors = {
-        name: {
-            "dtype": matrix if tensor.ndim > 1 and re.search(r"\.\d+\.", name) else dtype,
-            "shape": list(tensor.shape),
-        }
-        for name, tensor in skeleton(config).named_parameters()
-    }
-    about = {"architecture": config.model_type, "head": head_of(config), **sizes(config)}
-    return cost.model({**about, "tensors": tensors})
 
 
 @cache
@@ -116,15 +92,22 @@ def lengths(about: Mapping[str, Any], model: cost.Model) -> tuple[list[int], boo
         context = model.sizes.get("n_context", 0)
         length = context if found.cut.length == CONTEXT else int(found.cut.length)
         guessed = [length] * len(found.cut.starts)
-    elif not found.stimuli:
+    elif found.remote and not found.fetched:
         raise MicrotomeError(
             f"unknown until its text is fetched, as snakemake {about['fetched']} does"
         )
+    elif isinstance(found.cut, Lengths):
+        length = length_of(found.cut, model.sizes, about["file"])
+        n_tokens = characters(found) / CHARACTERS_PER_TOKEN
+        guessed = [length] * math.ceil(n_tokens / (length - found.cut.overlap))
     elif found.cut is not None:
-        counts = (s.text.count(word) for s in found.stimuli for word in found.cut.words)
+        counts = (s.text.count(word) for s in documents(found) for word in found.cut.words)
         guessed = [found.cut.before + 1] * max(1, sum(counts))
     else:
-        guessed = [math.ceil(len(s.text) / CHARACTERS_PER_TOKEN) for s in found.stimuli]
+        guessed = [math.ceil(len(s.text) / CHARACTERS_PER_TOKEN) for s in documents(found)]
+    if found.sample is not None:
+        n = found.sample.n or math.ceil(found.sample.share * len(guessed))
+        guessed = guessed[:n]
     guessed *= max(1, len(found.shuffled))
     if found.masked:
         guessed = [length for length in guessed for _ in range(length)]
@@ -142,6 +125,9 @@ class Entry:
         layers: the layers that are kept, changed or compared.
         per_token: what a token takes in one layer, in words.
         cost: what it costs.
+        jobs: of each shard, what its jobs cost, which run one after another.
+        merged: bytes of what statistics keep of all shards, which a last job reads.
+        files: products.
     """
 
     model: str
@@ -150,6 +136,9 @@ class Entry:
     layers: int
     per_token: str
     cost: cost.Cost
+    jobs: list[list[cost.Cost]] = field(default_factory=list)
+    merged: int = 0
+    files: int = 0
 
     @property
     def cells(self) -> list[str]:
@@ -159,11 +148,43 @@ class Entry:
         return [self.model, self.label, self.tokens, str(self.layers), self.per_token, *sizes]
 
 
-def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]) -> Entry:
+def shards(tokens: list[int], n: int | None) -> list[tuple[int, ...]]:
+    """The tokens of the sequences of each shard, of `n` sequences; of one shard if n is None."""
+    size = n or len(tokens)
+    return [tuple(tokens[first : first + size]) for first in range(0, len(tokens), size)]
+
+
+def together(jobs: list[list[cost.Cost]]) -> cost.Cost:
+    """What all jobs of all shards cost, one after another."""
+    costs = [job for shard in jobs for job in shard]
+    return cost.Cost(
+        memory=max(job.memory for job in costs),
+        disk=sum(job.disk for job in costs),
+        seconds=sum(job.seconds for job in costs),
+    )
+
+
+def of_sweep(
+    sweep: Mapping[str, Any],
+    model: cost.Model,
+    settings: Mapping[str, Any],
+    sequences: int | None = None,
+) -> Entry:
     """A sweep's line."""
     tokens, counted = lengths(sweep, model)
-    rows = cost.kept(tokens, sweep["tokens"])
-    jobs = [cost.sweep(model, tokens, **job, **settings, rows=rows) for job in sweep["jobs"]]
+
+    @cache
+    def needed(shard: tuple[int, ...]) -> list[cost.Cost]:
+        rows = cost.kept(shard, sweep["tokens"])
+        return [cost.sweep(model, shard, **job, **settings, rows=rows) for job in sweep["jobs"]]
+
+    jobs = [needed(shard) for shard in shards(tokens, sequences)]
+    # Of a shard, layer files, hidden states between jobs, and a list of checksums of each job.
+    n_files = sum(len(j["layers"]) + bool(j["final_sites"]) for j in sweep["jobs"])
+    between = len(sweep["jobs"]) - 1
+    files = n_files + between
+    if sequences:
+        files = n_files + len(jobs) * (files + len(sweep["jobs"]))
     sites = max((job["sites"] for job in sweep["jobs"]), key=len)
     dtype, widths = settings["store"]["dtype"], {**model.sizes, "key": max(tokens)}
     return Entry(
@@ -172,29 +193,43 @@ def of_sweep(sweep: Mapping[str, Any], model: cost.Model, settings: Mapping[str,
         number(tokens, counted),
         sum(len(job["layers"]) for job in sweep["jobs"]),
         size(sum(cost.bytes_per_token(widths, site, dtype) for site in sites)),
-        cost.Cost(
-            memory=max(job.memory for job in jobs),
-            disk=sum(job.disk for job in jobs),
-            seconds=sum(job.seconds for job in jobs),
-        ),
+        together(jobs),
+        jobs,
+        files=files,
     )
 
 
-def of_dataset(dataset: Mapping[str, Any], model: cost.Model, settings: Mapping[str, Any]) -> Entry:
+def of_dataset(
+    dataset: Mapping[str, Any],
+    model: cost.Model,
+    settings: Mapping[str, Any],
+    sequences: int | None = None,
+) -> Entry:
     """The line of an intervention, or of streamed statistics."""
     tokens, counted = lengths(dataset, model)
+    merged, files = 0, 1
     own = {key: settings[key] for key in ("batch_tokens", "threads", "dtype")}
     if "sweep" in dataset:
         sweep = dataset["sweep"]
-        n_layers, rows = len(sweep["layers"]), cost.kept(tokens, dataset["tokens"])
-        needed = cost.streams(model, tokens, sweep, dataset["streams"], rows=rows, **own)
+        n_layers, streams = len(sweep["layers"]), dataset["streams"]
+
+        @cache
+        def needed(shard: tuple[int, ...]) -> list[cost.Cost]:
+            rows = cost.kept(shard, dataset["tokens"])
+            return [cost.streams(model, shard, sweep, streams, rows=rows, **own)]
+
+        jobs = [needed(shard) for shard in shards(tokens, sequences)]
+        files = len(streams)
+        if sequences:
+            merged, files = sum(job.disk for [job] in jobs), files * (1 + len(jobs))
     else:
         intervention = dataset["intervention"]
         n_layers = len(layer_numbers(intervention.layers, model.sizes["n_layers"]))
         found = extent(intervention, model.sizes, tokens)
-        needed = cost.intervention(model, tokens, **found, **own)
-    name = dataset["name"]
-    return Entry(dataset["model"], name, number(tokens, counted), n_layers, "", needed)
+        jobs = [[cost.intervention(model, tokens, **found, **own)]]
+    name, n_tokens = dataset["name"], number(tokens, counted)
+    whole = together(jobs)
+    return Entry(dataset["model"], name, n_tokens, n_layers, "", whole, jobs, merged, files)
 
 
 def of_pairs(statistics: list[dict[str, Any]], shapes: Mapping[str, cost.Model]) -> list[Entry]:
@@ -250,6 +285,18 @@ def shortages(entries: list[Entry]) -> Iterator[str]:
         )
 
 
+def scheduled(found: Schedule, n_jobs: int, nodes: int) -> str:
+    """A schedule in a sentence."""
+    whole = sum(found.spent.values())
+    shares = {name: found.spent[name] / whole for name in SPENT}
+    said = ", ".join(f"{share:.1%} {SPENT[name]}" for name, share in shares.items())
+    merging = f" Merging takes {duration(found.merging)} of it." if found.merging else ""
+    return (
+        f"On {count(nodes, 'node')} {count(n_jobs, 'job')} take {duration(found.seconds)}. The "
+        f"nodes' time: {said} ({count(found.failed, 'failure')}).{merging}"
+    )
+
+
 def available_memory() -> int | None:
     """Bytes that the system can give without swapping, where it tells (on Linux)."""
     try:
@@ -265,8 +312,19 @@ def main(
     sweeps: list[dict[str, Any]],
     datasets: list[dict[str, Any]],
     settings: dict[str, Any],
+    sequences: int | None,
+    plan: Mapping[str, Any] | None,
 ) -> None:
-    """Print a line for each sweep and each costly dataset, their sum, and what is too small."""
+    """Print a line for each sweep and each costly dataset, their sum, and what is too small.
+
+    Args:
+        models: the config's.
+        sweeps: what the plan has to know of each sweep.
+        datasets: the same of interventions, streamed statistics and statistics of pairs of words.
+        settings: how sweeps run.
+        sequences: how many each shard has, or None.
+        plan: the cluster to plan for, or None.
+    """
     shapes, unknown = {}, {}
     for name in {about["model"]: None for about in sweeps + datasets}:
         try:
@@ -282,7 +340,9 @@ def main(
             except MicrotomeError as error:
                 unknown[about["stimuli"]] = str(error)
     entries = [
-        (of_sweep if "jobs" in about else of_dataset)(about, shapes[about["model"]], settings)
+        (of_sweep if "jobs" in about else of_dataset)(
+            about, shapes[about["model"]], settings, sequences
+        )
         for about in known
         if "layers" not in about
     ]
@@ -299,10 +359,27 @@ def main(
         f"{math.ceil(sum(c.seconds for c in costs) / 60)} min for one job after another with "
         f"{settings['threads']} threads."
     )
+    jobs = sum(len(shard) for entry in entries for shard in entry.jobs)
+    files = sum(entry.files for entry in entries)
+    print(
+        f"{count(jobs, 'job')} write {count(files, 'file')}, which take about "
+        f"{FILES_EACH * files + jobs:,} inodes with checksums, records and logs."
+    )
+    if plan:
+        chains = [shard for entry in entries for shard in entry.jobs]
+        merged = sum(entry.merged for entry in entries)
+        print(scheduled(schedule(chains, merged, plan, settings["threads"]), jobs, plan["nodes"]))
     for shortage in shortages(entries):
         print(shortage)
 
 
 if __name__ == "__main__":
     given = snakemake.params
-    main(given.models, given.sweeps, given.datasets, given.settings)
+    main(
+        given.models,
+        given.sweeps,
+        given.datasets,
+        given.settings,
+        given.sequences,
+        given.plan,
+    )

@@ -14,6 +14,7 @@ OTHERS = "MICROTOME_OTHER_JOBS"
 _USUAL = {
     "fetch_model": 5.0,
     "fetch_text": 2.0,
+    "fetch_texts": 10.0,
     "token_table": 1.0,
     "activations": 1.0,
     "join": 0.5,

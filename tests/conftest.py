@@ -14,6 +14,7 @@ import torch
 from forked import shared
 from huggingface_hub import constants
 from origins import StandInHub, Trap
+from slurm import Slurm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Tokenizer
 
 from microtome.models.fetch import fetch, manifest
@@ -135,6 +136,15 @@ def model(tmp_path_factory: pytest.TempPathFactory, gpt2_tokenizer: Path) -> Pat
     build(folder, "gpt2", vocab_size=50257, num_hidden_layers=3)
     AutoTokenizer.from_pretrained(gpt2_tokenizer).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """A Slurm of three nodes, for the tests of one file."""
+    slurm = Slurm(tmp_path_factory.mktemp("slurm"))
+    yield slurm
+    slurm.stop()
+    assert all(daemon.poll() is not None for daemon in slurm.daemons.values())
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def read_texts(file: Path) -> Texts:
         texts = [f"{label}: {text}" for label, members in texts.items() for text in members]
     if "document" in content:
         texts = [textwrap.shorten(content["document"], CHARACTERS, placeholder=" …")]
-    named = ("url", "dataset", "like", "cut", "shuffled", "masked")
+    named = ("url", "dataset", "corpus", "field", "like", "cut", "sample", "shuffled", "masked")
     made = {key: _flow(content[key]) for key in named if key in content}
     source = content.get("source") or f"as {content['like']}"
     texts = fitting(texts)

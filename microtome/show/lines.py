@@ -13,6 +13,14 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes:.3g} {_UNITS[power]}"
 
 
+def duration(seconds: float) -> str:
+    """A time in days, hours, minutes or seconds."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def count(number: int, thing: str) -> str:
     """A number and what it counts, in the plural where there is not just one."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ BYTES = {
 IMPORTS = 420 << 20
 #: The same of a statistic that reads no checkpoint: xarray, SciPy, scikit-learn. Measured: 198 MiB.
 ANALYSIS = 250 << 20
-#: Beside the script in a cluster job: the two Snakemake processes that start it, 142 MiB each.
-SNAKEMAKE = 300 << 20
+#: Beside the script in a cluster job: the two Snakemake processes that start it, 177 MiB each, and
+#: Slurm's own.
+SNAKEMAKE = 400 << 20
 #: What allocators, thread pools and the kernel's reading ahead add to what the shapes say.
 MARGIN = 1.25
 #: How often a statistic holds its inputs: as read, as float64 or sorted, and in between.
@@ -100,11 +101,15 @@ class Cost:
         memory: bytes resident at the peak.
         disk: bytes of its files; a sweep's are activations, and hidden states for the next job.
         seconds: expected duration.
+        read: of a sweep, bytes of weights and of hidden states that it reads.
+        operations: of a sweep, how many it computes.
     """
 
     memory: float
     disk: int
     seconds: float
+    read: float = 0
+    operations: float = 0
 
     def mem_mb(self, attempt: int = 1) -> int:
         """Memory to ask a scheduler for, in MiB, which Slurm calls megabytes."""
@@ -208,15 +213,20 @@ def sweep(
     # what comes between them: some models bound their logits step by step.
     lens = _head(model, 2 * min(predicted, PREDICTED), BYTES[dtype])
     logits = n_tokens * bool(final_sites) + predicted * len(layers)
+    read, operations = _work(model, lengths, end - start, logits)
+    read += hidden if start else 0
     return Cost(
         memory=_memory(model, n_tokens, batch, longest, batch if final_sites else 0, dtype)
         + MARGIN * (SECTIONS * batch * widest + lens)
         + MARGIN * attended * any(site in KEYED_SITES for site in sites),
         disk=disk,
-        seconds=_seconds(model, lengths, end - start, logits, threads)
-        + disk / WRITE
+        seconds=START
+        + read / READ
+        + operations / (COMPUTE * threads)
         + compressed / (COMPRESS * threads)
-        + (hidden / READ if start else 0),
+        + disk / WRITE,
+        read=read,
+        operations=operations,
     )
 
 
@@ -257,7 +267,8 @@ def streams(
         dtype=dtype,
     )
     batch, longest = largest_batch(lengths, batch_tokens)
-    sizes = {**model.sizes, "key": longest}
+    different = min(model.sizes["d_vocab"], sum(lengths))
+    sizes = {**model.sizes, "key": longest, "token_id": different}
     held, measured = 0, 0
     for statistic in statistics:
         width = sum(math.prod(shape(site, sizes)) for site in statistic["sites"])
@@ -266,7 +277,7 @@ def streams(
         held += 8 * statistic["n_layers"] * kept
         measured = max(measured, MEASURED * 8 * batch * width + 8 * kept)
     memory = cost.memory + MARGIN * (STATES * held + measured)
-    return Cost(memory, disk=held, seconds=cost.seconds + held / WRITE)
+    return replace(cost, memory=memory, disk=held, seconds=cost.seconds + held / WRITE)
 
 
 def intervention(
@@ -459,12 +470,12 @@ def _operations(model: Model, length: int) -> int:
     return 2 * model.block * length + 4 * heads * length**2
 
 
-def _seconds(
-    model: Model, lengths: Sequence[int], n_blocks: int, with_logits: int, threads: int
-) -> float:
-    """Seconds to read the weights and to compute."""
+def _work(
+    model: Model, lengths: Sequence[int], n_blocks: int, with_logits: int
+) -> tuple[float, float]:
+    """Bytes of weights that are read, and operations."""
     operations = n_blocks * sum(_operations(model, length) for length in lengths)
     operations += 2 * model.head * with_logits
     read = n_blocks * model.stored * model.block
     read += model.outside * (model.head if with_logits else 0)
-    return START + read / READ + operations / (COMPUTE * threads)
+    return read, operations

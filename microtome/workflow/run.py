@@ -22,7 +22,7 @@ from snakemake_logger_plugin_microtome.progress import OTHERS, by_kind
 
 #: The targets of the stages before the last one, which is all, and the kinds of jobs of each.
 STAGES = {
-    "tokens": ("fetch_model", "fetch_text", "token_table"),
+    "tokens": ("fetch_model", "fetch_text", "fetch_texts", "token_table"),
     "activations": ("activations", "join"),
     "statistics": ("intervention", "streams", "merge", "statistic"),
 }

@@ -178,7 +178,7 @@ def _input_faults(function: Function, inputs: set[str]) -> Iterator[Fault]:
     for said in [*reading, *(["is streamed"] if function.streamed else [])]:
         if not {"site", "sites"} & function.options.keys():
             yield (), f"{function.name} {said}, but of no site; give it an option `sites: Sites`"
-    known = {"width", "key", "d_vocab", *function.options, *chain(*DIMENSIONS.values())}
+    known = {"width", "key", "token_id", *function.options, *chain(*DIMENSIONS.values())}
     for size in function.held:
         if size not in known:
             yield (

@@ -103,7 +103,7 @@ def highest_tokens(
 
 def token_means(
     tokens: Annotated[xr.Dataset, POSITIONS], *, sites: Sites
-) -> Annotated[Streamed, Held("d_vocab", "width")]:
+) -> Annotated[Streamed, Held("token_id", "width")]:
     """Means over all occurrences of each token that is seen, for every layer.
 
     Returns:

@@ -1,19 +1,12 @@
 """The workflow through a real Slurm: what is submitted, what it asks for, what survives."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from slurm import Slurm
-from workflows import SCALED, TEXTS, Clone, held
+from cluster import PROFILE, clone_in, ended_well, start, sweep_held, unswept, wait_for
+from workflows import SCALED, TEXTS, Clone
 
 from microtome.sweeps import cost
 
@@ -23,23 +16,11 @@ WORDS_SWEEP, TEXTS_SWEEP = "rule_activations__tiny__words", "rule_activations__t
 SCALING = "rule_intervention__hidden_states__scaled_blocks"
 #: All that is submitted; the rest of the workflow is made beside the main process.
 HEAVY = {WORDS_SWEEP, TEXTS_SWEEP, SCALING}
-PROFILE = ["--workflow-profile", "profiles/slurm", "--slurm-status-command", "squeue"]
-PROFILE += ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    slurm = Slurm(tmp_path_factory.mktemp("slurm"))
-    yield slurm
-    slurm.stop()
-    assert all(daemon.poll() is not None for daemon in slurm.daemons)
 
 
 def clone_for(folder: Path, model: Path) -> Clone:
     """The tests' small config with one more study, which has an intervention."""
-    clone = Clone(folder, model)
-    # Where `make cluster-test` has the executor plugin.
-    clone.environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
+    clone = clone_in(folder, model)
     clone.save(TEXTS | {"texts": ["A fly, a beetle, and one more"]}, "stimuli/insects.yaml")
     clone.save_study("hidden_states", SCALED)
     clone.change("studies", "hidden_states", to={"models": ["tiny"], "stimuli": "insects"})
@@ -61,21 +42,8 @@ def submitted(slurm, tmp_path_factory, model, request):
     before = len(slurm.jobs())
     main = start(clone)
     request.getfixturevalue("local")  # made in the time that the other one waits for Slurm
-    assert main.wait() == 0, (clone.folder / "main.log").read_text()
+    assert ended_well(main, clone)
     return clone, slurm.jobs()[before:]
-
-
-def unswept(local: Clone, folder: Path) -> Clone:
-    """The local run up to its token tables: what is left to do is submitted, or reads that."""
-    clone = local.copy(folder / "clone")
-    for kind in ("activations", "interventions", "statistics", "figures", "tables", "page"):
-        shutil.rmtree(clone.product(kind))
-    return clone
-
-
-def sweep_held(clone: Clone, label: str) -> AbstractContextManager:
-    """Keep a sweep of the tiny model from going on, once it has imported what it needs."""
-    return held(clone.product(f"logs/activations/tiny/{label}.log"))
 
 
 def rule(job: dict[str, str]) -> str:
@@ -130,31 +98,8 @@ def test_jobs_ask_for_what_their_model_needs(submitted):
     assert asked[SCALING]["MinMemoryNode"] == f"{needed.mem_mb()}M"
 
 
-def start(clone: Clone, *arguments: str) -> subprocess.Popen:
-    with (clone.folder / "main.log").open("w", encoding="utf-8") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *PROFILE, *arguments],
-            cwd=clone.folder,
-            env=clone.environment,
-            stdout=log,
-            stderr=log,
-        )
-
-
 #: A job that Slurm has ended.
 ENDED = ("CANCELLED", "FAILED", "OUT_OF_MEMORY")
-
-
-def wait_for(
-    slurm: Slurm, main: subprocess.Popen, before: int, name: str, *states: str
-) -> dict[str, str]:
-    """The first job of a rule, as soon as it is in one of some states."""
-    while main.poll() is None:
-        for job in slurm.jobs()[before:]:
-            if rule(job) == name and job["JobState"] in states:
-                return job
-        time.sleep(0.5)
-    raise AssertionError(f"{name} was never {states}")
 
 
 def test_jobs_that_are_ended_are_tried_again_with_more(slurm, local, tmp_path):
@@ -169,7 +114,7 @@ def test_jobs_that_are_ended_are_tried_again_with_more(slurm, local, tmp_path):
             slurm.ask("scancel", job["JobId"])
             wait_for(slurm, main, before, TEXTS_SWEEP, *ENDED)
         wait_for(slurm, main, before, WORDS_SWEEP, *ENDED)
-    assert main.wait() == 0, (clone.folder / "main.log").read_text()
+    assert ended_well(main, clone)
     assert clone.contents() == local.contents()
     tried = {}
     for job in slurm.jobs()[before:]:
@@ -220,21 +165,8 @@ def test_a_job_that_is_never_given_enough_is_reported_and_the_rest_survives(slur
     assert made == expected
 
 
-def test_a_main_process_that_was_killed_goes_on_where_it_was(slurm, local, tmp_path, model):
-    """On GPUs, which are asked for as soon as the config says so."""
-    clone = clone_for(tmp_path, model)
+def test_gpus_are_asked_for_as_soon_as_the_config_says_so(local, tmp_path):
+    clone = local.copy(tmp_path / "clone")
     clone.change("sweep", "device", to="cuda")
-    before = len(slurm.jobs())
-    with sweep_held(clone, "words"):
-        main = start(clone)
-        job = wait_for(slurm, main, before, WORDS_SWEEP, "RUNNING")
-        assert job["TresPerJob"] == "gres:gpu:1"
-        main.kill()
-        main.wait()
-    clone.change("sweep", "device", to="cpu")
-    again = clone.run(*PROFILE)
-    assert "models/tiny" not in again
-    assert "tokens/tiny/words" not in again
-    assert clone.contents() == local.contents()
-    assert clone.verify() == []
-    assert clone.planned(*PROFILE) == set()
+    done = clone.snakemake("--dry-run")
+    assert (done.stdout + done.stderr).count(" gpu=1") == len(HEAVY)

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -18,6 +19,8 @@ import microtome as mt
 from microtome.errors import MicrotomeError
 from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
+from microtome.show import show
+from microtome.show.lines import size
 from microtome.store.checksums import sha256
 from microtome.store.datasets import open_layer, read_dataset
 from microtome.store.layers import read_columns, read_section, write_layers
@@ -259,6 +262,29 @@ def test_tables_and_layers_read_as_without_shards(whole, cut):
         assert mt.open(cut.product(name)).identical(mt.open(whole.product(name)))
     with h5py.File(cut.product("activations/tiny/words/layer-02.h5")) as file:
         assert file["q"].id.get_type().get_size() == 2
+
+
+def test_show_tells_shards(cut, tmp_path, monkeypatch):
+    clone = cut.copy(tmp_path / "shown")
+    monkeypatch.chdir(clone.folder)
+    folder = "results/activations/tiny/words"
+    shards = list(Path(folder).rglob("layer-02.h5"))
+    joined, *others = show(f"{folder}/layer-02.h5").splitlines()
+    told = size(sum(file.stat().st_size for file in shards))
+    assert joined == f"{folder}/layer-02.h5: activations of layer 2 in 3 shards, {told}"
+    assert others[1].split() == ["q", "(token", "6,", "n_heads", "4,", "d_head", "6)", "bfloat16"]
+    assert others[-1] == "  as it was made"
+    assert f"{folder}: activations in 3 shards, layer-00, layer-01, layer-02, " in show(folder)
+    assert "token table of tiny in 3 shards, " in show("results/tokens/tiny/words.h5")
+    shard = Path(folder, "00001", "layer-02.h5")
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    last = show(f"{folder}/layer-02.h5").splitlines()[-1]
+    assert last == f"  {shard}: changed or damaged since it was made"
+    shard.unlink()
+    for path in (folder, f"{folder}/layer-02.h5"):
+        with pytest.raises(MicrotomeError, match=r"00001/layer-02\.h5: missing; make it: "):
+            show(path)
 
 
 #: What is made anew if the activations of words are, in one call of Snakemake.

@@ -6,21 +6,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from slurm import ETC
+from slurm import ETC, NODES
 
 pytestmark = pytest.mark.cluster
 
-#: A test run of its own, which fails while a job is on the node.
+#: A test run of its own, which fails while a job runs.
 FAILS = """
 import time
 from pathlib import Path
-from test_cluster import slurm
+from conftest import slurm
 
 def test_fails(slurm):
     slurm.ask("sbatch", "--output=/dev/null", "--wrap=echo $$ > job; exec sleep 600")
     while not (Path("job").exists() and Path("job").read_text()):
         time.sleep(0.2)
-    Path("daemons").write_text(" ".join(str(daemon.pid) for daemon in slurm.daemons))
+    Path("daemons").write_text(" ".join(str(daemon.pid) for daemon in slurm.daemons.values()))
     assert False
 """
 
@@ -40,7 +40,7 @@ def test_a_failing_test_leaves_no_daemon_no_job_and_no_configuration(tmp_path):
     )
     assert ended.returncode == pytest.ExitCode.TESTS_FAILED
     daemons = (tmp_path / "daemons").read_text()
-    assert len(daemons.split()) == 3
+    assert len(daemons.split()) == 2 + len(NODES)
     assert running(daemons) == []
     assert running((tmp_path / "job").read_text()) == []
     assert not (ETC / "slurm.conf").exists()

@@ -12,7 +12,7 @@ from conftest import build
 from hooked import hooked, load, taps_at
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from workflows import Clone
+from workflows import WORDS, Clone
 
 from microtome.statistics.dimensionality import component_variances, participation_ratio
 from microtome.statistics.distributions import Histograms
@@ -114,6 +114,13 @@ def test_the_workflow_stores_no_activations(tmp_path, gpt2_tokenizer):
         assert own["sd"].item() == pytest.approx(values.std(), rel=1e-5)
         density = np.histogram(values.astype(float), 20, (-2, 2), density=True)[0]
         np.testing.assert_allclose(own_histogram["density"], density, rtol=1e-5)
+    # An edit of one runs their sweep again; what comes out as before makes nothing stale.
+    clone.replace("microtome/statistics/moments.py", "values.mean()", "np.mean(values)")
+    assert clone.run("statistics") == {
+        "statistics/corpus/tiny/covariances",
+        "statistics/corpus/tiny/spaces",
+    }
+    assert clone.planned() == set()
     entropies, patterns = (
         read_dataset(clone.product(f"statistics/corpus/tiny/{name}.h5"))
         for name in ("entropies", "patterns")
@@ -163,6 +170,12 @@ def test_shards_are_merged_to_the_same(tmp_path, model):
     for lost in ("moments/00001.h5", "moments.h5"):  # which costs that shard
         (folder / lost).unlink()
     assert clone.planned("statistics") == {f"{sweep}/00001"} | merged
+    # What is added at the end makes the last shard anew, which was not full, and no other.
+    space = [*WORDS["words"]["space"], "comet"]
+    clone.save(WORDS | {"words": WORDS["words"] | {"space": space}}, "stimuli/words.yaml")
+    assert clone.run("statistics") == {"tokens/tiny/words", f"{sweep}/00001"} | merged
+    grown = read_dataset(folder / "moments.h5")["n"] / whole["moments.h5"]["n"]
+    assert (grown == 7 / 6).all()  # of as many tokens each
 
 
 SEQUENCES = [np.random.default_rng(n).integers(0, 60, n) for n in (7, 3, 1, 7, 12, 3)]
