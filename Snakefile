@@ -1,5 +1,6 @@
 # Microtome: thin sections through language models.
 # Every figure and table of every study in the config; see README.md.
+import atexit
 import gc
 from pathlib import Path
 
@@ -7,9 +8,15 @@ from snakemake.utils import min_version
 
 from microtome.workflow.arrays import become_own_task
 from microtome.workflow.config_files import refuse_unreadable
+from microtome.workflow.kept import keep_modules
 
 min_version("9.0")
 become_own_task()
+
+# The rules and the graph are many objects, which stay until the end. To look for garbage among them
+# again and again, and once more at the end, takes as long as making them.
+gc.set_threshold(100_000)
+atexit.register(gc.freeze)
 
 overlays = getattr(workflow, "overwrite_configfiles", [])
 refuse_unreadable([Path(workflow.current_basedir, "config.yaml"), *overlays])
@@ -83,6 +90,4 @@ include: "rules/page.smk"
 include: "rules/plan.smk"
 
 
-# What was read so far stays until the end. The collector need not look at it again and again while
-# the graph is built: that took a quarter of the time until a run with nothing to do has ended.
-gc.freeze()
+keep_modules()

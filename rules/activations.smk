@@ -11,8 +11,6 @@
 # the files that read as all of them. It goes by the shards' checksums: if their activations were
 # its inputs, Snakemake would read them all.
 
-SHARD = "" if SEQUENCES is None else "/{shard}"
-
 for (model, stimuli), wanted in SWEEPS.items():
     parts = studies.parts(model, wanted)
     for part in parts:
@@ -26,14 +24,14 @@ for (model, stimuli), wanted in SWEEPS.items():
             input:
                 manifest=f"results/models/{model}/manifest.json",
                 checkpoint=ancient(f"results/models/{model}/checkpoint"),
-                tokens=f"results/tokens/{model}/{stimuli}{SHARD}.h5",
+                tokens=in_shard(f"results/tokens/{model}/{stimuli}", SHARD) + ".h5",
                 resid_in=resid_files(model, stimuli, part.start, SHARD),
             output:
                 layers=layer_files,
                 resid_out=resid_out,
                 sums=[sums_file(model, stimuli, part.start, SHARD)] if SHARD else [],
             log:
-                f"results/logs/activations/{model}/{label}{SHARD}.log",
+                in_shard(f"results/logs/activations/{model}/{label}", SHARD) + ".log",
             threads: config["sweep"]["threads"]
             resources:
                 mem_mb=sweep_needs("mem_mb", lambda wildcards, part=part: part),
@@ -53,7 +51,7 @@ for (model, stimuli), wanted in SWEEPS.items():
                 threads=config["sweep"]["threads"],
                 device=config["sweep"]["device"],
                 dtype=config["sweep"]["dtype"],
-                store_dtype=config["sweep"]["store_dtype"],
+                store=dict(sorted(config["store"].items())),
             script:
                 "../scripts/activations.py"
 

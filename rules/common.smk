@@ -37,7 +37,7 @@ def own_config():
     """The config, without other keys of a workflow that imports this one."""
     if Path(workflow.basedir) == ROOT:
         return config
-    keys = ("models", "stimuli", "studies", "sweep", "style", "plan")
+    keys = ("models", "stimuli", "studies", "sweep", "store", "style", "plan")
     return {key: config[key] for key in keys if key in config}
 
 
@@ -55,6 +55,8 @@ studies = Studies(config, BASES)
 SWEEPS = studies.sweeps()
 #: How many sequences a job of a sweep runs; None for all.
 SEQUENCES = config["sweep"].get("sequences_per_job")
+#: The shard that such a job makes, a wildcard.
+SHARD = "" if SEQUENCES is None else "{shard}"
 #: The style sheet and the script of all pages.
 PAGE_STYLE = [f"{PAGES}/{name}" for name in STYLE]
 # The report's template finds a figure's caption here (report/figure.rst).
@@ -110,9 +112,14 @@ def product_file(product, extension):
     return f"{product.stem}.{extension}"
 
 
+def in_shard(stem, shard):
+    """The path of a shard's file or folder, from that of all texts without an extension."""
+    return f"{stem}/{shard}" if shard else stem
+
+
 def streamed_file(product, model, shard=""):
     """Where a streamed statistic of a model lies, or what it keeps of a shard."""
-    return f"{product.stem}{shard}.h5".replace("{model}", model)
+    return f"{in_shard(product.stem, shard)}.h5".replace("{model}", model)
 
 
 def product_log(product):
@@ -140,19 +147,21 @@ def options(product):
 
 def activation_files(model, stimuli, layers, final, shard=""):
     """The activation files of some layers, and that of the final sites; of all texts or a shard."""
-    folder = f"results/activations/{model}/{stimuli}{shard}"
+    folder = in_shard(f"results/activations/{model}/{stimuli}", shard)
     files = [f"{folder}/layer-{layer:02d}.h5" for layer in layers]
     return [*files, f"{folder}/final.h5"] if final else files
 
 
 def resid_files(model, stimuli, block, shard=""):
     """The file of hidden states that a job of the sweep starts from; none for the first block."""
-    return [f"results/activations/{model}/{stimuli}{shard}/resid-{block:02d}.h5"] if block else []
+    folder = in_shard(f"results/activations/{model}/{stimuli}", shard)
+    return [f"{folder}/resid-{block:02d}.h5"] if block else []
 
 
 def sums_file(model, stimuli, start, shard):
     """The SHA-256 of the activation files that a job makes of a shard, from some block on."""
-    return f"results/activations/{model}/{stimuli}{shard}/sums-{start:02d}.sha256"
+    folder = in_shard(f"results/activations/{model}/{stimuli}", shard)
+    return f"{folder}/sums-{start:02d}.sha256"
 
 
 def datasets_read(product):

@@ -1,5 +1,6 @@
 # Functions for the `input:` and `params:` of rules that make models, activations and statistics.
 import ast
+import json
 import os
 from importlib.metadata import PackageNotFoundError, version
 
@@ -14,12 +15,14 @@ from microtome.store.checksums import shards_of, size_and_time
 MLP_SITES = ("pre", "pre_linear", "post")
 
 
-def fetched_and_like(wildcards):
-    """What a token table is made from beside its stimulus file: a text, another file."""
+def texts_and_like(wildcards):
+    """What a token table is made from beside its stimulus file: texts, another file."""
     found = studies.stimulus_set(wildcards.stimuli)
     beside = {}
     if found.remote:
         beside["fetched"] = studies.fetched_file(wildcards.stimuli)
+    if found.corpus:
+        beside["corpus"] = [str(file) for file in found.corpus.files]
     if found.holder:
         beside["like"] = studies.stimulus_file(found.holder)
     return beside
@@ -57,18 +60,26 @@ def package_version(wildcards):
 
 def shards(model, stimuli):
     """The shards of a model and a stimulus set, as "00000"; known once its texts are tokens."""
-    table = Path("results", "tokens", model, f"{stimuli}.h5")
+    table = checkpoints.token_table.get(model=model, stimuli=stimuli).output[0]
+    return [file.stem for file in shards_of(Path(table))]
+
+
+def sharded_stimuli(wildcards):
+    """A stimulus set's file; its tokens are made again from it where one of their shards is lost."""
+    table = Path("results", "tokens", wildcards.model, f"{wildcards.stimuli}.h5")
     if table.exists():
-        run_if_lost(str(table), shards_of(table))
-    checkpoints.token_table.get(model=model, stimuli=stimuli)
-    return [file.stem for file in shards_of(table)]
+        try:
+            run_if_lost(table, shards_of(table))
+        except MicrotomeError:  # it is damaged
+            run_if_lost(table, [""])
+    return studies.stimulus_file(wildcards.stimuli)
 
 
 def sums(model, stimuli):
     """The SHA-256 of the activation files of all shards, shard after shard."""
     parts = studies.parts(model, SWEEPS[model, stimuli])
     found = []
-    for shard in (f"/{name}" for name in shards(model, stimuli)):
+    for shard in shards(model, stimuli):
         for part in parts:
             found.append(sums_file(model, stimuli, part.start, shard))
             made = activation_files(model, stimuli, part.layers, part.final_sites, shard)
@@ -83,7 +94,19 @@ def run_if_lost(made, beside):
     them.
     """
     if os.path.exists(made) and not all(map(os.path.exists, beside)):
-        workflow.dag.forcefiles.add(made)
+        workflow.dag.forcefiles.add(str(made))
+
+
+def judged(wildcards):
+    """What studies ask of a model and a stimulus set, which its tokens can tell."""
+    return json.dumps(studies.judged(wildcards.model, wildcards.stimuli))
+
+
+def tokens_code(function):
+    """The digest of what makes token tables; not of the script: what it judges changes nothing."""
+    texts = ROOT / "microtome" / "texts"
+    roots = [("stimuli.py", "read_set"), ("fetched.py", "with_fetched"), ("tokens.py", function)]
+    return code_digest([(texts / file, name) for file, name in roots], ROOT)
 
 
 def dataset_inputs(product):
@@ -135,7 +158,7 @@ def merge_inputs(product, model):
     def inputs(wildcards):
         found = {"datasets": list(streamed_reads(product, model).values())}
         found["states"] = [
-            streamed_file(product, model, f"/{shard}") for shard in shards(model, product.stimuli)
+            streamed_file(product, model, shard) for shard in shards(model, product.stimuli)
         ]
         if "tokens" in product.inputs:
             found["tokens"] = f"results/tokens/{model}/{product.stimuli}.h5"

@@ -17,7 +17,7 @@ def run_settings():
 
 def sweep_settings():
     """The settings that a sweep's cost depends on."""
-    return run_settings() | {"store_dtype": config["sweep"]["store_dtype"]}
+    return run_settings() | {"store": config["store"]}
 
 
 def sweep_needs(resource, wanted_of):
@@ -92,12 +92,8 @@ def asked(resource, needed):
             return getattr(needed(wildcards, input), resource)(attempt)
         except FileNotFoundError:
             raise
-        except (
-            MicrotomeError,
-            OSError,
-            ValueError,
-            KeyError,
-        ):  # a damaged file, which the job itself will name
+        # A damaged file, which the job itself will name.
+        except (MicrotomeError, OSError, ValueError, KeyError):
             return {"mem_mb": 1000, "runtime": 10}[resource]
 
     return ask
@@ -123,8 +119,14 @@ def statistic_needs(product, resource):
 
 
 def sizes(files):
-    """The bytes of one file or of several."""
-    return [os.path.getsize(file) for file in ([files] if isinstance(files, str) else files)]
+    """The bytes of one file or of several, with their shards."""
+    files = [files] if isinstance(files, str) else files
+    n_bytes = [os.path.getsize(file) for file in files]
+    if SEQUENCES is None:
+        return n_bytes
+    from microtome.store.virtual import bytes_of  # here, because a run without shards needs no HDF5
+
+    return list(map(bytes_of, files))
 
 
 def planned(model, stimuli):

@@ -19,6 +19,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from microtome.store.files import REFUSALS
 from microtome.workflow import forks
 from microtome.workflow.jobs import LOGGER, RUN
+from microtome.workflow.run import leave_to_stages
 
 # On a cluster's node, Snakemake inherits the run that it was submitted by.
 os.environ.setdefault(RUN, f"{os.getpid()}-{time.time_ns()}")
@@ -49,6 +50,7 @@ def begin_run():
     workflow.microtome_run = os.environ[RUN]
     refuse_unwritable("results")
     acquire_run_lock()
+    leave_to_stages(workflow.dag)
     disable_job_rate_limit()
     start_fork_servers()
     logger.addHandler(slurm_failures)

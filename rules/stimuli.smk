@@ -1,19 +1,10 @@
 # Token tables, whose rows are those of every activation array of a model and stimulus set, and the
 # texts that stimulus sets name by their address.
 
-import json
 
-
-def judged(wildcards):
-    """What studies ask of a model and a stimulus set, which its tokens can tell."""
-    return json.dumps(studies.judged(wildcards.model, wildcards.stimuli))
-
-
-def tokens_code(function):
-    """The digest of what makes token tables; not of the script: what it judges changes nothing."""
-    texts = ROOT / "microtome" / "texts"
-    roots = [("stimuli.py", "read_set"), ("fetched.py", "with_fetched"), ("tokens.py", function)]
-    return code_digest([(texts / file, name) for file, name in roots], ROOT)
+def tokens_threads(wildcards):
+    """All cores, for texts that may be many."""
+    return 64 if studies.stimulus_set(wildcards.stimuli).many else 1
 
 
 # What is fetched depends on no code. What was fetched before stays until another text has come whole.
@@ -33,11 +24,27 @@ rule fetch_text:
         "../scripts/fetch_text.py"
 
 
+# Several files of a data set, in a folder.
+rule fetch_texts:
+    output:
+        texts=directory("results/texts/{stimuli}"),
+        note="results/texts/{stimuli}.json",
+    log:
+        "results/logs/fetch_texts/{stimuli}.log",
+    wildcard_constraints:
+        stimuli="[a-z0-9_]+",
+    localrule: True
+    params:
+        source=lambda wildcards: studies.stimulus_set(wildcards.stimuli).remote.address,
+    script:
+        "../scripts/fetch_texts.py"
+
+
 if SEQUENCES is None:
 
     rule token_table:
         input:
-            unpack(fetched_and_like),
+            unpack(texts_and_like),
             manifest="results/models/{model}/manifest.json",
             checkpoint=ancient("results/models/{model}/checkpoint"),
             stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
@@ -46,6 +53,7 @@ if SEQUENCES is None:
         log:
             "results/logs/token_table/{model}/{stimuli}.log",
         localrule: True
+        threads: tokens_threads
         resources:
             judged=judged,
         params:
@@ -60,15 +68,16 @@ else:
     # Snakemake would delete before the job: the file that reads as all of them is.
     checkpoint token_table:
         input:
-            unpack(fetched_and_like),
+            unpack(texts_and_like),
             manifest="results/models/{model}/manifest.json",
             checkpoint=ancient("results/models/{model}/checkpoint"),
-            stimuli=lambda wildcards: studies.stimulus_file(wildcards.stimuli),
+            stimuli=sharded_stimuli,
         output:
             "results/tokens/{model}/{stimuli}.h5",
         log:
             "results/logs/token_table/{model}/{stimuli}.log",
         localrule: True
+        threads: tokens_threads
         resources:
             judged=judged,
         params:

@@ -16,14 +16,14 @@ for (model, stimuli, turn), products in studies.streams().items():
         input:
             manifest=f"results/models/{model}/manifest.json",
             checkpoint=ancient(f"results/models/{model}/checkpoint"),
-            tokens=f"results/tokens/{model}/{stimuli}{SHARD}.h5",
+            tokens=in_shard(f"results/tokens/{model}/{stimuli}", SHARD) + ".h5",
             datasets=[
                 file for product in products for file in streamed_reads(product, model).values()
             ],
         output:
             files,
         log:
-            f"results/logs/streams/{model}/{label}{SHARD}.log",
+            in_shard(f"results/logs/streams/{model}/{label}", SHARD) + ".log",
         threads: config["sweep"]["threads"]
         resources:
             mem_mb=streams_need("mem_mb", products, wanted),

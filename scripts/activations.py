@@ -57,9 +57,13 @@ if __name__ == "__main__":
             resid_in=read_section(resid_in[0]) if resid_in else None,
             stop=layer_of(resid_out[0]) if resid_out else None,
             resid_out=write_resid if resid_out else None,
+            steady=hasattr(snakemake.wildcards, "shard"),
         )
         write_layers_beside(
-            *(sections, row_columns(columns), paths, attributes, params.store_dtype, manifest)
+            *(sections, row_columns(columns), paths, attributes),
+            **params.store,
+            sizes=manifest,
+            threads=params.threads,
         )
         if snakemake.output.get("sums"):
             files = sorted(map(Path, snakemake.output.layers))

@@ -25,8 +25,10 @@ from microtome.store.checksums import RESULTS
 from microtome.sweeps import cost
 from microtome.sweeps.schedule import Schedule, schedule
 from microtome.sweeps.shapes import of_config
+from microtome.texts.corpora import characters, documents
+from microtome.texts.encoded import length_of
 from microtome.texts.fetched import with_fetched
-from microtome.texts.forms import CONTEXT, Starts
+from microtome.texts.forms import CONTEXT, Lengths, Starts
 from microtome.texts.stimuli import StimulusSet, read_set
 
 CHARACTERS_PER_TOKEN = 4
@@ -90,15 +92,22 @@ def lengths(about: Mapping[str, Any], model: cost.Model) -> tuple[list[int], boo
         context = model.sizes.get("n_context", 0)
         length = context if found.cut.length == CONTEXT else int(found.cut.length)
         guessed = [length] * len(found.cut.starts)
-    elif not found.stimuli:
+    elif found.remote and not found.fetched:
         raise MicrotomeError(
             f"unknown until its text is fetched, as snakemake {about['fetched']} does"
         )
+    elif isinstance(found.cut, Lengths):
+        length = length_of(found.cut, model.sizes, about["file"])
+        n_tokens = characters(found) / CHARACTERS_PER_TOKEN
+        guessed = [length] * math.ceil(n_tokens / (length - found.cut.overlap))
     elif found.cut is not None:
-        counts = (s.text.count(word) for s in found.stimuli for word in found.cut.words)
+        counts = (s.text.count(word) for s in documents(found) for word in found.cut.words)
         guessed = [found.cut.before + 1] * max(1, sum(counts))
     else:
-        guessed = [math.ceil(len(s.text) / CHARACTERS_PER_TOKEN) for s in found.stimuli]
+        guessed = [math.ceil(len(s.text) / CHARACTERS_PER_TOKEN) for s in documents(found)]
+    if found.sample is not None:
+        n = found.sample.n or math.ceil(found.sample.share * len(guessed))
+        guessed = guessed[:n]
     guessed *= max(1, len(found.shuffled))
     if found.masked:
         guessed = [length for length in guessed for _ in range(length)]
@@ -177,13 +186,13 @@ def of_sweep(
     if sequences:
         files = n_files + len(jobs) * (files + len(sweep["jobs"]))
     sites = max((job["sites"] for job in sweep["jobs"]), key=len)
-    store_dtype, widths = settings["store_dtype"], {**model.sizes, "key": max(tokens)}
+    dtype, widths = settings["store"]["dtype"], {**model.sizes, "key": max(tokens)}
     return Entry(
         sweep["model"],
         sweep["stimuli"],
         number(tokens, counted),
         sum(len(job["layers"]) for job in sweep["jobs"]),
-        size(sum(cost.bytes_per_token(widths, site, store_dtype) for site in sites)),
+        size(sum(cost.bytes_per_token(widths, site, dtype) for site in sites)),
         together(jobs),
         jobs,
         files=files,
@@ -257,14 +266,14 @@ def table(entries: list[Entry]) -> str:
 def shortages(entries: list[Entry]) -> Iterator[str]:
     """Say which of disk and memory is too small, and what helps."""
     folders = [RESULTS / "activations" / entry.model / entry.label for entry in entries]
-    there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.h5"))
+    there = sum(file.stat().st_size for folder in folders for file in folder.rglob("*.h5"))
     more = sum(entry.cost.disk for entry in entries) - there  # which will be written over
     free = shutil.disk_usage(RESULTS if RESULTS.exists() else Path()).free
     if more > free:
         yield (
             f"The disk is too small: {size(more)} more are wanted, {size(free)} are free. Keep "
             "fewer tokens of a stimulus set (`tokens`), fewer sites or layers, or smaller numbers "
-            "(`store_dtype`), or choose another place with --directory."
+            "(`store: {dtype: bfloat16}`), or choose another place with --directory."
         )
     largest = max(entries, key=lambda entry: entry.cost.memory)
     wanted, available = largest.cost.memory, available_memory()

@@ -20,6 +20,7 @@ if __name__ == "__main__":
         torch.set_num_threads(params.threads)
         checkpoint, columns = Path(snakemake.input.checkpoint), read_columns(snakemake.input.tokens)
         how = {key: getattr(params, key) for key in ("batch_tokens", "dtype", "device")}
+        how["steady"] = params.states  # a shard's rows are those of any other
         lens = Lens(checkpoint, columns, **how) if params.lens else None
         statistics = [
             empty(load(product["function"]), product["reads"], product["options"], snakemake, lens)

@@ -4,6 +4,7 @@ Only shards whose content has changed are written anew, so that no other sweep i
 """
 
 import json
+import os
 from pathlib import Path
 
 import xarray as xr
@@ -35,6 +36,8 @@ def write_if_changed(table: xr.Dataset, file: Path) -> str:
 
 if __name__ == "__main__":
     with job(snakemake):
+        # The tokenizer's threads.
+        os.environ["RAYON_NUM_THREADS"] = str(snakemake.threads)
         params, inputs, whole = snakemake.params, snakemake.input, Path(snakemake.output[0])
         like, fetched = inputs.get("like"), inputs.get("fetched")
         found = read_set(Path(inputs.stimuli), lambda name: Path(like))

@@ -1,6 +1,7 @@
 """Tokenise a stimulus set for a model, and judge what the studies ask of both."""
 
 import json
+import os
 from pathlib import Path
 
 from microtome.models.taps import Sites
@@ -14,6 +15,8 @@ from microtome.workflow.requirements import judge
 
 if __name__ == "__main__":
     with job(snakemake):
+        # The tokenizer's threads.
+        os.environ["RAYON_NUM_THREADS"] = str(snakemake.threads)
         like, fetched = snakemake.input.get("like"), snakemake.input.get("fetched")
         found = read_set(Path(snakemake.input.stimuli), lambda name: Path(like))
         found = with_fetched(found, fetched and Path(fetched))

@@ -75,6 +75,7 @@ class LogHandler(LogHandlerBase):
         match event:
             case LogEvent.RUN_INFO:
                 self.progress.begin(record.stats)
+                return  # what was planned may be left to other calls
             case LogEvent.RESOURCES_INFO:
                 self.progress.remote |= message.startswith("Provided remote nodes")
             case LogEvent.JOB_INFO:
@@ -83,6 +84,8 @@ class LogHandler(LogHandlerBase):
             case LogEvent.JOB_FINISHED:
                 self.progress.finish(record.job_id)
                 self.failures.mend(record.job_id)
+            case LogEvent.PROGRESS:
+                self.progress.plan(record.total)
             case LogEvent.JOB_ERROR:
                 self.progress.stop(record.jobid)
                 self._write(self.failures.add(record, self.progress.name(record.jobid)))

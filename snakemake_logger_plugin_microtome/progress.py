@@ -14,8 +14,10 @@ OTHERS = "MICROTOME_OTHER_JOBS"
 _USUAL = {
     "fetch_model": 5.0,
     "fetch_text": 2.0,
+    "fetch_texts": 10.0,
     "token_table": 1.0,
     "activations": 1.0,
+    "join": 0.5,
     "intervention": 6.0,
     "streams": 2.0,
     "merge": 0.7,
@@ -23,6 +25,9 @@ _USUAL = {
     "figure": 0.8,
     "table": 0.2,
 }
+#: The kind of jobs that are planned when a run is at work: those of shards, once their number is
+#: known.
+_LATER = "activations"
 #: Rules that make nothing themselves.
 _TARGETS = ("all", "tokens", "activations", "interventions", "statistics", "page", "total")
 
@@ -62,15 +67,24 @@ class Progress:
         self._running: dict[int, tuple[str, str, bool, float]] = {}
         self._names: dict[int, str] = {}
         self._took: dict[str, list[float]] = {}
+        self._planned = 0
         self.done = self.total = 0
 
     def begin(self, stats: Mapping[str, int]) -> None:
         """Note what Snakemake has planned, by rule."""
         own = by_kind(stats)
+        self._planned = stats.get("total", 0)
         others = json.loads(os.environ.get(OTHERS, '{"done": 0, "later": {}}'))
         self._left = own + Counter(others["later"])
         self.done, self.total = others["done"], others["done"] + self._left.total()
         self._begun = time.monotonic()
+
+    def plan(self, total: int) -> None:
+        """Note how many jobs Snakemake has planned until now, those that are done among them."""
+        more = total - self._planned if self._planned else 0
+        self._planned += more
+        self._left[_LATER] += more
+        self.total += more
 
     def start(self, job: int, rule: str, name: str, *, local: bool) -> None:
         """Note that a job has been started, or submitted."""
@@ -85,7 +99,7 @@ class Progress:
         if job in self._running:
             of, _, _, begun = self._running.pop(job)
             self._took.setdefault(of, []).append(time.monotonic() - begun)
-            self._left[of] -= 1
+            self._left[of if self._left[of] > 0 else _LATER] -= 1
             self.done += 1
 
     def stop(self, job: int) -> None:

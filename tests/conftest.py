@@ -11,6 +11,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from forked import shared
 from huggingface_hub import constants
 from origins import StandInHub, Trap
 from slurm import Slurm
@@ -74,6 +75,12 @@ def build(folder: Path, name: str, dtype: torch.dtype = torch.float32, **changes
             parameter.add_(0.2 * torch.randn_like(parameter))
     model.to(dtype).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers() -> None:
+    """Start those that runs share, before a test changes the environment."""
+    shared()
 
 
 @pytest.fixture(scope="session")

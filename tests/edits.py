@@ -304,7 +304,7 @@ EDITS: dict[str, tuple[Callable[[Clone], None], set[str]]] = {
         WORD_PAGE | TEXT_PAGE,
     ),
     "how pages are rendered": (
-        in_code("microtome/page/files.py", "CHARACTERS = 100, 6000", "CHARACTERS = 90, 6000"),
+        in_code("microtome/page/files.py", "FIRST = 64, 32", "FIRST = 60, 32"),
         PAGES,
     ),
     "the template of a study's page": (

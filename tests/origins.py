@@ -197,11 +197,18 @@ class StandInHub:
                 path = unquote(urlsplit(self.path).path).strip("/")
                 hub.requests.append(f"{self.command} {path}")
                 match path.split("/"):
-                    case ["api", "models", owner, name, "tree", revision]:
+                    case ["api", "models" | "datasets", owner, name, "tree", revision]:
                         self.tree(f"{owner}/{name}", revision)
-                    case ["api", "models", owner, name, "revision", revision]:
+                    case ["api", "models" | "datasets", owner, name, "revision", revision]:
                         self.revision(f"{owner}/{name}", revision)
-                    case [owner, name, "resolve", revision, *file]:
+                    case [owner, name, "resolve", revision, *file] | [
+                        "datasets",
+                        owner,
+                        name,
+                        "resolve",
+                        revision,
+                        *file,
+                    ]:
                         self.file(f"{owner}/{name}", revision, "/".join(file))
                     case _:
                         self.answer(404, b"")

@@ -20,9 +20,9 @@ from microtome.store.layers import write_layers
 from microtome.sweeps.batches import batched
 from microtome.sweeps.sweep import sweep
 from microtome.texts.tokens import load_tokenizer
-from microtome.workflow.config import declaration
 from microtome.workflow.inputs import compute
 from microtome.workflow.load import load
+from microtome.workflow.products import declaration
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from compileall import compile_dir
 from contextlib import contextmanager
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 import yaml
 from forked import shared
@@ -40,8 +42,8 @@ CONFIG = {
         "threads": 1,
         "device": "cpu",
         "dtype": "float32",
-        "store_dtype": "float32",
     },
+    "store": {"dtype": "float32", "compression": "none"},
     "style": {"theme": "light", "dpi": 50},
 }
 #: Some products of two of the repository's studies: what their study.yaml says here.
@@ -129,6 +131,9 @@ class Clone:
                 )
             else:
                 shutil.copyfile(ROOT / name, place)
+        # Once for all processes that import it; by contents, since an edit may follow at once.
+        by_contents = PycInvalidationMode.CHECKED_HASH
+        compile_dir(self.folder / "microtome", quiet=1, invalidation_mode=by_contents)
         for name, products in STUDIES.items():
             self.save_study(name, products)
 

@@ -1,9 +1,10 @@
-"""Longer texts through GPT-2's shape: what is kept goes to disk, or into histograms."""
+"""Longer texts: tokenised, and through GPT-2's shape; what is kept goes to disk or is counted."""
 
 from dataclasses import replace
 
 from benchmarks.row import Bar, Pair, Row, Same, Way
 from benchmarks.rows.xl import ROUNDING
+from benchmarks.tokenising import Task as Tokenising
 from benchmarks.ways import PLACES, Task
 
 MIB_PER_GB = 1e9 / 2**20
@@ -18,6 +19,7 @@ EVERYTHING = Task(
     layers=tuple(range(12)),
 )
 LAST = replace(EVERYTHING, table="last-tokens", last=True)
+TOKENS = Tokenising("gpt2", 128)
 BINS = replace(EVERYTHING, sites=("ln2_out", "pre", "post", "mlp_out"), bins=True)
 
 
@@ -32,6 +34,31 @@ def written(pair: Pair) -> float:
 
 
 ROWS = (
+    Row(
+        name="tokens",
+        title="A corpus becomes tokens",
+        text="Twelve million characters of Python source, a document a file, from JSONL to "
+        "sequences of 128 tokens on disk by GPT-2's tokenizer. *Token table* is the workflow's own "
+        "script, on all cores: of each token also its position, its sequence and its text. "
+        "*Datasets* is `datasets.map(batched=True, num_proc=2)` with "
+        "`return_overflowing_tokens`; of its time, the passes are `map` without `load_dataset`.",
+        ways={
+            "token table": Way("token_table", TOKENS),
+            "datasets": Way("datasets_map", TOKENS, "datasets"),
+        },
+        bars=(
+            Bar(
+                "after imports: token table ÷ datasets",
+                lambda p: p["token table"]["work"] / p["datasets"]["work"],
+                1.0,
+            ),
+            Bar(
+                "after imports: token table ÷ map alone",
+                lambda p: p["token table"]["work"] / p["datasets"]["passes"],
+            ),
+        ),
+        same=(Same("token table", "datasets"),),
+    ),
     Row(
         name="all-sites",
         title="GPT-2's shape, everything to disk",
@@ -94,7 +121,7 @@ ROWS = (
         name="histograms",
         title="GPT-2's shape, histograms made in the sweep",
         text="The same texts, histograms of 200 bins of four sites (`ln2_out`, `pre`, `post`, "
-        "`mlp_out`) in all layers (a statistic of a `stream`); no activations are stored. *Hooks* "
+        "`mlp_out`) in all layers (a streamed statistic); no activations are stored. *Hooks* "
         "keeps the activations in memory; its histograms, made after the clock has stopped, are "
         "there to be compared.",
         ways={

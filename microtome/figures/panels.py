@@ -93,6 +93,31 @@ def colour_bar_ends(values: np.ndarray, limits: tuple[float, float]) -> str:
     )
 
 
+def heatmap(
+    axes: Axes,
+    values: np.ndarray,
+    limits: tuple[float, float],
+    label: str = "",
+    *,
+    pad: float = 0.01,
+    **look: Any,
+) -> None:
+    """Draw a matrix as an image with a colour bar, by default in magma and the first row lowest.
+
+    Args:
+        axes: where, in a figure with constrained layout.
+        values: (row, column).
+        limits: the values at the ends of the colour scale.
+        label: label of the values.
+        pad: space before the colour bar, a share of the axes' width.
+        look: properties of the image, as matplotlib names them.
+    """
+    look = {"origin": "lower", "cmap": "magma", "vmin": limits[0], "vmax": limits[1], **look}
+    image = axes.imshow(values, aspect="auto", interpolation="nearest", **look)
+    extend = colour_bar_ends(values, limits)
+    axes.figure.colorbar(image, ax=axes, pad=pad, extend=extend, label=label)
+
+
 def laminar_profile(
     axes: Axes, layers: np.ndarray, series: Mapping[str, np.ndarray], ylabel: str
 ) -> None:

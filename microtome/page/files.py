@@ -12,8 +12,10 @@ from microtome.texts.documents import read_yaml
 
 #: The templates of all pages, their style sheet and their script.
 TEMPLATES = Path(__file__).with_name("templates")
-#: The most rows of a table that a page shows, and the most characters of a stimulus set.
-ROWS, CHARACTERS = 100, 6000
+#: The most rows of a table that a page shows whole, and the rows that it shows of a longer one.
+WHOLE, FIRST = 64, 32
+#: The most characters of a stimulus set that a page shows.
+CHARACTERS = 6000
 
 
 def picture_size(png: Path) -> tuple[int, int]:
@@ -27,13 +29,13 @@ class Rows:
     """What is shown of a table.
 
     Attributes:
-        columns: the names of its columns, and whether they hold numbers.
-        rows: its first rows; of each cell the text, and whether it is a number.
+        columns: the names of its columns, and whether they hold nothing but numbers.
+        rows: the cells of its first rows.
         n: how many rows it has in all.
     """
 
     columns: list[tuple[str, bool]]
-    rows: list[list[tuple[str, bool]]]
+    rows: list[list[str]]
     n: int
 
 
@@ -41,18 +43,27 @@ def read_table(file: Path) -> Rows:
     """Read a CSV file; numbers are rounded to four digits."""
     with file.open(encoding="utf-8", newline="") as lines:
         names, *all_rows = csv.reader(lines)
-    rows = [[_cell(cell) for cell in row] for row in all_rows[:ROWS]]
-    numbers = [all(row[i][1] for row in rows) for i in range(len(names))]
-    return Rows(list(zip(names, numbers, strict=True)), rows, len(all_rows))
+    rows = all_rows if len(all_rows) <= WHOLE else all_rows[:FIRST]
+    numbers = [all(_is_number(row[i]) for row in rows) for i in range(len(names))]
+    shown = [
+        [_rounded(cell) if number else cell for cell, number in zip(row, numbers, strict=True)]
+        for row in rows
+    ]
+    return Rows(list(zip(names, numbers, strict=True)), shown, len(all_rows))
 
 
-def _cell(text: str) -> tuple[str, bool]:
+def _is_number(cell: str) -> bool:
+    """Whether a cell is a number, or empty for one that is undefined."""
     try:
-        number = float(text)
+        float(cell or "nan")
     except ValueError:
-        return text, False
-    short = text if text.strip().lstrip("-").isdigit() else f"{number:.4g}"
-    return short.replace("-", "−"), True
+        return False
+    return True
+
+
+def _rounded(cell: str) -> str:
+    short = cell if not cell or cell.strip().lstrip("-").isdigit() else f"{float(cell):.4g}"
+    return short.replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ def read_texts(file: Path) -> Texts:
         texts = [f"{label}: {text}" for label, members in texts.items() for text in members]
     if "document" in content:
         texts = [textwrap.shorten(content["document"], CHARACTERS, placeholder=" …")]
-    named = ("url", "dataset", "like", "cut", "shuffled", "masked")
+    named = ("url", "dataset", "corpus", "field", "like", "cut", "sample", "shuffled", "masked")
     made = {key: _flow(content[key]) for key in named if key in content}
     source = content.get("source") or f"as {content['like']}"
     texts = fitting(texts)

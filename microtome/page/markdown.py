@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from html import unescape
 from typing import Any
+from xml.etree.ElementTree import tostring
 
-import latex2mathml.converter
+from latex2mathml.converter import convert_to_element
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
@@ -39,8 +41,12 @@ def plain(text: str) -> str:
 
 
 def mathml(formula: str, *, display: bool) -> str:
-    """A LaTeX formula as MathML."""
-    return latex2mathml.converter.convert(formula, display="block" if display else "inline")
+    """A LaTeX formula as MathML, which in HTML needs no namespace and no references."""
+    found = convert_to_element(formula, display="block" if display else "inline")
+    del found.attrib["xmlns"]
+    for part in found.iter():
+        part.text = part.text and unescape(part.text)
+    return tostring(found, encoding="unicode")
 
 
 @cache

@@ -3,6 +3,7 @@
 Files have `{model}` in the place of a model's name.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +123,11 @@ class StudyPage:
     theme: str
     dpi: int
 
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """All that its figures are made from, by file."""
+        return {dataset.file: dataset for p in self.pictures for dataset in p.datasets}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -159,3 +165,9 @@ class StartPage:
 def of(path: str, model: str | None) -> str:
     """A path for one model."""
     return path if model is None else path.replace("{model}", model)
+
+
+def of_all(path: str, models: Sequence[str | None]) -> str:
+    """A path for several models, as a shell takes it: `results/figures/mine/{a,b}/drawn.svg`."""
+    named = [model for model in models if model]
+    return path.replace("{model}", f"{{{','.join(named)}}}" if len(named) > 1 else "".join(named))

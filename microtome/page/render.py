@@ -1,15 +1,17 @@
 """Pages as HTML, from what they are made of and the files of a run."""
 
+import html
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pygments import highlight, token
-from pygments.formatters import HtmlFormatter
+from pygments import token
 from pygments.lexers.python import PythonLexer
 
 from microtome.page import markdown
@@ -20,16 +22,19 @@ from microtome.page.files import (
     read_table,
     read_texts,
 )
-from microtome.page.parts import Options, StartPage, StudyPage, of
+from microtome.page.parts import Options, StartPage, StudyPage, of, of_all
 from microtome.page.readme import ERRATA, FIGURES, METHOD, TABLES
 
 #: CSS pixels to an inch of a picture, at which its letters can just be read.
 LEAST_DPI = 54
-#: What style.css has a colour for in Python's code.
-_COLOURED = (
-    *(token.Keyword, token.Operator.Word, token.Literal, token.Comment),
-    *(token.Name.Function, token.Name.Class),
-)
+#: The elements of Python's code that style.css has a colour for; more would be most of a page.
+_ELEMENTS = {
+    token.Keyword: "b",
+    token.Operator.Word: "b",
+    token.Name.Function: "dfn",
+    token.String: "q",
+    token.Comment: "i",
+}
 
 
 def render_study(page: StudyPage, said: Mapping[tuple[str, str | None], str], command: str) -> str:
@@ -98,6 +103,7 @@ def _environment() -> Environment:
     )
     environment.globals |= {
         "of": of,
+        "of_all": of_all,
         "size": lambda png: picture_size(Path(png)),
         "read_table": lambda csv: read_table(Path(csv)),
         "LEAST_DPI": LEAST_DPI,
@@ -108,28 +114,28 @@ def _environment() -> Environment:
         "options": _options,
         "shared": _shared,
         "plain": markdown.plain,
-        "first_sentence": lambda text: markdown.plain(text.partition("\n\n")[0]).partition(". ")[0],
         "pattern": _pattern,
     }
     return environment
 
 
 def _python(source: str) -> Markup:
-    return Markup(highlight(source, _Coloured(), HtmlFormatter(nowrap=True)).rstrip())
+    parts = []
+    tokens = ((_element(kind), text) for kind, text in PythonLexer().get_tokens(source))
+    for element, found in groupby(tokens, itemgetter(0)):
+        text = html.escape("".join(text for _, text in found), quote=False)
+        parts.append(f"<{element}>{text}</{element}>" if element else text)
+    return Markup("".join(parts).rstrip())
 
 
-class _Coloured(PythonLexer):  # type: ignore[misc]  # it has no types
-    """Tells only what style.css has a colour for: tags of all else would be most of a page."""
-
-    def get_tokens(self, *code: Any) -> Iterator[tuple[Any, str]]:
-        for kind, text in super().get_tokens(*code):
-            yield (kind if any(kind in known for known in _COLOURED) else token.Text), text
+def _element(kind: Any) -> str | None:
+    return next((element for known, element in _ELEMENTS.items() if kind in known), None)
 
 
-def _options(options: Mapping[str, Any]) -> str:
+def _options(options: Mapping[str, Any]) -> Markup:
     """Options as study.yaml would have them, in a line."""
     said = (f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in options.items())
-    return ", ".join(said)
+    return Markup(html.escape(", ".join(said), quote=False))
 
 
 def _shared(options: Options) -> bool:

@@ -7,10 +7,14 @@ from contextlib import chdir
 from pathlib import Path
 
 from microtome.errors import MicrotomeError
-from microtome.show.hdf5 import layer_lines
+from microtome.show.hdf5 import in_shards, layer_lines
 from microtome.show.lines import columns, count, size, some
 from microtome.show.products import place
 from microtome.store.checksums import KINDS, RESULTS, fault, recorded_files, untouched
+from microtome.store.virtual import bytes_of, shards_of
+
+#: How many entries of a folder are listed; it may have thousands of shards.
+_MOST = 40
 
 
 def folder_lines(path: Path) -> list[str]:
@@ -23,7 +27,8 @@ def folder_lines(path: Path) -> list[str]:
     if layers:
         layers.sort(key=lambda file: (file.stem == "final", file.stem))
         names = some([file.stem for file in layers], 4)
-        head = f"{path}: activations, {names}, {size(sum(f.stat().st_size for f in layers))}"
+        parts = in_shards(len(shards_of(layers[0])))
+        head = f"{path}: activations{parts}, {names}, {size(sum(map(bytes_of, layers)))}"
         return [head, *layer_lines(layers[0])]
     if (path / RESULTS).is_dir():
         path = path / RESULTS
@@ -38,6 +43,8 @@ def folder_lines(path: Path) -> list[str]:
 def _by_entry(path: Path, entries: Iterable[Path]) -> list[str]:
     """A line for each entry of a folder: how many files it has, and how large they are."""
     rows = [[entry.name, *_sum(_files(entry))] for entry in entries]
+    if len(rows) > _MOST:
+        rows[_MOST - 2 : -1] = [["…", "", ""]]
     return [f"{path}: {', '.join(_sum(_files(path)))}", *columns(rows)]
 
 

@@ -1,21 +1,13 @@
 """What is in a file of the store: activations, a token table, a statistic, an intervention."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 
 from microtome.show.lines import columns, count, some
 from microtome.sites import DIMENSIONS
-from microtome.store.files import readable
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    with readable(path), h5py.File(path) as file:
-        yield file
+from microtome.store.virtual import SHARDS, opened
 
 
 def store_lines(path: Path, name: str) -> tuple[str, list[str]]:
@@ -26,22 +18,28 @@ def store_lines(path: Path, name: str) -> tuple[str, list[str]]:
         name: what it is, if it is neither activations nor a token table.
 
     Raises:
-        MicrotomeError: the file is damaged.
+        MicrotomeError: the file is damaged, or a shard of it missing or damaged.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
+        parts = in_shards(len(file.attrs.get(SHARDS, "").splitlines()))
         if "layer" in file.attrs:
             layer = file.attrs["layer"]
             place = "after the last block" if layer == "final" else f"of layer {layer}"
-            return f"activations {place}", layer_lines(path)
+            return f"activations {place}{parts}", layer_lines(path)
         if "token_id" in file and not _values(file):
             model = file.attrs.get("model")
-            return f"token table{f' of {model}' if model else ''}", _table(file)
+            return f"token table{f' of {model}' if model else ''}{parts}", _table(file)
         return name, [*_variables(file, _values(file)), *_axes(file)]
+
+
+def in_shards(number: int) -> str:
+    """The end of what a virtual file is called."""
+    return f" in {count(number, 'shard')}" if number else ""
 
 
 def layer_lines(path: Path) -> list[str]:
     """Tell what is in a layer file: the model, its sites, the tokens."""
-    with _opened(path) as file:
+    with opened(path) as file:
         about = file.attrs
         revision = f" ({about['revision']})" if "revision" in about else ""
         computed = [f"{key} {about[key]}" for key in ("torch", "transformers") if key in about]

@@ -11,7 +11,7 @@ from typing import Any
 from microtome.errors import MicrotomeError
 from microtome.page.files import picture_size
 from microtome.show.lines import columns, count, size, some
-from microtome.store.checksums import RESULTS, fault, untouched
+from microtome.store.checksums import RESULTS, fault, shards_of, untouched
 
 #: Kinds of products that have a folder of their own for each study.
 _OF_STUDIES = ("interventions", "statistics", "figures", "tables")
@@ -25,11 +25,13 @@ def product_lines(path: Path) -> list[str]:
     Raises:
         MicrotomeError: it is no product's, or damaged.
     """
-    name = _name(path)
+    name, n_bytes = _name(path), path.stat().st_size
     if path.suffix == ".h5":
         from microtome.show.hdf5 import store_lines
+        from microtome.store.virtual import bytes_of
 
         name, lines = store_lines(path, name)
+        n_bytes = bytes_of(path)
     elif path.suffix in _FOR_PEOPLE:
         lines = _FOR_PEOPLE[path.suffix](path)
     else:
@@ -37,7 +39,7 @@ def product_lines(path: Path) -> list[str]:
             f"{path}: no product of Microtome; show takes activations, token tables, statistics, "
             "interventions, figures, tables, their folders, and models"
         )
-    return [f"{path}: {name}, {size(path.stat().st_size)}", *lines, *_record(path)]
+    return [f"{path}: {name}, {size(n_bytes)}", *lines, *_record(path)]
 
 
 def place(path: Path) -> tuple[Path, Path] | None:
@@ -92,14 +94,16 @@ def _record(path: Path) -> list[str]:
         return []
     run, file = found
     with chdir(run):
-        noted, wrong = _noted(file), None if untouched(file) else fault(file)
+        noted, wrong = _noted(file), None
+        for part in (file, *shards_of(file)):
+            wrong = wrong or (None if untouched(part) else fault(part))
     inputs = dict.fromkeys(
         re.sub(f"^({_SEVERAL})/.*", r"\1", name) for name in noted.get("input", ())
     )
     functions = re.findall(r"'(studies/\w+/\w+\.py):(\w+)'", " ".join(noted.get("params", ())))
     rows = [["from", name] for name in inputs]
     rows += [["by", f"{function} in {source}"] for source, function in functions]
-    return [*columns(rows), f"  {wrong.partition(': ')[2] if wrong else 'as it was made'}"]
+    return [*columns(rows), f"  {wrong.removeprefix(f'{file}: ') if wrong else 'as it was made'}"]
 
 
 def _noted(file: Path) -> dict[str, Any]:

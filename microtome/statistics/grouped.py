@@ -58,7 +58,7 @@ class GroupMeans(Summed):
         groups, starts, n = np.unique(labels[order], return_index=True, return_counts=True)
         for part, values in self.values(section).items():
             ordered = values[order]
-            found = {"groups": groups, "n": n}
+            found = {"groups": groups, "n": n.copy()}  # which each part adds to
             if part in KEYED_SITES:
                 there = ~np.isnan(ordered)
                 found["counts"] = np.add.reduceat(there, starts, axis=0, dtype=np.int64)

@@ -86,6 +86,15 @@ def stack_layers(results: Iterable[tuple[int, xr.Dataset]], n: int) -> xr.Datase
     return xr.Dataset(variables, {"layer": layers, **coordinates}, attributes)
 
 
+def hidden_state_label(layer: int) -> str:
+    """The label of a hidden state: that of the block that returns it, L0, L1, …, or Emb.
+
+    Args:
+        layer: the block; -1 for what enters the first one.
+    """
+    return "Emb" if layer < 0 else f"L{layer}"
+
+
 def stack_hidden_states(resid_pre: xr.DataArray, ln_final: xr.DataArray) -> xr.DataArray:
     """Stack the hidden states of texts as transformers' `output_hidden_states` gives them.
 
@@ -108,6 +117,6 @@ def stack_hidden_states(resid_pre: xr.DataArray, ln_final: xr.DataArray) -> xr.D
         raise MicrotomeError(f"layers {layers}: hidden states want `layers: all`")
     return xr.DataArray(
         np.concatenate([resid_pre.values, ln_final.values[None]]),
-        {**ln_final.coords, "hidden": ["Emb", *(f"L{layer}" for layer in layers)]},
+        {**ln_final.coords, "hidden": [hidden_state_label(layer) for layer in (-1, *layers)]},
         ("hidden", *ln_final.dims),
     )

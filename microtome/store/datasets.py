@@ -10,8 +10,9 @@ from pathlib import Path
 
 import xarray as xr
 
+from microtome.store.compression import COMPRESSION
 from microtome.store.files import readable, replacing
-from microtome.store.virtual import SHARDS, require_shards
+from microtome.store.virtual import SHARDS, opened
 
 
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
@@ -36,14 +37,16 @@ def read_dataset(path: str | Path) -> xr.Dataset:
 def open_file(path: str | Path) -> xr.Dataset:
     """Open what `write_dataset` or `write_layers` wrote; values are read when they are used.
 
-    A virtual file has the same attributes as if it were not.
+    A virtual or compressed file has the same attributes as if it were not.
 
     Raises:
-        MicrotomeError: the file is missing or damaged, or a shard of a virtual one.
+        MicrotomeError: the file is missing or damaged, or a shard of a virtual one; it is
+            compressed, and hdf5plugin is not installed.
     """
-    with readable(Path(path)):
+    with opened(path), readable(Path(path)):  # before xarray, which reads some values
         dataset = xr.open_dataset(path, engine="h5netcdf")
-    require_shards(path, dataset.attrs.pop(SHARDS, ""))
+    for attribute in (SHARDS, COMPRESSION):
+        dataset.attrs.pop(attribute, None)
     return dataset
 
 

@@ -44,6 +44,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def removed(path: Path) -> Iterator[Path]:
+    """A file for the time being, which is removed when the block ends."""
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Tell in one line what is wrong where a file of the store cannot be read."""
     try:

@@ -1,8 +1,9 @@
 """Layer files: the activations that a sweep reads, one HDF5 file per layer.
 
 Kept apart from `microtome.store.datasets`, which reads them: the sweep starts a second earlier
-without xarray. The values of a site lie in one piece, row after row, neither compressed nor with
-checksums of their own: `microtome.store.checksums` compares the whole file before a job reads it.
+without xarray. The values of a site lie in one piece, row after row, or compressed in chunks
+(`microtome.store.compression`). They have no checksums of their own: `microtome.store.checksums`
+compares the whole file before a job reads it.
 """
 
 import io
@@ -21,7 +22,8 @@ import numpy as np
 
 from microtome.errors import MicrotomeError
 from microtome.sites import ABSENT, DIMENSIONS, KEYED_SITES, dimensions
-from microtome.store.files import replacing
+from microtome.store.compression import COMPRESSION, chunked, compress, require_filter
+from microtome.store.files import removed, replacing
 from microtome.store.virtual import SHARDS, require_shards
 
 
@@ -87,9 +89,14 @@ def write_layers(
     paths: Mapping[int | None, str | Path],
     attributes: Mapping[str, str],
     dtype: str = "float32",
+    compression: str = "none",
     sizes: Mapping[str, int] | None = None,
+    threads: int = 1,
 ) -> None:
     """Write sections into one file per layer, each complete before the next is begun.
+
+    Rows come in the order of batches, and a chunk of rows is compressed in one piece. So a layer
+    that is to be compressed is written to a plain file first, which is removed afterwards.
 
     Args:
         sections: layer by layer, as the sweep yields them.
@@ -98,34 +105,55 @@ def write_layers(
         attributes: attributes of every file. To these is added `layer`: a number, or `final` after
             the last block.
         dtype: the dtype of the stored values: float32, bfloat16 or float16.
+        compression: none or zstd.
         sizes: the model's dimensions, where `microtome.sites.dimensions` depends on them.
+        threads: how many compress.
 
     Raises:
         MicrotomeError: a value is infinite, or beyond the range of float16, or NaN where that does
-            not mean an absent key.
+            not mean an absent key; hdf5plugin is not installed, and the files are compressed.
     """
-    n_tokens = len(columns["token_id"])
-    blank: tuple[dict[str, tuple[int, ...]], bytes] | None = None
+    known: dict[str, tuple[int, ...]] | None = None
     for layer, group in groupby(sections, key=attrgetter("layer")):
         path = Path(paths[layer])
-        place = "final" if layer is None else layer
-        missing = np.ones(n_tokens, dtype=bool)
         first = next(group)
         shapes = {site: values.shape[1:] for site, values in first.values.items()}
-        if blank is None or blank[0] != shapes:
-            blank = shapes, _blank(columns, attributes, shapes, dtype, sizes)
+        require_filter(path, compression)
+        if shapes != known:
+            known, about = shapes, (columns, attributes, shapes, dtype, sizes)
+            blanks = {kind: _blank(*about, kind) for kind in ("none", compression)}
+        group = chain(iter([first]), group)
+        del first
         with replacing(path) as unfinished:
-            unfinished.write_bytes(blank[1])
-            with h5py.File(unfinished, "r+") as file:
-                file.attrs["layer"] = place
-                group = chain(iter([first]), group)
-                del first
-                for section in group:
-                    _write_section(file, section, f"{path}: layer {place}", dtype)
-                    missing[section.rows] = False
-                    del section  # before the next one is waited for
-            if missing.any():
-                raise ValueError(f"{path}: {missing.sum()} rows were never written")
+            if compression == "none":
+                _write_layer(unfinished, blanks["none"], layer, group, path, dtype)
+            else:
+                with removed(unfinished.with_suffix(".plain")) as plain:
+                    _write_layer(plain, blanks["none"], layer, group, path, dtype)
+                    unfinished.write_bytes(blanks[compression])
+                    compress(plain, unfinished, shapes, threads)
+
+
+def _write_layer(
+    plain: Path,
+    blank: bytes,
+    layer: int | None,
+    sections: Iterable[Section],
+    path: Path,
+    dtype: str,
+) -> None:
+    """Write a layer's sections into a plain file; errors name `path`."""
+    place = "final" if layer is None else layer
+    plain.write_bytes(blank)
+    with h5py.File(plain, "r+") as file:
+        file.attrs["layer"] = place
+        missing = np.ones(len(file["token"]), dtype=bool)
+        for section in sections:
+            _write_section(file, section, f"{path}: layer {place}", dtype)
+            missing[section.rows] = False
+            del section  # before the next one is waited for
+    if missing.any():
+        raise ValueError(f"{path}: {missing.sum()} rows were never written")
 
 
 def _write_section(file: h5py.File, section: Section, place: str, dtype: str) -> None:
@@ -140,7 +168,7 @@ def _write_section(file: h5py.File, section: Section, place: str, dtype: str) ->
         if dtype == "float16" and np.isinf(stored).any():
             raise MicrotomeError(
                 f"{place}, site {site}: activations beyond 65504, the largest number of float16; "
-                "set `store_dtype` in the config's `sweep` to bfloat16 or float32"
+                "set `dtype` in the config's `store` to bfloat16 or float32"
             )
         _write_rows(file[site], section.rows, stored)
 
@@ -158,7 +186,9 @@ def write_layers_beside(
     paths: Mapping[int | None, str | Path],
     attributes: Mapping[str, str],
     dtype: str = "float32",
+    compression: str = "none",
     sizes: Mapping[str, int] | None = None,
+    threads: int = 1,
 ) -> None:
     """Do as `write_layers`, in a second thread, while this one computes the sections.
 
@@ -178,7 +208,8 @@ def write_layers_beside(
             raise _Interrupted
 
     with ThreadPoolExecutor(max_workers=1) as pool:
-        written = pool.submit(write_layers, arriving(), columns, paths, attributes, dtype, sizes)
+        how = (dtype, compression, sizes, threads)
+        written = pool.submit(write_layers, arriving(), columns, paths, attributes, *how)
         written.add_done_callback(lambda done: taken.release())
         try:
             for section in sections:
@@ -205,6 +236,7 @@ def _blank(
     shapes: Mapping[str, tuple[int, ...]],
     dtype: str,
     sizes: Mapping[str, int] | None,
+    compression: str,
 ) -> bytes:
     """Make a layer file without values, of which every layer's file begins as a copy.
 
@@ -216,10 +248,12 @@ def _blank(
         shapes: the shape of one row's values at each site.
         dtype: the dtype of the stored values.
         sizes: the model's dimensions.
+        compression: none or zstd.
     """
+    about = {} if compression == "none" else {COMPRESSION: compression}
     image = io.BytesIO()
     with h5netcdf.File(image, "w") as file:
-        file.attrs.update(attributes)
+        file.attrs.update({**attributes, **about})
         file.dimensions["token"] = len(columns["token_id"])
         for name, values in columns.items():
             values = np.asarray(values)
@@ -232,16 +266,23 @@ def _blank(
     with h5py.File(image, "r+") as file:
         for site, shape in shapes.items():
             names = ("token", *dimensions(site, sizes or {}))
-            created = _create_site(file, site, names, shape, dtype)
+            created = _create_site(file, site, names, shape, dtype, compression)
             created.attrs["coordinates"] = " ".join(columns)
     return image.getvalue()
 
 
 def _create_site(
-    file: h5py.File, site: str, names: tuple[str, ...], shape: tuple[int, ...], dtype: str
+    file: h5py.File,
+    site: str,
+    names: tuple[str, ...],
+    shape: tuple[int, ...],
+    dtype: str,
+    compression: str,
 ) -> h5py.Dataset:
     stored = _BFLOAT16 if dtype == "bfloat16" else _DTYPES[dtype]
-    dataset = file.create_dataset(site, (len(file["token"]), *shape), stored)
+    shape = (len(file["token"]), *shape)
+    how = {} if compression == "none" else chunked(shape, _DTYPES[dtype].itemsize)
+    dataset = file.create_dataset(site, shape, stored, **how)
     for axis, dimension in enumerate(names):
         dataset.dims[axis].attach_scale(file[dimension])
     if site in KEYED_SITES:

@@ -18,13 +18,14 @@ import h5py
 import numpy as np
 
 from microtome.errors import MicrotomeError
+from microtome.store.compression import COMPRESSION, require_filter
 from microtome.store.files import readable, replacing
 
 #: The attribute of a virtual file that lists its shards, a line each: SHA-256, bytes, path from the
 #: file's own folder.
 SHARDS = "shards"
-#: Attributes of dimensions and of the libraries that write them.
-_OF_LIBRARIES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4", "_NC")
+#: Attributes of dimensions and of the libraries that write them; and the names of the columns.
+_OTHERS = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4", "_NC", "coordinates")
 #: Files that a process has open beside the shards of one file.
 _BESIDES = 128
 
@@ -44,7 +45,7 @@ def join(path: str | Path, shards: Mapping[Path, str]) -> None:
     """
     path = Path(path)
     sizes, variables, attributes = {"token": 0}, dict[str, _Variable](), dict[str, Any]()
-    listed = []
+    listed: list[str] = []
     for shard, sha256 in shards.items():
         name = os.path.relpath(shard, path.parent)
         with readable(shard), h5py.File(shard) as file:
@@ -67,13 +68,18 @@ def join(path: str | Path, shards: Mapping[Path, str]) -> None:
                 variables["row"].values.append(file["row"][...])
             sizes["token"] += len(file["token"])
         listed.append(f"{sha256} {shard.stat().st_size} {name}")
+    columns = " ".join(name for name, v in variables.items() if v.dimensions == ["token"])
     with replacing(path) as unfinished:
         with h5netcdf.File(unfinished, "w") as file:
-            file.attrs.update(attributes | {SHARDS: "\n".join(listed)})
             file.dimensions = sizes
         with h5py.File(unfinished, "r+") as file:
+            file.attrs.update(attributes | {SHARDS: "\n".join(listed)})
             for name, variable in variables.items():
                 variable.write(file, name)
+            # Of each variable that has some, or else of the file.
+            sites = [file[name] for name, v in variables.items() if v.dimensions != ["token"]]
+            for item in sites or [file]:
+                item.attrs["coordinates"] = columns
 
 
 @dataclass
@@ -120,7 +126,7 @@ class _Variable:
 
 def _attributes(item: h5py.File | h5py.Dataset) -> dict[str, Any]:
     """The attributes of a file or a variable, as they were given."""
-    return {key: value for key, value in item.attrs.items() if not key.startswith(_OF_LIBRARIES)}
+    return {key: value for key, value in item.attrs.items() if not key.startswith(_OTHERS)}
 
 
 def _counted_on(rows: list[np.ndarray]) -> np.ndarray:
@@ -139,6 +145,16 @@ def shards_of(path: str | Path) -> list[Path]:
     """
     with readable(Path(path)), h5py.File(path) as file:
         return [shard for shard, _ in _listed(Path(path), file.attrs.get(SHARDS, ""))]
+
+
+def bytes_of(path: str | Path) -> int:
+    """The bytes of a file, with those of its shards if it is virtual.
+
+    Raises:
+        MicrotomeError: as `opened`.
+    """
+    with opened(path):
+        return sum(file.stat().st_size for file in (Path(path), *shards_of(path)))
 
 
 def require_shards(path: str | Path, listed: str) -> None:
@@ -167,13 +183,15 @@ def require_shards(path: str | Path, listed: str) -> None:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[h5py.File]:
-    """Open a file of the store, with all its shards if it is virtual.
+    """Open a file of the store, with all its shards if it is virtual, compressed or not.
 
     Raises:
-        MicrotomeError: as `require_shards`, or the file itself is missing or damaged.
+        MicrotomeError: as `require_shards` and `require_filter`, or the file itself is missing or
+            damaged.
     """
     with readable(Path(path)), h5py.File(path) as file:
         require_shards(path, file.attrs.get(SHARDS, ""))
+        require_filter(path, file.attrs.get(COMPRESSION, "none"))
         yield file
 
 

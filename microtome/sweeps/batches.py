@@ -27,13 +27,15 @@ class Batch:
     ids: np.ndarray
 
 
-def batched(columns: Mapping[str, np.ndarray], batch_tokens: int) -> list[Batch]:
+def batched(columns: Mapping[str, np.ndarray], batch_tokens: int, least: int = 0) -> list[Batch]:
     """Group the sequences of a token table into batches of one length each: none is padded.
 
     Args:
         columns: the token table's columns by name, (token,) each; without `row`, every token has
             a row of its own.
         batch_tokens: tokens per batch, at most; a longer sequence is a batch of its own.
+        least: tokens per batch, at least; a smaller one is filled with copies of its last
+            sequence, whose tokens go into no row.
     """
     ids = sequences(columns)
     everything = {"sequence": columns["sequence"], "row": np.arange(len(columns["token_id"]))}
@@ -45,10 +47,21 @@ def batched(columns: Mapping[str, np.ndarray], batch_tokens: int) -> list[Batch]
         members = np.flatnonzero(lengths == length)
         size = batch_texts(length, batch_tokens)
         for chosen in np.split(members, range(size, len(members), size)):
-            batches.append(
-                Batch(*(np.stack([of[i] for i in chosen]) for of in (rows, tokens, ids)))
-            )
+            batch = Batch(*(np.stack([of[i] for i in chosen]) for of in (rows, tokens, ids)))
+            batches.append(_filled(batch, least))
     return batches
+
+
+def _filled(batch: Batch, least: int) -> Batch:
+    """A batch of so many tokens at least, with copies of its last sequence."""
+    n_texts, length = batch.ids.shape
+    n_copies = max(0, -(-least // length) - n_texts)
+    copies = ((0, n_copies), (0, 0))
+    return Batch(
+        np.pad(batch.rows, copies, constant_values=-1),
+        np.pad(batch.tokens, copies, "edge"),
+        np.pad(batch.ids, copies, "edge"),
+    )
 
 
 class RowSelection:

@@ -55,6 +55,10 @@ INSIDE, WITH_SHARED = 512, 2048
 #: Speeds, chosen below what two cores and one local disk were seen to do: floating-point
 #: operations per second and thread, bytes per second read and bytes per second written.
 COMPUTE, READ, WRITE = 15e9, 500e6, 200e6
+#: The same of compression: bytes of values per second and thread.
+COMPRESS = 200e6
+#: How a store's numbers are kept, unless something else is said.
+PLAIN = {"dtype": "float32", "compression": "none"}
 #: Seconds until a job's first block runs.
 START = 15
 #: A scheduler is asked for so many times the expected duration, and for so many minutes at least.
@@ -169,7 +173,7 @@ def sweep(
     rows: int | None = None,
     predicted: int = 0,
     dtype: str = "float32",
-    store_dtype: str = "float32",
+    store: Mapping[str, str] = PLAIN,
 ) -> Cost:
     """Cost of a sweep, or of a part of one.
 
@@ -186,14 +190,15 @@ def sweep(
         rows: rows of each activation array; None if every token is kept.
         predicted: hidden states of each layer that a lens predicts from.
         dtype: the numbers that are computed with.
-        store_dtype: the numbers that are written.
+        store: `dtype` and `compression` of what is kept. What compression saves depends on the
+            values, and is not counted.
     """
     end = stop or (model.sizes["n_layers"] if final_sites else max(layers) + 1)
     n_tokens = sum(lengths)
     batch, longest = largest_batch(lengths, batch_tokens)
     sizes = {**model.sizes, "key": longest}
-    kept = sum(bytes_per_token(sizes, site, store_dtype) for site in sites)
-    kept_last = sum(bytes_per_token(sizes, site, store_dtype) for site in final_sites)
+    kept = sum(bytes_per_token(sizes, site, store["dtype"]) for site in sites)
+    kept_last = sum(bytes_per_token(sizes, site, store["dtype"]) for site in final_sites)
     widest = max(
         sum(bytes_per_token(sizes, site) for site in sites or ["resid_pre"]),
         sum(bytes_per_token(sizes, site) for site in final_sites),
@@ -201,7 +206,9 @@ def sweep(
     attended = ATTENDED * 4 * batch * sizes["n_heads"] * longest
     rows = n_tokens if rows is None else rows
     hidden = n_tokens * bytes_per_token(model.sizes, "resid_pre", dtype)
-    disk = rows * (kept * len(layers) + kept_last) + (hidden if stop else 0)
+    values = rows * (kept * len(layers) + kept_last)
+    disk = values + (hidden if stop else 0)
+    compressed = values if store["compression"] != "none" else 0
     # A lens keeps the head's weights while blocks run. Beside logits and log-probabilities stands
     # what comes between them: some models bound their logits step by step.
     lens = _head(model, 2 * min(predicted, PREDICTED), BYTES[dtype])
@@ -213,7 +220,11 @@ def sweep(
         + MARGIN * (SECTIONS * batch * widest + lens)
         + MARGIN * attended * any(site in KEYED_SITES for site in sites),
         disk=disk,
-        seconds=START + read / READ + operations / (COMPUTE * threads) + disk / WRITE,
+        seconds=START
+        + read / READ
+        + operations / (COMPUTE * threads)
+        + compressed / (COMPRESS * threads)
+        + disk / WRITE,
         read=read,
         operations=operations,
     )
@@ -256,7 +267,8 @@ def streams(
         dtype=dtype,
     )
     batch, longest = largest_batch(lengths, batch_tokens)
-    sizes = {**model.sizes, "key": longest}
+    different = min(model.sizes["d_vocab"], sum(lengths))
+    sizes = {**model.sizes, "key": longest, "token_id": different}
     held, measured = 0, 0
     for statistic in statistics:
         width = sum(math.prod(shape(site, sizes)) for site in statistic["sites"])

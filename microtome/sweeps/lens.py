@@ -36,6 +36,7 @@ class Lens:
         batch_tokens: int,
         dtype: str,
         device: str,
+        steady: bool = False,
     ) -> None:
         """Read what comes after the blocks.
 
@@ -45,6 +46,7 @@ class Lens:
             batch_tokens: as in the sweep, and so the others.
             dtype: what is computed in: float32, bfloat16 or float16.
             device: where: cpu, cuda, or auto for a GPU if there is one.
+            steady: as in `sweep_table`: there are no small batches.
 
         Raises:
             MicrotomeError: a model without head, or one whose head reads more than the residual
@@ -63,7 +65,7 @@ class Lens:
         on_cpu = self._model.device.type == "cpu"
         self._steady = STEADY * torch.get_num_threads() if on_cpu else 0
         self._small: dict[int, np.ndarray] = {}  # by row, the rows of its batch
-        for batch in batched(columns, batch_tokens):
+        for batch in [] if steady else batched(columns, batch_tokens):
             if batch.rows.size < self._steady:
                 self._small |= dict.fromkeys(batch.rows.ravel().tolist(), batch.rows.ravel())
 

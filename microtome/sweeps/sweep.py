@@ -29,7 +29,7 @@ from microtome.models.taps import Tap, check_sites
 from microtome.sites import FINAL_SITES
 from microtome.store.layers import Section
 from microtome.sweeps.batches import Batch, RowSelection, batched
-from microtome.sweeps.prefixes import Distinct, Sharing, prefix_classes
+from microtome.sweeps.prefixes import STEADY, Distinct, Sharing, prefix_classes
 from microtome.sweeps.reading import reading, shaped
 
 #: Bytes of activations after which free memory goes back to the system; that takes 10 ms.
@@ -51,6 +51,7 @@ def sweep_table(
     resid_in: Section | None = None,
     stop: int | None = None,
     resid_out: Callable[[Iterator[Section]], None] | None = None,
+    steady: bool = False,
 ) -> Iterator[Section]:
     """Run a token table's sequences through a model as `sweep` does.
 
@@ -70,8 +71,10 @@ def sweep_table(
         resid_in: as in `sweep`.
         stop: as in `sweep`.
         resid_out: as in `sweep`.
+        steady: whether last digits are the same whatever other sequences there are: small batches
+            are filled up.
     """
-    batches = batched(columns, batch_tokens)
+    batches = batched(columns, batch_tokens, STEADY * torch.get_num_threads() if steady else 0)
     sections = sweep(
         *(checkpoint, batches, sites, layers, final_sites, dtype, device),
         taps=taps,

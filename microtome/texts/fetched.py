@@ -1,12 +1,12 @@
-"""Texts that are fetched: by their address, or of a data set of the hub at a commit.
+"""Texts that are fetched: by their address, or from a data set of the hub at a commit.
 
 What came is kept as it is, and its SHA-256 noted beside it. It is compared with the note whenever
 the text is fetched again.
 """
 
+import fnmatch
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from urllib.request import Request, urlopen
 from microtome.errors import MicrotomeError, in_short
 from microtome.store.checksums import sha256
 from microtome.store.files import replacing
-from microtome.texts.forms import HUB_FILE, HubFile, Url
-from microtome.texts.stimuli import Stimulus, StimulusSet
+from microtome.texts.forms import HUB_FILE
+from microtome.texts.stimuli import StimulusSet
 
 #: Seconds until an address that does not answer is given up.
 PATIENCE = 60
@@ -61,71 +61,72 @@ def fetch_text(address: str, file: Path, note: Path, *, expected: str | None = N
         unfinished.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def with_fetched(found: StimulusSet, file: Path | None) -> StimulusSet:
-    """A stimulus set with its texts.
+def fetch_texts(address: str, folder: Path, note: Path) -> None:
+    """Fetch several files of a data set of the hub.
+
+    Args:
+        address: where they come from, as `microtome.texts.forms` has it.
+        folder: where they are put, byte for byte, with numbers for names.
+        note: a JSON file, made beside it: `source`, and of each file `source`, `bytes` and
+            `sha256`, by its name.
+
+    Raises:
+        MicrotomeError: one cannot be had, or no file matches a pattern.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about: dict[str, Any] = {"source": address, "files": {}}
+    for number, one in enumerate(_matching(address)):
+        file = folder / f"{number:05d}{Path(one).suffix}"
+        with replacing(file) as unfinished:
+            hub = HUB_FILE.fullmatch(one)
+            assert hub is not None
+            shutil.copyfile(_hub_file(one, *hub.groups()), unfinished)
+        size = file.stat().st_size
+        about["files"][file.name] = {"source": one, "bytes": size, "sha256": sha256(file)}
+    for file in folder.iterdir():
+        if file.name not in about["files"]:  # of an earlier run
+            file.unlink()
+    with replacing(note) as unfinished:
+        unfinished.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _matching(address: str) -> list[str]:
+    """The addresses of single files, in the order of the names that match a pattern."""
+    from huggingface_hub import HfApi
+
+    found: list[str] = []
+    for one in address.split():
+        hub = HUB_FILE.fullmatch(one)
+        assert hub is not None
+        repository, revision, pattern = hub.groups()
+        if "*" not in pattern:
+            found.append(one)
+            continue
+        try:
+            files = HfApi().list_repo_files(repository, repo_type="dataset", revision=revision)
+        except Exception as error:  # no network, no such data set or revision
+            raise _unfetched(one, error) from error
+        names = sorted(fnmatch.filter(files, pattern))
+        if not names:
+            raise MicrotomeError(f"{one}: no file matches; correct `dataset: file:`")
+        found += [one.removesuffix(pattern) + name for name in names]
+    return list(dict.fromkeys(found))
+
+
+def _unfetched(address: str, error: Exception) -> MicrotomeError:
+    return MicrotomeError(
+        f"{address}: cannot be fetched ({in_short(error)}); connect once, or correct `dataset:`"
+    )
+
+
+def with_fetched(found: StimulusSet, place: Path | None) -> StimulusSet:
+    """A stimulus set that knows where its texts lie.
 
     Args:
         found: the set.
-        file: what `fetch_text` made for it; None for a set that has its texts.
-
-    Raises:
-        MicrotomeError: a file that cannot be read, or lacks what the set names.
+        place: what `fetch_text` or `fetch_texts` made for it; None for a set that has its texts.
     """
-    if found.remote is None or file is None:
-        return found
-    if isinstance(found.remote, Url):
-        stimuli = [_whole_text(found.remote, file)]
-    else:
-        stimuli = list(_rows(found.remote, file))
-    return replace(found, stimuli=tuple(stimuli))
-
-
-def _whole_text(source: Url, file: Path) -> Stimulus:
-    """A text as it came, with its own ends of lines."""
-    try:
-        text = file.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise MicrotomeError(f"{source.address}: byte {error.start} is not UTF-8") from None
-    if not text.strip() or "\0" in text:
-        raise MicrotomeError(f"{source.address}: is empty, or no text; correct `url:`")
-    return Stimulus(text, origin=source.address)
-
-
-def _rows(source: HubFile, file: Path) -> Iterator[Stimulus]:
-    """The rows of a data set, with their labels."""
-    from fastparquet import ParquetFile
-
-    columns = [name for name in (source.text, source.label) if name is not None]
-    try:
-        table = ParquetFile(str(file)).to_pandas(columns=columns)
-    except Exception as error:  # damaged, or without a column
-        raise MicrotomeError(
-            f"{source.address}: cannot be read ({in_short(error)}); correct `text:` and `label:`"
-        ) from error
-    for number, row in enumerate(table.head(_n_rows(source, len(table))).itertuples(index=False)):
-        place = f"{source.address}: row {number}"
-        text = row[0]
-        if not isinstance(text, str) or not text.strip() or "\0" in text:
-            raise MicrotomeError(f"{place}: {source.text} is empty or no text; take fewer rows")
-        category = None if source.label is None else _label(source, row[1], place)
-        yield Stimulus(text, category=category, origin=place)
-
-
-def _n_rows(source: HubFile, n: int) -> int:
-    """How many rows are taken; a share is rounded as the package `datasets` does."""
-    if isinstance(source.rows, str):
-        return max(1, round(int(source.rows.rstrip("%")) * n / 100))
-    return n if source.rows is None else source.rows
-
-
-def _label(source: HubFile, value: Any, place: str) -> str:
-    if not source.labels:
-        return str(value)
-    if value not in range(len(source.labels)):
-        raise MicrotomeError(
-            f"{place}: {source.label} is {value}, and `labels:` names {len(source.labels)}"
-        )
-    return source.labels[value]
+    return replace(found, fetched=None if found.remote is None else place)
 
 
 def _noted(note: Path) -> dict[str, Any]:
@@ -156,6 +157,4 @@ def _hub_file(address: str, repository: str, revision: str, file: str) -> Path:
     try:
         return Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
     except Exception as error:  # no network, no such data set, revision or file
-        raise MicrotomeError(
-            f"{address}: cannot be fetched ({in_short(error)}); connect once, or correct `dataset:`"
-        ) from error
+        raise _unfetched(address, error) from error

@@ -14,11 +14,14 @@ A file says `source:`, where the stimuli are quoted from, and has its texts in o
 
     dataset: {repository: org/name, revision: <commit>, file: train.parquet, text: sentence}
 
-    like: another_set                  # the texts of another file, and its `cut`
+    corpus: PATH                       # a text, JSONL or Parquet file, or a folder of them
 
-A document may be cut into sequences of tokens with `cut:`, the tokens of each text may be put in
-another order with `shuffled:`, and masked one by one with `masked: each`. `{mask}` in a text, a
-template or a word becomes the mask token of each model's tokenizer.
+    like: another_set                  # the texts of another file, with its `cut` and `sample`
+
+Long texts may be cut into sequences of tokens with `cut:`, of which `sample:` draws some. The
+tokens of each text may be put in another order with `shuffled:`, and masked one by one with
+`masked: each`. `{mask}` in a text, a template or a word becomes the mask token of each model's
+tokenizer, but not where texts are cut into sequences of one length, nor in a corpus.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,12 +33,18 @@ from microtome.errors import MicrotomeError, nearest
 from microtome.store.checksums import RESULTS
 from microtome.texts.documents import read_yaml
 from microtome.texts.forms import (
+    Corpus,
     Cut,
-    HubFile,
+    HubFiles,
+    Lengths,
+    Occurrences,
+    Sample,
     Starts,
     Url,
+    read_corpus,
     read_cut,
-    read_hub_file,
+    read_hub_files,
+    read_sample,
     read_seeds,
     read_url,
 )
@@ -43,8 +52,12 @@ from microtome.texts.forms import (
 PLACE = "{word}"
 MASK = "{mask}"
 #: The keys of a file that say what its texts are, but for `words`, which stands beside `template`.
-FORMS = ("texts", "template", "document", "url", "dataset", "like")
-_WANTED = "`texts:`, `document:`, `url:`, `dataset:`, `like:`, or `template:` with `words:`"
+FORMS = ("texts", "template", "document", "url", "dataset", "corpus", "like")
+#: Those whose texts may be many, or long.
+LONG = ("document", "url", "dataset", "corpus")
+_WANTED = (
+    "`texts:`, `document:`, `url:`, `dataset:`, `corpus:`, `like:`, or `template:` with `words:`"
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,7 @@ class Stimulus:
         category: the label of that word or of the text, or None.
         span: start and end of the word in the text, in characters, or None.
         origin: the file and the place in it, for messages; empty if it is from no file.
+        continues: whether the next one continues this text, which is read in pieces.
     """
 
     text: str
@@ -64,6 +78,7 @@ class Stimulus:
     category: str | None = None
     span: tuple[int, int] | None = None
     origin: str = field(default="", compare=False)
+    continues: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,33 +87,47 @@ class StimulusSet:
 
     Attributes:
         file: the file.
-        stimuli: its texts, in the order of the file; none where they have to be fetched first.
+        stimuli: its texts, in the order of the file; none where they lie elsewhere.
         remote: where they are fetched from, or None.
+        fetched: the file, or the folder of files, that they lie in since they have been fetched.
+        corpus: the files that they lie in, or None.
         holder: the name of the other set that has the texts (`like`), or None.
         cut: how each text is cut into sequences of tokens, or None.
+        sample: which of these sequences are drawn, or None for all.
         shuffled: seeds; for each of them, each sequence has its tokens in another order.
         masked: whether each token of each sequence is masked in turn.
     """
 
     file: Path
-    stimuli: tuple[Stimulus, ...]
-    remote: Url | HubFile | None = None
+    stimuli: tuple[Stimulus, ...] = ()
+    remote: Url | HubFiles | None = None
+    fetched: Path | None = None
+    corpus: Corpus | None = None
     holder: str | None = None
     cut: Cut | None = None
+    sample: Sample | None = None
     shuffled: tuple[int, ...] = ()
     masked: bool = False
 
     @property
     def n_sequences(self) -> int | None:
-        """How many sequences a model reads; None if only the fetched text or its tokens tell."""
-        if self.masked or isinstance(self.remote, HubFile):
-            return None
-        n = 1 if self.remote else len(self.stimuli)
-        if self.cut is not None:
-            if not isinstance(self.cut, Starts):
-                return None
-            n = len(self.cut.starts)
-        return n * max(1, len(self.shuffled))
+        """How many sequences a model reads; None if only the texts or their tokens tell."""
+        n: int | None = 1 if isinstance(self.remote, Url) else len(self.stimuli) or None
+        if self.sample is not None:
+            n = self.sample.n
+        elif self.cut is not None:
+            n = len(self.cut.starts) if isinstance(self.cut, Starts) else None
+        return None if self.masked or n is None else n * max(1, len(self.shuffled))
+
+    @property
+    def many(self) -> bool:
+        """Whether there may be so many texts or sequences that they take a while to tokenise."""
+        return self.verbatim or isinstance(self.remote, HubFiles)
+
+    @property
+    def verbatim(self) -> bool:
+        """Whether the texts are read as they stand, without a mask token for `{mask}`."""
+        return self.corpus is not None or isinstance(self.cut, Lengths)
 
     def fetched_file(self, name: str) -> Path | None:
         """Where the fetched text lies, below the working directory; None if the set has its texts.
@@ -108,31 +137,23 @@ class StimulusSet:
         """
         if self.remote is None:
             return None
-        return RESULTS / "texts" / f"{self.holder or name}.{self.remote.suffix}"
+        file = RESULTS / "texts" / (self.holder or name)
+        return file if self.remote.suffix is None else file.with_suffix(f".{self.remote.suffix}")
 
     @property
     def words(self) -> bool:
         """Whether each sequence has a word: one in a template, or one that a cut ends with."""
         filled = any(stimulus.word is not None for stimulus in self.stimuli)
-        return filled or not (self.cut is None or isinstance(self.cut, Starts))
+        return filled or isinstance(self.cut, Occurrences)
 
     @property
     def labels(self) -> list[str] | None:
         """The labels of its words or texts, in their order; None if only the fetched file tells."""
-        if isinstance(self.remote, HubFile):
+        if isinstance(self.remote, HubFiles):
             return list(self.remote.labels) if self.remote.labels or not self.remote.label else None
         if self.cut is not None:
-            return [] if isinstance(self.cut, Starts) else self.cut.categories
+            return self.cut.categories if isinstance(self.cut, Occurrences) else []
         return list(dict.fromkeys(s.category for s in self.stimuli if s.category is not None))
-
-
-def read_stimuli(path: Path) -> list[Stimulus]:
-    """The texts of a stimulus file that lie in it, in the order of the file.
-
-    Raises:
-        MicrotomeError: what `read_set` refuses.
-    """
-    return list(read_set(path).stimuli)
 
 
 def read_set(path: Path, find: Callable[[str], Path] | None = None) -> StimulusSet:
@@ -158,23 +179,48 @@ def read_set(path: Path, find: Callable[[str], Path] | None = None) -> StimulusS
             raise MicrotomeError(
                 f"{path}: like: {home} is like {form['like']!r} itself; name that one"
             )
-    stimuli, remote = _texts_of(home, form)
-    cut, place = (content["cut"], path) if "cut" in content else (form.get("cut"), home)
-    if cut is not None and {"document", "url"}.isdisjoint(form):
-        raise MicrotomeError(f"{place}: cut: wants one long text, as `document:` or `url:` has")
+    texts = _texts_of(home, form)
+    place, said = (path, content) if "cut" in content else (home, form)
+    cut = read_cut(place, said["cut"]) if "cut" in said else None
+    _check_cut(place, cut, form)
+    if isinstance(cut, Lengths) and any(MASK in s.text for s in texts.get("stimuli", ())):
+        raise MicrotomeError(f"{home}: document: {MASK} stays as it is; take it out, or `cut:`")
+    place, said = (path, content) if "sample" in content else (home, form)
+    if "sample" in said and set(LONG).isdisjoint(form):
+        raise MicrotomeError(f"{place}: sample: wants {_listing(LONG)}; take texts out instead")
     if content.get("masked", "each") != "each":
         raise MicrotomeError(f"{path}: masked: wants `each`; write that or take the key out")
-    if "masked" in content and any(MASK in stimulus.text for stimulus in stimuli):
+    if "masked" in content and any(MASK in s.text for s in texts.get("stimuli", ())):
         raise MicrotomeError(f"{path}: masked: the texts have {MASK} already; take one of them out")
     return StimulusSet(
         path,
-        tuple(stimuli),
-        remote,
-        holder,
-        None if cut is None else read_cut(place, cut),
-        read_seeds(path, content["shuffled"]) if "shuffled" in content else (),
-        "masked" in content,
+        **texts,
+        holder=holder,
+        cut=cut,
+        sample=read_sample(place, said["sample"]) if "sample" in said else None,
+        shuffled=read_seeds(path, content["shuffled"]) if "shuffled" in content else (),
+        masked="masked" in content,
     )
+
+
+def _check_cut(place: Path, cut: Cut | None, form: dict[str, Any]) -> None:
+    """Refuse a cut that the texts of a form cannot have."""
+    if isinstance(cut, Lengths):
+        if set(LONG).isdisjoint(form):
+            raise MicrotomeError(f"{place}: cut: a length wants {_listing(LONG)}")
+        if cut.joined and "label" in form.get("dataset", {}):
+            raise MicrotomeError(
+                f"{place}: cut: documents: what is cut of several has no label; take `label:` out"
+            )
+    elif cut is not None and {"document", "url"}.isdisjoint(form):
+        raise MicrotomeError(
+            f"{place}: cut: wants one long text, as `document:` or `url:` has, or a length alone"
+        )
+
+
+def _listing(keys: Iterable[str]) -> str:
+    *others, last = (f"`{key}:`" for key in keys)
+    return f"{', '.join(others)} or {last}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -182,7 +228,7 @@ def _read(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise MicrotomeError(f"{path}: wants `source:` with {_WANTED}")
-    known = ["source", *FORMS, "words", "sha256", "cut", "shuffled", "masked"]
+    known = ["source", *FORMS, "words", "field", "sha256", "cut", "sample", "shuffled", "masked"]
     for key in content:
         if key not in known:
             raise MicrotomeError(f"{path}: unknown key {key!r}; {nearest(key, known)}")
@@ -193,21 +239,26 @@ def _read(path: Path) -> dict[str, Any]:
         raise MicrotomeError(f"{path}: wants one of {_WANTED}")
     if "sha256" in content and not {"url", "dataset"} & set(content):
         raise MicrotomeError(f"{path}: sha256: nothing is fetched; take it out")
+    if "field" in content and "corpus" not in content:
+        raise MicrotomeError(f"{path}: field: is of a `corpus:`; take it out")
     return content
 
 
-def _texts_of(path: Path, content: dict[str, Any]) -> tuple[list[Stimulus], Url | HubFile | None]:
-    """The texts of a file, or where they are fetched from."""
+def _texts_of(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """The texts of a file, or where they lie: attributes of its `StimulusSet`."""
+    sha256 = content.get("sha256")
     if "texts" in content:
-        return _texts(path, content["texts"]), None
+        return {"stimuli": tuple(_texts(path, content["texts"]))}
     if "template" in content:
-        return _filled(path, content["template"], content["words"]), None
+        return {"stimuli": tuple(_filled(path, content["template"], content["words"]))}
     if "document" in content:
         _check_text(path, "document", content["document"], "write a text")
-        return [Stimulus(content["document"], origin=f"{path}: document")], None
+        return {"stimuli": (Stimulus(content["document"], origin=f"{path}: document"),)}
     if "url" in content:
-        return [], read_url(path, content["url"], content.get("sha256"))
-    return [], read_hub_file(path, content["dataset"], content.get("sha256"))
+        return {"remote": read_url(path, content["url"], sha256)}
+    if "corpus" in content:
+        return {"corpus": read_corpus(path, content["corpus"], content.get("field"))}
+    return {"remote": read_hub_files(path, content["dataset"], sha256)}
 
 
 def _texts(path: Path, texts: object) -> list[Stimulus]:

@@ -6,8 +6,10 @@ padding. Where a set keeps only some of its tokens, the column `row` says which 
 token goes into.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,18 @@ import numpy as np
 import xarray as xr
 
 from microtome.errors import MicrotomeError, in_short
-from microtome.texts.encoded import Encoded, cut_out, mask_each, shuffle
-from microtome.texts.forms import Cut
+from microtome.texts.corpora import check_fields, documents
+from microtome.texts.encoded import (
+    Encoded,
+    cut_out,
+    drawn,
+    in_lengths,
+    length_of,
+    mask_each,
+    shuffle,
+)
+from microtome.texts.forms import CONTEXT, Cut, Lengths
+from microtome.texts.reader import REMEDY, Reader
 from microtome.texts.stimuli import MASK, Stimulus, StimulusSet
 
 if TYPE_CHECKING:
@@ -24,8 +36,6 @@ if TYPE_CHECKING:
 
 #: Token coordinates of every table; others are added where there is something to say.
 COLUMNS = ("sequence", "position", "token_id", "text")
-
-_REMEDY = "put the model's own tokenizer.json and tokenizer_config.json beside its weights"
 
 
 def load_tokenizer(checkpoint: Path) -> "PreTrainedTokenizerBase":
@@ -45,11 +55,11 @@ def load_tokenizer(checkpoint: Path) -> "PreTrainedTokenizerBase":
         )
     except Exception as error:  # none, damaged, or one that only remote code could serve
         raise MicrotomeError(
-            f"{checkpoint}: transformers cannot load the tokenizer ({in_short(error)}); {_REMEDY}"
+            f"{checkpoint}: transformers cannot load the tokenizer ({in_short(error)}); {REMEDY}"
         ) from error
     if not tokenizer.is_fast:
         raise MicrotomeError(
-            f"{checkpoint}: the tokenizer has no tokenizer.json (a fast one); {_REMEDY}"
+            f"{checkpoint}: the tokenizer has no tokenizer.json (a fast one); {REMEDY}"
         )
     return tokenizer
 
@@ -112,193 +122,209 @@ def token_table(
         are averaged.
 
     Raises:
-        MicrotomeError: a checkpoint without a tokenizer, or with that of another model; a text
-            with a mask for a tokenizer without mask token; a sequence longer than the model's
-            context, or too short for a position; a cut that a text cannot serve.
+        MicrotomeError: as `set_tables`.
     """
-    from microtome.models.checkpoint import read_config, sizes
-
-    tokenizer = load_tokenizer(checkpoint)
-    model = sizes(read_config(checkpoint))
-    word = partial(target_id, tokenizer)
-    found: list[Encoded] = []
-    for number, stimulus in enumerate(stimuli):
-        encoded = _encoded(stimulus, number, tokenizer, checkpoint, model["d_vocab"], cut is None)
-        found += [encoded] if cut is None else cut_out(encoded, cut, model, word)
-    if shuffled:
-        found = [shuffle(one, seed, n) for seed in shuffled for n, one in enumerate(found)]
-    if masked:
-        _mask_token(tokenizer, checkpoint, f"{found[0].place}: each token is to be masked")
-        mask = tokenizer.mask_token_id
-        found = [each for one in found for each in mask_each(one, mask)]
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    extra = ("word", "category", "in_word", "target_id")
-    columns |= {name: [] for name in extra if getattr(found[0], name) is not None}
-    n_rows = 0
-    if tokens != "all":
-        columns["row"] = []
-    special: list[bool] = []
-    for number, one in enumerate(found):
-        length = len(one.token_id)
-        if length > model.get("n_context", length):
-            raise MicrotomeError(
-                f"{one.place}: {one.start!r}… is {length} tokens long, the model takes "
-                f"{model['n_context']}; shorten the text, cut a document (`cut:`), or name "
-                "another model"
-            )
-        if tokens != "all":
-            rows = _rows(tokens, length, f"{one.place}: {one.start!r}")
-            columns["row"] += [n_rows + row if row >= 0 else -1 for row in rows]
-            n_rows += max(rows) + 1
-        columns["sequence"] += [number] * length
-        columns["position"] += range(length)
-        columns["text"] += [token_text(tokenizer, token) for token in one.token_id]
-        special += one.special
-        for name in ("token_id", *extra):
-            if name in columns:
-                value = getattr(one, name)
-                columns[name] += [value] * length if isinstance(value, str) else value
-    if tokenizer.mask_token_id in columns["token_id"]:
-        columns["masked"] = [token == tokenizer.mask_token_id for token in columns["token_id"]]
-    if any(special):
-        columns["special"] = special
-    return xr.Dataset(coords={name: ("token", column(values)) for name, values in columns.items()})
+    named = tuple(
+        stimulus if stimulus.origin else replace(stimulus, origin=f"stimulus {number}")
+        for number, stimulus in enumerate(stimuli)
+    )
+    found = StimulusSet(Path(), named, cut=cut, shuffled=tuple(shuffled), masked=masked)
+    return set_table(found, checkpoint, tokens)
 
 
 def set_table(
     found: StimulusSet, checkpoint: Path, tokens: str | Sequence[int] = "all"
 ) -> xr.Dataset:
-    """The token table of a stimulus set, which has its texts: `token_table` of what its file says.
+    """The token table of a stimulus set: `token_table` of what its file says.
 
     Args:
-        found: the set.
+        found: the set; if its texts are fetched from elsewhere, with where they lie.
         checkpoint: the checkpoint folder that holds the tokenizer.
         tokens: the tokens of each sequence that activations are kept of, as in `token_table`.
 
     Raises:
-        MicrotomeError: as `token_table`.
+        MicrotomeError: as `set_tables`.
     """
-    return token_table(
-        *(found.stimuli, checkpoint, tokens),
-        cut=found.cut,
-        shuffled=found.shuffled,
-        masked=found.masked,
-    )
+    [table] = set_tables(found, checkpoint, tokens)
+    return table
 
 
 def set_tables(
-    found: StimulusSet, checkpoint: Path, tokens: str | Sequence[int], n_sequences: int
+    found: StimulusSet,
+    checkpoint: Path,
+    tokens: str | Sequence[int] = "all",
+    n_sequences: int | None = None,
 ) -> Iterator[xr.Dataset]:
     """The token table of a stimulus set in parts, one after another.
 
+    Texts are read and tokenised as a stream: what is in memory does not grow with their number,
+    but where `sample:` draws a number of sequences, which are.
+
     Args:
-        found: the set, which has its texts.
+        found: the set; if its texts are fetched from elsewhere, with where they lie.
         checkpoint: the checkpoint folder that holds the tokenizer.
         tokens: the tokens of each sequence that activations are kept of, as in `token_table`.
-        n_sequences: how many sequences each part has; the last one may have fewer.
+        n_sequences: how many sequences each part has; the last one may have fewer. None makes one
+            part of all.
 
     Yields:
-        Tables with the columns of `set_table`: `sequence` counts on from one to the next, `row`
-        begins at 0 in each.
+        Tables with the same columns: `sequence` counts on from one to the next, `row` begins at 0
+        in each.
 
     Raises:
-        MicrotomeError: as `token_table`.
+        MicrotomeError: a checkpoint without a tokenizer, or with that of another model; a text
+            with a mask for a tokenizer without mask token; a sequence longer than the model's
+            context, or too short for a position; a cut or a sample that the texts cannot serve;
+            files of a corpus that cannot be read.
     """
-    table = set_table(found, checkpoint, tokens)
-    number = table["sequence"].values
-    borders = np.searchsorted(number, np.arange(0, number[-1] + 1, n_sequences))
-    for first, end in zip(borders, [*borders[1:], len(number)], strict=True):
-        part = table.isel(token=slice(first, end))
-        if "row" in part:
-            row = part["row"].values
-            counted = np.where(row < 0, row, row - row[row >= 0].min())
-            part = part.assign_coords(row=("token", counted))
-        yield part
+    from microtome.models.checkpoint import read_config, sizes
+
+    if found.corpus is not None:
+        check_fields(found.corpus)
+    tokenizer = load_tokenizer(checkpoint)
+    model = sizes(read_config(checkpoint))
+    reader = Reader(tokenizer, checkpoint, model["d_vocab"])
+    sequences = _sequences(found, reader, model)
+    masked, special = _has_masked(found, tokenizer), _has_special(found, reader)
+    texts = np.full(model["d_vocab"], None, dtype=object)  # of the tokens that have occurred
+    first = 0
+    while part := list(islice(sequences, n_sequences)):
+        columns = _columns(part, first, texts, tokenizer)
+        if tokens != "all":
+            columns["row"] = _rows(part, tokens)
+        if masked:
+            columns["masked"] = columns["token_id"] == tokenizer.mask_token_id
+        if special:
+            columns["special"] = np.concatenate([one.special for one in part])
+        yield xr.Dataset(coords={name: ("token", column(c)) for name, c in columns.items()})
+        first += len(part)
+    if not first:
+        what = "nothing is drawn" if found.sample else "its texts have no token of this model"
+        raise MicrotomeError(f"{found.file}: {what}; take more")
 
 
-def _encoded(
-    stimulus: Stimulus,
-    number: int,
-    tokenizer: "PreTrainedTokenizerBase",
-    checkpoint: Path,
-    d_vocab: int,
-    special: bool,
-) -> Encoded:
-    """A text's tokens, with or without special ones."""
-    text, span = _with_mask(stimulus, tokenizer, checkpoint)
-    encoded = tokenizer(
-        text,
-        add_special_tokens=special,
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
-        verbose=False,
+def _sequences(found: StimulusSet, reader: Reader, model: Mapping[str, int]) -> Iterator[Encoded]:
+    """The sequences of a set: cut, drawn, shuffled, masked."""
+    n_context = model.get("n_context")
+    for seed in found.shuffled or [None]:
+        sequences = _cut(found, reader, model)
+        if found.sample is not None:
+            sequences = drawn(sequences, found.sample, str(found.file))
+        for number, one in enumerate(sequences):
+            if n_context is not None and len(one.token_id) > n_context:
+                raise MicrotomeError(
+                    f"{one.place}: {one.start!r}… is {len(one.token_id)} tokens long, the model "
+                    f"takes {n_context}; shorten the text, cut a document (`cut:`), or name "
+                    "another model"
+                )
+            ordered = one if seed is None else shuffle(one, seed, number)
+            if found.masked:
+                reader.mask_token(f"{one.place}: each token is to be masked")
+                yield from mask_each(ordered, reader.tokenizer.mask_token_id)
+            else:
+                yield ordered
+
+
+def _cut(found: StimulusSet, reader: Reader, model: Mapping[str, int]) -> Iterator[Encoded]:
+    """All sequences of a set, as they stand in its texts."""
+    cut = found.cut
+    texts = reader.encoded(
+        documents(found),
+        special=cut is None,
+        verbatim=found.verbatim,
+        in_pieces=isinstance(cut, Lengths),
     )
-    ids = encoded["input_ids"]
-    if not ids or max(ids) >= d_vocab:  # without any file, transformers makes one up
-        found = f"token {max(ids)} of {d_vocab}" if ids else "no token"
-        raise MicrotomeError(
-            f"{checkpoint}: the tokenizer is not the model's, it makes {found} of "
-            f"{stimulus.text[:40]!r}; {_REMEDY}"
-        )
-    inside = None
-    if span is not None:
-        first, last = span
-        inside = [start < last and first < end for start, end in encoded["offset_mapping"]]
-    return Encoded(
-        ids,
-        [added == 1 for added in encoded["special_tokens_mask"]],
-        stimulus.origin or f"stimulus {number}",
-        stimulus.text[:40],
-        stimulus.word,
-        stimulus.category,
-        inside,
-    )
-
-
-def _with_mask(
-    stimulus: Stimulus, tokenizer: "PreTrainedTokenizerBase", checkpoint: Path
-) -> tuple[str, tuple[int, int] | None]:
-    """A text with the tokenizer's mask token for each `{mask}`, and where its word is then."""
-    text, span = stimulus.text, stimulus.span
-    if MASK not in text:
-        return text, span
-    wish = f"{stimulus.origin}: {in_short(repr(text), 60)} has {MASK}"
-    token = _mask_token(tokenizer, checkpoint, wish)
-    first, last = span or (len(text), len(text))
-    before, word, after = (
-        part.replace(MASK, token) for part in (text[:first], text[first:last], text[last:])
-    )
-    return before + word + after, span and (len(before), len(before + word))
-
-
-def _mask_token(tokenizer: "PreTrainedTokenizerBase", checkpoint: Path, wish: str) -> str:
-    """The mask token, or an error that begins with what it is wanted for."""
-    token = tokenizer.mask_token
-    if token is None:
-        raise MicrotomeError(
-            f"{wish}, and the tokenizer of {checkpoint} has no mask token; take a masked language "
-            "model, or other texts"
-        )
-    assert isinstance(token, str)
-    return token
-
-
-def _rows(tokens: str | Sequence[int], length: int, text: str) -> list[int]:
-    """The row that each token of a text goes into, counted within the text, or -1."""
-    if tokens == "mean":
-        return [0] * length
-    wanted = [-1] if isinstance(tokens, str) else tokens  # "last"
-    for position in wanted:
-        if not -length <= position < length:
+    if cut is None:
+        yield from (text for text in texts if len(text.token_id))
+    elif isinstance(cut, Lengths):
+        length, added = length_of(cut, model, str(found.file)), reader.added(cut, str(found.file))
+        if length > model.get("n_context", length):
             raise MicrotomeError(
-                f"{text} has {length} tokens, and `tokens` of the stimulus set asks for position "
-                f"{position}; correct the config"
+                f"{found.file}: cut: length: {length} tokens, the model takes "
+                f"{model['n_context']}; take fewer, or `{CONTEXT}`"
             )
-    kept = sorted({position % length for position in wanted})
-    return [kept.index(position) if position in kept else -1 for position in range(length)]
+        if length <= added.n + cut.overlap:
+            raise MicrotomeError(
+                f"{found.file}: cut: length: {length} tokens, of which {added.n} are added and "
+                f"{cut.overlap} overlap; take more"
+            )
+        yield from in_lengths(texts, cut, length, added)
+    else:
+        word = partial(target_id, reader.tokenizer)
+        for text in texts:
+            yield from cut_out(text, cut, model, word)
 
 
-def column(values: Sequence[Any]) -> np.ndarray:
+def _has_masked(found: StimulusSet, tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether a set's table has the column `masked`, as all its parts have then."""
+    mask = tokenizer.mask_token
+    if found.masked or found.verbatim or mask is None:
+        return found.masked
+    return any(MASK in text.text or mask in text.text for text in documents(found))
+
+
+def _has_special(found: StimulusSet, reader: Reader) -> bool:
+    """Whether a set's table has the column `special`."""
+    if isinstance(found.cut, Lengths):
+        added = reader.added(found.cut, str(found.file))
+        return added.n + len(added.end) > 0
+    return found.cut is None and reader.tokenizer.num_special_tokens_to_add() > 0
+
+
+def _columns(
+    part: Sequence[Encoded],
+    first: int,
+    texts: np.ndarray,
+    tokenizer: "PreTrainedTokenizerBase",
+) -> dict[str, np.ndarray]:
+    """The columns of a table that any set may have.
+
+    Args:
+        part: the sequences.
+        first: the number of the first one.
+        texts: of the tokens that have occurred so far, (d_vocab,); new ones are added.
+        tokenizer: decodes them.
+    """
+    lengths = [len(one.token_id) for one in part]
+    ids = np.concatenate([one.token_id for one in part])
+    for token in np.unique(ids[texts[ids] == None]).tolist():  # noqa: E711  # in an array
+        texts[token] = token_text(tokenizer, token)
+    columns = {
+        "sequence": np.repeat(np.arange(first, first + len(part)), lengths),
+        "position": np.concatenate([np.arange(length) for length in lengths]),
+        "token_id": ids,
+        "text": texts[ids],
+    }
+    for name in ("word", "category"):
+        if getattr(part[0], name) is not None:
+            labels = np.array([getattr(one, name) for one in part], dtype=object)
+            columns[name] = np.repeat(labels, lengths)
+    for name in ("in_word", "target_id"):
+        if getattr(part[0], name) is not None:
+            columns[name] = np.concatenate([getattr(one, name) for one in part])
+    return columns
+
+
+def _rows(part: Sequence[Encoded], tokens: str | Sequence[int]) -> np.ndarray:
+    """The row that each token of some sequences goes into, or -1."""
+    lengths = np.array([len(one.token_id) for one in part])
+    if tokens == "mean":
+        return np.repeat(np.arange(len(part)), lengths)
+    ends = np.cumsum(lengths)
+    kept = np.zeros(ends[-1], bool)
+    for position in [-1] if isinstance(tokens, str) else tokens:  # "last"
+        lacking = np.flatnonzero((position < -lengths) | (position >= lengths))
+        if len(lacking):
+            one = part[lacking[0]]
+            raise MicrotomeError(
+                f"{one.place}: {one.start!r} has {len(one.token_id)} tokens, and `tokens` of the "
+                f"stimulus set asks for position {position}; correct the config"
+            )
+        kept[(ends if position < 0 else ends - lengths) + position] = True
+    return np.where(kept, np.cumsum(kept) - 1, -1)
+
+
+def column(values: Sequence[Any] | np.ndarray) -> np.ndarray:
     """Convert a token column to its stored dtype: int32, int8 for flags, or text."""
     array = np.asarray(values)
     match array.dtype.kind:

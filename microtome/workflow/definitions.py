@@ -2,7 +2,6 @@
 
 import ast
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from microtome.workflow.names import Binding, Chain, Import, bindings
@@ -15,60 +14,31 @@ class Statement:
 
     Attributes:
         module: the module.
-        node: its syntax tree.
         place: its number within the module.
+        reading: what it says.
+        names: the names that it defines.
+        is_function: whether it defines a function.
+        is_code: whether it defines a function or a class.
+        always_runs: whether it counts wherever its module is imported: all but definitions and
+            constants. An assignment to an attribute or an item changes what another one defines.
+        runs_nothing: whether it is a function whose definition runs no code.
     """
 
     module: "Module"
-    node: ast.stmt
     place: int
-
-    @cached_property
-    def reading(self) -> Reading:
-        """What the statement says; read when it is first asked for."""
-        return read(self.node, self.module.package)
-
-    @property
-    def is_function(self) -> bool:
-        """Whether it defines a function."""
-        return isinstance(self.node, ast.FunctionDef | ast.AsyncFunctionDef)
-
-    @property
-    def is_code(self) -> bool:
-        """Whether it defines a function or a class."""
-        return self.is_function or isinstance(self.node, ast.ClassDef)
-
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """The names that it defines."""
-        if isinstance(self.node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            return frozenset({self.node.name})
-        return frozenset(self.reading.bound)
-
-    @property
-    def always_runs(self) -> bool:
-        """Whether it counts wherever its module is imported: all but definitions and constants.
-
-        An assignment to an attribute or an item changes what another statement defines.
-        """
-        match self.node:
-            case ast.Assign(targets=targets):
-                return not all(map(_is_plain, targets))
-            case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
-                return not _is_plain(target)
-        return not self.is_code
+    reading: Reading
+    names: frozenset[str]
+    is_function: bool
+    is_code: bool
+    always_runs: bool
+    runs_nothing: bool
 
     @property
     def is_movable(self) -> bool:
         """Whether it may stand anywhere in the module: a function that runs nothing yet."""
-        match self.node:
-            case ast.FunctionDef(name, args, decorator_list=[]) | ast.AsyncFunctionDef(
-                name, args, decorator_list=[]
-            ):
-                defaults = [default for default in (*args.defaults, *args.kw_defaults) if default]
-                constant = all(isinstance(default, ast.Constant) for default in defaults)
-                return constant and len(self.module.definitions[name]) == 1
-        return False
+        return self.runs_nothing and all(
+            len(self.module.definitions[name]) == 1 for name in self.names
+        )
 
 
 class Module:
@@ -87,13 +57,14 @@ class Module:
         runs: what it imports when it is imported.
     """
 
-    def __init__(self, name: Chain, base: Path, file: Path | None) -> None:
+    def __init__(self, name: Chain, base: Path, file: Path | None, source: bytes = b"") -> None:
         """Read a file.
 
         Args:
             name: the parts of the module's absolute name.
             base: the folder that its name begins at.
             file: the file, or None for a package that has none.
+            source: what is in it.
 
         Raises:
             SyntaxError: the file is not Python.
@@ -108,11 +79,6 @@ class Module:
         self.imports: dict[str, list[Import]] = {}
         self.stars: list[Import] = []
         self.runs: list[Import] = []
-        if file:
-            self._read(file)
-
-    def _read(self, file: Path) -> None:
-        source = file.read_bytes()
         for node in ast.parse(source).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 found = bindings(node, self.package)
@@ -122,17 +88,36 @@ class Module:
                 for each in imports:
                     self._bind(bindings(each, self.package))
             elif not is_text(node):
-                self.statements.append(Statement(self, node, len(self.statements)))
+                self.statements.append(self._statement(node))
         for statement in self.statements:
-            for name in statement.names:
-                self.definitions.setdefault(name, []).append(statement)
+            for bound in statement.names:
+                self.definitions.setdefault(bound, []).append(statement)
             if not statement.is_code:
                 self._bind(statement.reading.imports)
                 self.runs += statement.reading.runs
-        if b"global " in source:
-            for statement in self.statements:
-                for name in statement.reading.rebound - statement.names:
-                    self.definitions.setdefault(name, []).append(statement)
+        for statement in self.statements:
+            for bound in statement.reading.rebound - statement.names:
+                self.definitions.setdefault(bound, []).append(statement)
+
+    def _statement(self, node: ast.stmt) -> Statement:
+        reading = read(node, self.package)
+        is_function = is_code = always_runs = False
+        names = frozenset(reading.bound)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            is_function, is_code = not isinstance(node, ast.ClassDef), True
+            names = frozenset({node.name})
+        else:
+            always_runs = not _is_constant(node)
+        return Statement(
+            self,
+            len(self.statements),
+            reading,
+            names,
+            is_function,
+            is_code,
+            always_runs,
+            _runs_nothing(node),
+        )
 
     def _bind(self, found: list[Binding]) -> None:
         for name, value, runs in found:
@@ -148,6 +133,28 @@ def _for_type_checkers(node: ast.stmt) -> list[ast.Import | ast.ImportFrom]:
         return []
     imports = [inner for inner in node.body if isinstance(inner, ast.Import | ast.ImportFrom)]
     return imports if len(imports) == len(node.body) else []
+
+
+def _runs_nothing(node: ast.stmt) -> bool:
+    """Whether a statement is a function without decorators and with constant defaults alone."""
+    match node:
+        case (
+            ast.FunctionDef(args=args, decorator_list=[])
+            | ast.AsyncFunctionDef(args=args, decorator_list=[])
+        ):
+            defaults = filter(None, (*args.defaults, *args.kw_defaults))
+            return all(isinstance(default, ast.Constant) for default in defaults)
+    return False
+
+
+def _is_constant(node: ast.stmt) -> bool:
+    """Whether a statement is an assignment to names alone."""
+    match node:
+        case ast.Assign(targets=targets):
+            return all(map(_is_plain, targets))
+        case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
+            return _is_plain(target)
+    return False
 
 
 def _is_plain(target: ast.expr) -> bool:

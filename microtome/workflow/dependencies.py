@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from microtome.errors import MicrotomeError
 from microtome.workflow.definitions import Module, Statement
+from microtome.workflow.kept import read_module
 from microtome.workflow.names import Chain, Import
 from microtome.workflow.reading import Change
 
@@ -115,7 +116,7 @@ class Code:
         name = file.relative_to(base).with_suffix("").parts
         name = name[:-1] if name[-1:] == ("__init__",) else name
         try:
-            return Module(name, base, None if file.is_dir() else file)
+            return Module(name, base, None) if file.is_dir() else read_module(name, base, file)
         except (SyntaxError, ValueError) as error:  # the latter of a NUL
             line = getattr(error, "lineno", None) or 1
             message = getattr(error, "msg", None) or error

@@ -230,8 +230,8 @@ def _note_imports(before: set[str], file: int) -> None:
 
 def _with_inputs(file: Path, function: str) -> list[tuple[Path, str]]:
     """A study's function and the functions that make its inputs, or that call it."""
-    from microtome.workflow.config import CHANGES, INPUTS
     from microtome.workflow.functions import functions, read_function
+    from microtome.workflow.products import CHANGES, INPUTS
 
     if file.name == CHANGES:
         return [(file, function), (ROOT / "microtome" / "interventions" / "run.py", "intervene")]
@@ -262,7 +262,8 @@ def run(request: Request, imported: int) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "microtome"]:
         del sys.modules[name]
     sys.argv = [request.script]
-    sys.path[0] = str(Path(request.script).parent)
+    path = request.environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:1] = [str(Path(request.script).parent), *filter(None, path)]
     before = set(sys.modules)
     runpy.run_path(request.script, run_name="__main__")
     _note_imports(before, imported)

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from microtome.errors import MicrotomeError, nearest
-from microtome.workflow.config import DATASETS, Studies, Study
+from microtome.workflow.config import Studies, Study
 from microtome.workflow.functions import functions
 from microtome.workflow.pages import CAPTIONS, caption
+from microtome.workflow.products import DATASETS
 from microtome.workflow.schema import Fault
 
 #: A study's page would lie where the start page does.

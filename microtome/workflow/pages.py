@@ -16,8 +16,9 @@ from microtome.page.parts import (
     Table,
 )
 from microtome.page.readme import Readme, read_readme
-from microtome.workflow.config import Product, Studies, Study
+from microtome.workflow.config import Studies, Study
 from microtome.workflow.functions import Function, functions, read_function, source
+from microtome.workflow.products import Product
 
 #: The file of what a study's figures say in this run.
 CAPTIONS = "captions.py"

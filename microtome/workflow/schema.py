@@ -19,7 +19,9 @@ def schema_faults(config: Any, schema: Mapping[str, Any]) -> Iterator[Fault]:
         if error.validator == "additionalProperties":
             known = list(error.schema["properties"])
             key = next(key for key in error.instance if key not in known)
-            yield (*path, key), f"unknown key; {nearest(str(key), known)}"
+            moved = error.schema.get("moved", {}).get(key)  # a keyword of our own
+            told = f"it is `{moved}` now" if moved else nearest(str(key), known)
+            yield (*path, key), f"unknown key; {told}"
         elif error.schema.get("title") == "name":
             found = in_short(repr(error.instance), width=60)
             yield path, f"{found} is no name: {error.schema['description']}"

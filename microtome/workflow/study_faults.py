@@ -19,21 +19,20 @@ from microtome.interventions.fit import fit_layers
 from microtome.options import SEVERAL_SITES, layer_numbers
 from microtome.sites import DIMENSIONS, FINAL_SITES, KEYED_SITES, SITES
 from microtome.texts.documents import read_yaml
-from microtome.workflow.config import (
+from microtome.workflow.config import Studies, Study
+from microtome.workflow.functions import REQUIRED, Function, Option, functions
+from microtome.workflow.page_faults import page_faults
+from microtome.workflow.places import Config, known_studies, study_folder
+from microtome.workflow.products import (
     CHANGES,
     DATASETS,
     INPUTS,
     KEYS,
     KINDS,
     Product,
-    Studies,
-    Study,
     declaration,
     is_input,
 )
-from microtome.workflow.functions import REQUIRED, Function, Option, functions
-from microtome.workflow.page_faults import page_faults
-from microtome.workflow.places import Config, known_studies, study_folder
 from microtome.workflow.schema import Fault, schema_faults
 from microtome.workflow.text_faults import TextFaults
 from microtome.workflow.values import fits, shown
@@ -179,7 +178,7 @@ def _input_faults(function: Function, inputs: set[str]) -> Iterator[Fault]:
     for said in [*reading, *(["is streamed"] if function.streamed else [])]:
         if not {"site", "sites"} & function.options.keys():
             yield (), f"{function.name} {said}, but of no site; give it an option `sites: Sites`"
-    known = {"width", "key", "d_vocab", *function.options, *chain(*DIMENSIONS.values())}
+    known = {"width", "key", "token_id", *function.options, *chain(*DIMENSIONS.values())}
     for size in function.held:
         if size not in known:
             yield (

@@ -15,8 +15,9 @@ from microtome.options import (
     Need,
 )
 from microtome.sites import KEYED_SITES
-from microtome.workflow.config import Kept, Product, Studies
+from microtome.workflow.config import Kept, Studies
 from microtome.workflow.places import known_stimuli
+from microtome.workflow.products import Product
 from microtome.workflow.schema import Fault
 
 

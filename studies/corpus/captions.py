@@ -15,6 +15,41 @@ def moments(moments: xr.Dataset) -> str:
     return f"{'; '.join(sites)}."
 
 
+def quantiles(quantiles: xr.Dataset) -> str:
+    """How far the outermost values are from the bulk."""
+    ends = quantiles["quantile"].isel(share=[0, -1])
+    shares = [f"{100 * end:g}%" for end in ends["share"].values]
+    sites = [
+        f"{site}: from {number(own.isel(share=0).min())} ({shares[0]}) to "
+        f"{number(own.isel(share=1).max())} ({shares[1]})"
+        for site, own in ((site, ends.sel(site=site)) for site in ends["site"].values)
+    ]
+    return f"Over all layers, {'; '.join(sites)}."
+
+
+def spaces(spaces: xr.Dataset) -> str:
+    """How many dimensions each site takes up, and how alike sites are."""
+    sites = [
+        f"{site}: {spread(spaces['participation_ratio'].sel(site=site), 1)} dimensions"
+        for site in spaces["site"].values
+    ]
+    pairs = [
+        f"CKA of {pair}: {spread(spaces['cka'].sel(pair=pair))}"
+        for pair in (spaces["pair"].values if "pair" in spaces else ())
+    ]
+    return f"{'; '.join([*sites, *pairs])}."
+
+
+def losses(losses: xr.Dataset) -> str:
+    """The loss in the first and the last layer that is looked at."""
+    ends = [
+        f"{number(losses['loss'].isel(layer=place))} nats in layer "
+        f"{losses['layer'].isel(layer=place).item()}"
+        for place in dict.fromkeys([0, losses.sizes["layer"] - 1])
+    ]
+    return f"The mean loss is {listed(ends)}."
+
+
 def entropies(entropies: xr.Dataset) -> str:
     """The head that attends most narrowly, and the one that attends most widely."""
     mean = entropies["entropy"].weighted(entropies["n"]).mean("position")

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from microtome.figures.panels import panel, sparse_ticks
+from microtome.figures.panels import looks, panel, sparse_ticks
 
 MOMENTS = {"mean": "Mean", "sd": "Standard deviation", "kurtosis": "Kurtosis"}
 
@@ -22,6 +22,58 @@ def moments(moments: xr.Dataset) -> Figure:
     panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     panels[-1].set_yscale("log")  # a normal distribution has 3, outlying neurons bring thousands
     panels[-1].set(xlabel="Transformer layer")
+    return figure
+
+
+def quantiles(quantiles: xr.Dataset) -> Figure:
+    """Draw `quantiles` over the layers, a panel per site and a line per share of the values."""
+    sites = quantiles["site"].values
+    figure = Figure(figsize=(10, 3.5 * len(sites)), layout="constrained")
+    panels = figure.subplots(len(sites), 1, sharex=True, squeeze=False)[:, 0]
+    shares = quantiles["share"].values
+    for axes, site in zip(panels, sites, strict=True):
+        for share, look in zip(shares, looks(len(shares)), strict=True):
+            values = quantiles["quantile"].sel(site=site, share=share)
+            label = f"{100 * share:g}%"
+            axes.plot(quantiles["layer"], values, f"{look.marker}-", color=look.colour, label=label)
+        axes.set(yscale="symlog", ylabel=f"Activation ({site})")  # outliers beside the bulk
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, reverse=True)
+    panels[-1].set(xlabel="Transformer layer")
+    return figure
+
+
+def spaces(spaces: xr.Dataset) -> Figure:
+    """Draw how many dimensions sites take up, and how alike pairs of sites are, over the layers."""
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    measures = {"participation_ratio": "Participation ratio", "cka": "CKA"}
+    shown = [name for name in measures if name in spaces]
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, name in zip(panels, shown, strict=True):
+        (of,) = set(spaces[name].dims) - {"layer"}  # sites or pairs
+        for label in spaces[of].values:
+            axes.plot(spaces["layer"], spaces[name].sel({of: label}), "o-", label=label)
+        axes.set(ylabel=measures[name], ylim=(0, None))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    panels[-1].set(xlabel="Transformer layer")
+    return figure
+
+
+def losses(losses: xr.Dataset, *, ax: Axes | None = None) -> Figure:
+    """Draw entropy and loss of the predictions over the layers.
+
+    Args:
+        losses: the statistic.
+        ax: axes to draw on, in the place of a figure of its own.
+    """
+    figure, axes = panel(ax, (10, 4), layout="constrained")
+    for name, label in (("loss", "Loss of the next token"), ("entropy", "Entropy")):
+        axes.plot(losses["layer"], losses[name], "o-", label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    highest = max(losses["loss"].max().item(), losses["entropy"].max().item())
+    axes.set(xlabel="Transformer layer", ylabel="Nats", ylim=(0, 1.05 * highest))
+    axes.legend(frameon=False)
     return figure
 
 

@@ -1,15 +1,36 @@
 """Statistics of a corpus, made in the sweep: no activations are stored. See README.md."""
 
 import os
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import xarray as xr
 
-from microtome.options import AllSites, Count, Edges, KeyedSites, Positive
+from microtome.options import (
+    NEXT_TOKEN,
+    POSITIONS,
+    AllSites,
+    Count,
+    Edges,
+    Held,
+    KeyedSites,
+    Positive,
+    ResidualSite,
+    Shares,
+    Sites,
+)
+from microtome.statistics import covariances as covariance
 from microtome.statistics.attention import Entropies, Patterns
+from microtome.statistics.covariances import Covariances
 from microtome.statistics.distributions import Histograms
+from microtome.statistics.grouped import TokenMeans
+from microtome.statistics.highest import HighestTokens
+from microtome.statistics.lens import Lens, Losses
 from microtome.statistics.moments import Moments
+from microtome.statistics.quantiles import Quantiles
 from microtome.statistics.streamed import Streamed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def moments(*, sites: AllSites) -> Streamed:
@@ -32,6 +53,75 @@ def histograms(*, sites: AllSites, n_edges: Edges, limit: Positive) -> Streamed:
     # The sweep waits for the counts: they may have all of its cores.
     n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     return Histograms(sites, n_edges, limit, n_threads)
+
+
+def quantiles(*, sites: AllSites, shares: Shares) -> Streamed:
+    """Quantiles of all values at each site, for every layer.
+
+    Returns:
+        `quantile`, (`layer`, `site`, `share`), to 1/256 of a value of that rank; `n`, (`layer`,
+        `site`).
+    """
+    return Quantiles(sites, shares)
+
+
+def covariances(*, sites: Sites) -> Annotated[Streamed, Held("width", "width")]:
+    """Covariances of each two neurons over all tokens, also of two sites, for every layer.
+
+    Returns:
+        `covariance`, (`layer`, `neuron`, `other`), `mean`, (`layer`, `neuron`); `n`, (`layer`,);
+        coordinates `site` and `other_site` of neurons, one site after the other.
+    """
+    return Covariances(sites)
+
+
+def spaces(covariances: xr.Dataset) -> xr.Dataset:
+    """How many dimensions the tokens take up at each site, and how alike sites arrange them.
+
+    Returns:
+        `participation_ratio`, (`layer`, `site`); of two or more sites `cka`, (`layer`, `pair`).
+    """
+    return covariance.spaces(covariances)
+
+
+def highest_tokens(
+    tokens: Annotated[xr.Dataset, POSITIONS],
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    sites: Sites,
+    n: Count,
+    n_around: Count,
+) -> Annotated[Streamed, Held("width", "n")]:
+    """The tokens that each neuron responds to most, for every layer.
+
+    Returns:
+        Each of the sites, (`layer`, …, `rank`), the activations; `SITE_context`, their places among
+        the contexts, (`context`,): `text`, `before`, `after`, `sequence`, `position`, `token_id`.
+    """
+    return HighestTokens(sites, tokens, tokenizer, n, n_around)
+
+
+def token_means(
+    tokens: Annotated[xr.Dataset, POSITIONS], *, sites: Sites
+) -> Annotated[Streamed, Held("token_id", "width")]:
+    """Means over all occurrences of each token that is seen, for every layer.
+
+    Returns:
+        Each of the sites, (`layer`, `token_id`, …), and `n`, (`token_id`,).
+    """
+    return TokenMeans(sites, tokens)
+
+
+def losses(
+    lens: Lens, tokens: Annotated[xr.Dataset, POSITIONS, NEXT_TOKEN], *, site: ResidualSite
+) -> Streamed:
+    """How uncertain each layer is of the next token, and how wrong.
+
+    Returns:
+        (`layer`,): the mean `entropy` of its predictions and their mean `loss`, in nats; `n` and
+        `n_followed`, how many predictions there are, and how many tokens to predict.
+    """
+    return Losses(lens, tokens, site=site)
 
 
 def entropies(tokens: xr.Dataset, *, site: Literal["pattern"] = "pattern") -> Streamed:

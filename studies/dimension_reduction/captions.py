@@ -13,9 +13,11 @@ def picture(picture: xr.Dataset) -> str:
     return f"{rows} by {columns} pixels, whose mean is {number(grey.mean(), 0)} of 255."
 
 
-def picture_svd(picture_svd: xr.Dataset) -> str:
+def svd(svd: xr.Dataset) -> str:
     """What the first component holds."""
-    return f"The first component holds {_of_first(picture_svd)} of the sum of squares."
+    squares = svd["sigma"].values ** 2
+    first = number(100 * squares[0] / np.sum(squares))
+    return f"The first component holds {first}% of the sum of squares."
 
 
 def picture_components(picture_reductions: xr.Dataset) -> str:
@@ -26,11 +28,6 @@ def picture_components(picture_reductions: xr.Dataset) -> str:
 def picture_percent(picture_reductions: xr.Dataset) -> str:
     """How many components are enough."""
     return _held(picture_reductions.sel(kept="percent"))
-
-
-def hidden_state_svd(hidden_state_svd: xr.Dataset) -> str:
-    """What the first component holds."""
-    return f"The first component holds {_of_first(hidden_state_svd)} of the variance."
 
 
 def hidden_state(hidden_state: xr.Dataset) -> str:
@@ -81,11 +78,6 @@ def without_first_token(each_layer: xr.Dataset) -> str:
         f"interval lies above 0 in {int(above[0])} of {n} layers; where tokens are moved at "
         f"random, by {number(displaced, 3)} and in {int(above[1])}."
     )
-
-
-def _of_first(svd: xr.Dataset) -> str:
-    squares = svd["sigma"].values ** 2
-    return f"{number(100 * squares[0] / np.sum(squares))}%"
 
 
 def _held(reduction: xr.Dataset) -> str:

@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from microtome.figures.panels import clean_line, colour_bar_ends, panel, sparse_ticks
+from microtome.figures.panels import clean_line, heatmap, panel, sparse_ticks
 from microtome.figures.style import FILLS, LINES, ink
 from microtome.options import Count, Limits, Positive
 
@@ -38,25 +38,46 @@ def picture(picture: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     return figure
 
 
-def picture_svd(
-    picture_svd: xr.Dataset,
+def svd(
+    svd: xr.Dataset,
     *,
     u_limit: Positive,
     sigma_limit: Positive,
     v_limit: Positive,
     relative: bool = False,
 ) -> Figure:
-    """Draw the decomposition of the picture; source: project 29, part 1.
+    """Draw U, Σ and Vᵀ as images, and the singular values; source: project 29, parts 1 and 2.
 
     Args:
-        picture_svd: the statistic.
+        svd: the statistic, of the picture or of a hidden state.
         u_limit: the end of the colour scale of U; it begins at its negative.
         sigma_limit: the end of the colour scale of Σ, which begins at 0.
         v_limit: as `u_limit`, of Vᵀ.
         relative: whether the limits count root mean squares of U and Vᵀ, and the median singular
             value.
     """
-    return _decomposition(picture_svd, (u_limit, sigma_limit, v_limit), relative=relative)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    grid = figure.add_gridspec(2, 3)
+    values = svd["sigma"].values
+    for axes, title, matrix, limit, unit in zip(
+        [figure.add_subplot(grid[0, column]) for column in range(3)],
+        ("U", "Σ", "Vᵀ"),
+        (svd["u"].values, np.diag(values), svd["vt"].values),
+        (u_limit, sigma_limit, v_limit),
+        (svd.sizes["row"] ** -0.5, np.median(values), svd.sizes["column"] ** -0.5),
+        strict=True,
+    ):
+        end = limit * (unit if relative else 1)
+        start, colours = (0, "viridis") if title == "Σ" else (-end, "plasma")
+        axes.imshow(matrix, aspect="auto", cmap=colours, vmin=start, vmax=end)
+        axes.set_title(title)
+        axes.spines[["top", "right"]].set_visible(True)
+    spectrum = figure.add_subplot(grid[1, :])
+    look: dict[str, Any] = {"markerfacecolor": FILLS[0], "markeredgewidth": 0.5}
+    spectrum.plot(values, "s-", color=ink(), linewidth=1, markersize=6, **look)
+    spectrum.margins(x=0.02)
+    spectrum.set(xlabel="Singular values (index)", ylabel="σ")
+    return figure
 
 
 def picture_components(picture: xr.Dataset, picture_reductions: xr.Dataset) -> Figure:
@@ -67,27 +88,6 @@ def picture_components(picture: xr.Dataset, picture_reductions: xr.Dataset) -> F
 def picture_percent(picture: xr.Dataset, picture_reductions: xr.Dataset) -> Figure:
     """Draw the picture and what components of most of it make of it; source: project 29, part 1."""
     return _beside(picture, picture_reductions.sel(kept="percent"))
-
-
-def hidden_state_svd(
-    hidden_state_svd: xr.Dataset,
-    *,
-    u_limit: Positive,
-    sigma_limit: Positive,
-    v_limit: Positive,
-    relative: bool = False,
-) -> Figure:
-    """Draw the decomposition of a hidden state; source: project 29, part 2.
-
-    Args:
-        hidden_state_svd: the statistic.
-        u_limit: the end of the colour scale of U; it begins at its negative.
-        sigma_limit: the end of the colour scale of Σ, which begins at 0.
-        v_limit: as `u_limit`, of Vᵀ.
-        relative: whether the limits count root mean squares of U and Vᵀ, and the median singular
-            value.
-    """
-    return _decomposition(hidden_state_svd, (u_limit, sigma_limit, v_limit), relative=relative)
 
 
 def hidden_state(
@@ -114,15 +114,7 @@ def hidden_state(
         (third, "Difference", original - reduced),
     )
     for axes, title, values in images:
-        image = axes.imshow(
-            values,
-            aspect="auto",
-            interpolation="nearest",
-            cmap="rainbow",
-            vmin=ends[0],
-            vmax=ends[1],
-        )
-        figure.colorbar(image, ax=axes, pad=0.01, extend=colour_bar_ends(values, ends))
+        heatmap(axes, values, ends, cmap="rainbow", origin="upper")
         axes.set(xlabel="Dimension", ylabel="Token position", title=title)
     scatter.plot(
         original.ravel()[::every],
@@ -252,49 +244,10 @@ def each_token(
     figure, axes = panel(ax, (11, 4), layout="constrained")
     values = each_token["difference"].values
     unit = np.median(values) if relative else 1.0
-    ends = (limits[0] * unit, limits[1] * unit)
-    image = axes.imshow(
-        values,
-        aspect="auto",
-        origin="lower",
-        interpolation="nearest",
-        cmap="magma",
-        vmin=ends[0],
-        vmax=ends[1],
-    )
-    extend = colour_bar_ends(values, ends)
-    figure.colorbar(image, ax=axes, pad=0.01, extend=extend, label="Norm of difference")
+    heatmap(axes, values, (limits[0] * unit, limits[1] * unit), "Norm of difference")
     sparse_ticks(axes.yaxis, [f"L{layer}" for layer in each_token["layer"].values], most=12)
     axes.set(xlabel="Token position", ylabel="Transformer block that is reduced")
     axes.set_title("Impact of the reduction on hidden states")
-    return figure
-
-
-def _decomposition(
-    svd: xr.Dataset, limits: tuple[float, float, float], *, relative: bool
-) -> Figure:
-    """Draw U, Σ and Vᵀ as images, with limits of their colour scales, and the singular values."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    grid = figure.add_gridspec(2, 3)
-    values = svd["sigma"].values
-    for axes, title, matrix, limit, unit in zip(
-        [figure.add_subplot(grid[0, column]) for column in range(3)],
-        ("U", "Σ", "Vᵀ"),
-        (svd["u"].values, np.diag(values), svd["vt"].values),
-        limits,
-        (svd.sizes["row"] ** -0.5, np.median(values), svd.sizes["column"] ** -0.5),
-        strict=True,
-    ):
-        end = limit * (unit if relative else 1)
-        start, colours = (0, "viridis") if title == "Σ" else (-end, "plasma")
-        axes.imshow(matrix, aspect="auto", cmap=colours, vmin=start, vmax=end)
-        axes.set_title(title)
-        axes.spines[["top", "right"]].set_visible(True)
-    spectrum = figure.add_subplot(grid[1, :])
-    look: dict[str, Any] = {"markerfacecolor": FILLS[0], "markeredgewidth": 0.5}
-    spectrum.plot(values, "s-", color=ink(), linewidth=1, markersize=6, **look)
-    spectrum.margins(x=0.02)
-    spectrum.set(xlabel="Singular values (index)", ylabel="σ")
     return figure
 
 

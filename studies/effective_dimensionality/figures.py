@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from microtome.figures.panels import Look, histogram_line, panel, sparse_ticks
 from microtome.figures.style import FILLS, ink
 from microtome.options import Count, Limits
+from microtome.statistics.layers import hidden_state_label
 
 #: How real and shuffled tokens are drawn, and called.
 REAL, SHUFFLED = Look("g", "o", FILLS[1]), Look("r", "s", FILLS[0])
@@ -206,7 +207,7 @@ def _place(spectrum: xr.Dataset) -> str:
     site, layer = spectrum.attrs["site"], spectrum.attrs["layer"]
     if site != "resid_pre":
         return f"{site} of layer {layer}"
-    return f"Hidden state {f'L{layer - 1}' if layer else 'Emb'}"
+    return f"Hidden state {hidden_state_label(layer - 1)}"
 
 
 def _hidden(axes: Axes, data: xr.Dataset, most: int = 16) -> None:

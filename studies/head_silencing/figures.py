@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from microtome.figures.panels import (
     clean_line,
-    colour_bar_ends,
     depth_colours,
+    heatmap,
     histogram_line,
     marks,
     panel,
@@ -43,18 +43,8 @@ def clean_similarity(clean_similarity: xr.Dataset, *, ax: Axes | None = None) ->
     count, half = clean_similarity["count"].values, np.diff(centres).mean() / 2
     # The fullest bins would leave the others pale.
     limits = (0, 0.8 * count.max())
-    image = axes.imshow(
-        count.T,
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-        cmap="afmhot_r",
-        vmin=limits[0],
-        vmax=limits[1],
-        extent=(-0.5, len(layers) - 0.5, centres[0] - half, centres[-1] + half),
-    )
-    extend = colour_bar_ends(count, limits)
-    figure.colorbar(image, ax=axes, pad=0.01, extend=extend, label="Pairs of tokens")
+    extent = (-0.5, len(layers) - 0.5, centres[0] - half, centres[-1] + half)
+    heatmap(axes, count.T, limits, "Pairs of tokens", cmap="afmhot_r", extent=extent)
     marks(axes, clean_similarity["mean"].values, [FILLS[4]] * len(layers))
     sparse_ticks(axes.xaxis, [f"L{layer}" for layer in layers], most=16)
     beyond = clean_similarity["beyond"].values.max()
@@ -126,18 +116,8 @@ def each_head(each_head: xr.Dataset) -> Figure:
         change = each_head[variable].transpose("head", "layer").values
         # The few largest would leave the others pale.
         limit = 2 * np.abs(change).mean()
-        image = axes.imshow(
-            change,
-            origin="lower",
-            aspect="auto",
-            interpolation="nearest",
-            cmap="RdBu_r",
-            vmin=-limit,
-            vmax=limit,
-        )
-        extend = colour_bar_ends(change, (-limit, limit))
         label = "Log softmax minus clean"
-        figure.colorbar(image, ax=axes, pad=0.02, extend=extend, label=label)
+        heatmap(axes, change, (-limit, limit), label, pad=0.02, cmap="RdBu_r")
         axes.spines[["top", "right"]].set_visible(True)
         sparse_ticks(axes.xaxis, [f"L{layer}" for layer in each_head["layer"].values], most=12)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))

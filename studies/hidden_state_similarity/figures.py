@@ -9,8 +9,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from microtome.figures.panels import (
-    colour_bar_ends,
     depth_colours,
+    heatmap,
     laminar_profile,
     panel,
     sparse_ticks,
@@ -45,17 +45,7 @@ def token_deviations(
     if relative:
         largest = float(np.median(sd, axis=1).max())
         limits = (limits[0] * largest, limits[1] * largest)
-    image = axes.imshow(
-        sd,
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-        cmap="magma",
-        vmin=limits[0],
-        vmax=limits[1],
-    )
-    extend = colour_bar_ends(sd, limits)
-    figure.colorbar(image, ax=axes, pad=0.01, extend=extend, label="Standard deviation")
+    heatmap(axes, sd, limits, "Standard deviation")
     sparse_ticks(axes.xaxis, [token_label(text) for text in token_descriptives["text"].values], 14)
     sparse_ticks(axes.yaxis, token_descriptives["hidden"].values, most=31)
     axes.set(ylabel=DEPTH_LABEL, title="Variability of the hidden states")

@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from microtome.figures.panels import colour_bar_ends, panel, sparse_ticks, token_label
+from microtome.figures.panels import heatmap, panel, sparse_ticks, token_label
 from microtome.figures.style import FILLS, ink
 from microtome.options import Limits
 
@@ -101,20 +101,9 @@ def lens_images(
         (row[0], "log_probability", target_limits, "A) Target token"),
         (row[1], "top_log_probability", top_limits, "B) Most likely token"),
     ):
-        values = predictions[name].values
-        image = axes.imshow(
-            values,
-            origin="lower",
-            aspect="auto",
-            interpolation="nearest",
-            cmap="magma",
-            vmin=limits[0],
-            vmax=limits[1],
-        )
+        heatmap(axes, predictions[name].values, limits, "Log-probability", pad=0.02)
         sparse_ticks(axes.yaxis, predictions["hidden"].values, most=16)
         axes.set(ylabel="Hidden state", title=title)
-        extend = colour_bar_ends(values, limits)
-        figure.colorbar(image, ax=axes, pad=0.02, extend=extend, label="Log-probability")
     places, colour = np.arange(len(tokens)), (0.5, 0.5, 0.5)
     for of, marker, fill, label, shift in (
         ("target", "o", FILLS[2], "Target", -0.12),

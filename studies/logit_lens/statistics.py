@@ -10,6 +10,7 @@ import xarray as xr
 from microtome.errors import MicrotomeError
 from microtome.options import ALL_TOKENS, Alpha, HiddenSites, Position, ResidualSite
 from microtome.statistics.corrections import holm
+from microtome.statistics.layers import hidden_state_label
 from microtome.statistics.lens import Lens, entropy, rank
 from microtome.statistics.regression import line
 from microtome.statistics.streamed import Kept, PerRow, Streamed
@@ -247,7 +248,7 @@ class _Predictions(PerRow):
         return xr.Dataset(
             {**found, "vocabulary": ("d_vocab", states[-2]["vocabulary"][0])},
             {
-                "hidden": list(map(_label, self.kept)),
+                "hidden": list(map(hidden_state_label, self.kept)),
                 "position": ("token", position),
                 "token_id": ("token", target),
                 "text": ("token", _texts(self._tokenizer, target)),
@@ -281,7 +282,9 @@ class _Seen(_Predictions):
         described |= {"top_token_id": top, "top_text": token_text(self._tokenizer, top)}
         described |= {"position": int(position[place])}
         vocabulary = ("d_vocab", parts["rows"]["vocabulary"][0])
-        return xr.Dataset({"log_probability": vocabulary}, described, {"hidden": _label(depth)})
+        return xr.Dataset(
+            {"log_probability": vocabulary}, described, {"hidden": hidden_state_label(depth)}
+        )
 
 
 def _around(
@@ -301,8 +304,3 @@ def _texts(tokenizer: "PreTrainedTokenizerBase", ids: np.ndarray) -> np.ndarray:
     known, which = np.unique(ids, return_inverse=True)
     texts = np.array([token_text(tokenizer, int(i)) for i in known], dtype=object)
     return texts[which].reshape(ids.shape)
-
-
-def _label(depth: int) -> str:
-    """The label of a hidden state: the output of a block, or the embeddings before the first."""
-    return "Emb" if depth < 0 else f"L{depth}"

@@ -8,6 +8,7 @@ from scipy import stats
 
 from microtome.errors import MicrotomeError
 from microtome.options import ALL_TOKENS, NEXT_TOKEN, ONE_TEXT, Alpha, Target
+from microtome.statistics.layers import hidden_state_label
 from microtome.statistics.positions import require_one_text
 from microtome.texts.tokens import target_id, token_text
 
@@ -172,7 +173,7 @@ def _difference_norms(changed: xr.Dataset) -> xr.Dataset:
     # What enters the first block is before any change.
     return xr.Dataset(
         {name: ("hidden", np.append(0.0, values)) for name, values in norms.items()},
-        {"hidden": ["Emb", *(f"L{layer}" for layer in outcome["read_layer"].values)]},
+        {"hidden": [hidden_state_label(layer) for layer in (-1, *outcome["read_layer"].values)]},
         {"layer": outcome["layer"].item()},
     )
 

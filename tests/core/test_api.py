@@ -23,7 +23,7 @@ import microtome as mt
 from microtome.errors import MicrotomeError
 from microtome.models import cache
 from microtome.sites import ATTENTION_SITES, DIMENSIONS, FINAL_SITES
-from microtome.texts.stimuli import Stimulus, read_stimuli
+from microtome.texts.stimuli import Stimulus, read_set
 from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).parents[2]
@@ -341,7 +341,7 @@ def test_a_stimulus_file_is_cut_as_it_says(gpt2, tmp_path, monkeypatch):
 @pytest.mark.parametrize("stimuli", ["words", "texts"])
 def test_a_sweep_is_what_the_workflow_stores(clone, stimuli):
     stored = mt.open(clone.product(f"activations/tiny/{stimuli}"))
-    texts = [each.text for each in read_stimuli(clone.folder / "stimuli" / f"{stimuli}.yaml")]
+    texts = [each.text for each in read_set(clone.folder / "stimuli" / f"{stimuli}.yaml").stimuli]
     sites, layers = list(stored), stored.layer.values
     found = mt.sweep(mt.model(clone.product("models/tiny")), texts, sites, layers, batch_tokens=32)
     assert sites and len(texts) == len({"words": "123456", "texts": "1"}[stimuli])
@@ -558,7 +558,7 @@ def test_a_page_says_what_happens(smollm2, tmp_path, monkeypatch, page):
     activations.mkdir(parents=True)
     (folder / "checkpoint").symlink_to(smollm2)
     (folder / "manifest.json").write_text("{}")
-    stimuli = read_stimuli(ROOT / "stimuli" / "categories.yaml")[:3]
+    stimuli = read_set(ROOT / "stimuli" / "categories.yaml").stimuli[:3]
     layer_files(activations, smollm2, token_table(stimuli, smollm2), ["q"], [5, 6])
     (tmp_path / "stimuli").symlink_to(ROOT / "stimuli")
     monkeypatch.chdir(tmp_path)

@@ -140,6 +140,10 @@ CONFIGS = {
     # Sweep and style
     "batch_tokens_zero": ("sweep: {batch_tokens: 0}", "wants a number of tokens, 1 or more; has 0"),
     "threads_true": ("sweep: {threads: true}", "wants a number of threads, 1 or more; has true"),
+    "no_sequences_per_job": (
+        "sweep: {sequences_per_job: 0}",
+        "sweep.sequences_per_job: wants a number of sequences, 1 or more; has 0",
+    ),
     "no_layers_per_job": (
         "sweep: {layers_per_job: 0}",
         "sweep.layers_per_job: wants a number of layers, 1 or more; has 0",
@@ -149,7 +153,12 @@ CONFIGS = {
         "sweep.layers_per_job: wants a number of layers, 1 or more; has 1.5",
     ),
     "dtype": ("sweep: {dtype: int8}", 'wants float32, bfloat16 or float16; has "int8"'),
-    "store_dtype": ("sweep: {store_dtype: f4}", "sweep.store_dtype: wants float32, bfloat16 or"),
+    "store_dtype": ("store: {dtype: f4}", "store.dtype: wants float32, bfloat16 or float16; has"),
+    "compression": ("store: {compression: gzip}", 'compression: wants none or zstd; has "gzip"'),
+    "where_store_dtype_went": (
+        "sweep: {store_dtype: float16}",
+        "mine.yaml: sweep.store_dtype: unknown key; it is `store: {dtype: …}` now",
+    ),
     "device": ("sweep: {device: gpu}", 'sweep.device: wants auto, cpu or cuda; has "gpu"'),
     "theme": ("style: {theme: blue}", 'style.theme: wants light or dark; has "blue"'),
     "plan_without_nodes": ("plan: {link: 2}", "plan: the key 'nodes' is missing"),

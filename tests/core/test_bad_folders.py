@@ -211,10 +211,10 @@ FOLDERS = {
     ),
     "a_streamed_one_that_holds_no_size": (
         statistics(
-            f"{OPTIONS}def a(*, site: Site) -> Annotated[Streamed, Held('d_vocb')]:\n    pass\n",
+            f"{OPTIONS}def a(*, site: Site) -> Annotated[Streamed, Held('d_mlq')]:\n    pass\n",
             "site: q",
         ),
-        f"{FILE}: statistics.a: a holds 'd_vocb', which is no size; did you mean 'd_vocab'?",
+        f"{FILE}: statistics.a: a holds 'd_mlq', which is no size; did you mean 'd_mlp'?",
     ),
 }
 

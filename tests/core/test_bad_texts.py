@@ -32,7 +32,7 @@ STIMULI = {
     "no_source": (b"texts: [a]\n", "`source:` is missing; say where the stimuli come from"),
     "texts_and_words": (
         b"source: x\ntexts: [a]\ntemplate: 'A {word}'\nwords: {fruit: [a, b]}\n",
-        "wants one of `texts:`, `document:`, `url:`, `dataset:`, `like:`, or `template:` with",
+        "wants one of `texts:`, `document:`, `url:`, `dataset:`, `corpus:`, `like:`, or `templ",
     ),
     "words_alone": (
         b"source: x\nwords: {fruit: [a, b]}\n",

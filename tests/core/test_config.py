@@ -384,6 +384,37 @@ def test_a_sweep_is_the_union_of_what_studies_ask_for(tmp_path):
     assert studies.stream(products, "small") == Sweep(["v"], [1], [])
 
 
+def test_streamed_statistics_share_a_sweep(tmp_path):
+    """One that reads another has a later turn, also by way of one that is not streamed."""
+    code = """
+from microtome.options import Sites
+
+
+def early(*, sites: Sites) -> Streamed: ...
+def beside(tokens, *, sites: Sites) -> Annotated[Streamed, Held("width", "width")]: ...
+def between(early): ...
+def late(between, *, sites: Sites) -> streamed.Streamed: ...
+"""
+    sites = {"early": ["q"], "beside": ["v", "k"], "late": ["q"]}
+    statistics = {name: {"sites": chosen} for name, chosen in sites.items()} | {"between": {}}
+    statistics["beside"]["layers"] = ["100%"]
+    study = {"source": "made up", "stimuli": "words", "statistics": statistics}
+    write_study(tmp_path, "streams", study, code, "")
+    config = {"studies": {"streams": {"models": ["small"]}}}
+    studies = mine(tmp_path, config=config)
+    shared = studies.streams()
+    assert {key: [p.name for p in products] for key, products in shared.items()} == {
+        ("small", "words", 0): ["beside", "early"],
+        ("small", "words", 1): ["late"],
+    }
+    wanted = studies.stream(shared["small", "words", 0], "small")
+    assert wanted == Sweep(["q", "k", "v"], [0, 1, 2, 3], [])
+    beside, early = shared["small", "words", 0]
+    assert (beside.layers, beside.function.held) == ((3,), ("width", "width"))
+    assert (early.of_model, early.reads_tokens, early.runs_model) == (True, True, True)
+    assert studies.sweeps() == {}
+
+
 def test_a_sweep_is_cut_into_jobs_of_so_many_layers():
     def parts(wanted, **sweep):
         config = {"models": {"small": {"n_layers": 7}}, "studies": {}, "sweep": sweep}

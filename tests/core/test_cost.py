@@ -68,6 +68,26 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 """
 
 
+STREAMED = """
+import re, sys
+from pathlib import Path
+from microtome.models.anatomy import find_sites
+from microtome.statistics.covariances import Covariances
+from microtome.store.datasets import read_dataset, write_dataset
+from microtome.sweeps.batches import batched
+from microtome.sweeps.sweep import sweep
+checkpoint, tokens = Path(sys.argv[1]), read_dataset(sys.argv[2])
+statistic = Covariances(["post"])
+taps = find_sites(checkpoint).taps
+for section in sweep(checkpoint, batched(tokens.coords, 1024), ["post"], range(10), taps=taps):
+    statistic.add(section)
+    del section
+write_dataset(statistic.state(), sys.argv[3])
+status = Path("/proc/self/status").read_text()
+print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
+"""
+
+
 STATISTIC = """
 import re, sys
 from pathlib import Path
@@ -160,6 +180,41 @@ def test_a_lens_as_measured(smollm2, tmp_path):
     assert needed.disk == plain.disk == 0
 
 
+def test_a_streamed_statistic_as_measured(smollm2, tmp_path):
+    n_tokens, tokens, state = 400, tmp_path / "tokens.h5", tmp_path / "state.h5"
+    write_dataset(token_table([Stimulus(" the" * n_tokens)], smollm2), tokens)
+    done = subprocess.run(
+        [sys.executable, "-c", STREAMED, str(smollm2), str(tokens), str(state)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    model = cost.model(manifest(smollm2, name="", source="", revision=""))
+    swept = {"sites": ["post"], "layers": range(10), "final_sites": []}
+    held = {"sites": ["post"], "n_layers": 10, "held": ("width", "width"), "options": {}}
+    given = {"rows": n_tokens, "batch_tokens": 1024, "threads": 2}
+    needed = cost.streams(model, [n_tokens], swept, [held | {"lens": False}], **given)
+    assert fits(int(done.stdout) / 1024, needed), (int(done.stdout) // 1024, needed)
+    assert needed.disk <= state.stat().st_size <= 1.05 * needed.disk
+
+
+def test_what_streamed_statistics_hold_is_counted_by_name(checkpoints):
+    model = cost.model(manifest(checkpoints["llama"], name="", source="", revision=""))
+    swept = {"sites": ["q", "resid_post"], "layers": [0, 2], "final_sites": []}
+    width = 2 * model.sizes["d_model"]  # q has as many numbers as resid_post
+    for held, options, numbers in (
+        (("width", "width"), {}, width**2),
+        (("width", "n"), {"n": 7}, 7 * width),
+        (("token_id", "width"), {}, 9 * width),  # of nine tokens, no more can be different
+        (("n_heads", "key"), {}, model.sizes["n_heads"] * 5),
+        ((), {}, 1),
+    ):
+        one = {"sites": ["q", "resid_post"], "n_layers": 2, "held": held, "options": options}
+        given = {"rows": 9, "batch_tokens": 32, "threads": 1}
+        found = cost.streams(model, [5, 4], swept, [one | {"lens": False}], **given)
+        assert found.disk == 8 * 2 * numbers
+
+
 @pytest.mark.parametrize(("dtype", "peak"), [("F32", 663), ("BF16", 690)])
 def test_gpt2_xl_as_measured(dtype, peak):
     """The peaks of docs/benchmarks.md."""
@@ -185,7 +240,10 @@ def test_patterns_cost_the_square_of_the_length():
     assert needed(64).disk == 2 * 8 * 64 * 12 * 64 * 4
     assert needed(128).disk == 4 * needed(64).disk
     assert needed(128, rows=8).disk == 2 * 8 * 12 * 128 * 4
-    assert needed(128, store_dtype="float16").disk == needed(128).disk // 2
+    assert needed(128, store=cost.PLAIN | {"dtype": "float16"}).disk == needed(128).disk // 2
+    compressed = needed(128, store={"dtype": "float32", "compression": "zstd"})
+    assert (compressed.disk, compressed.memory) == (needed(128).disk, needed(128).memory)
+    assert compressed.seconds > needed(128).seconds
     whole = 8 * 1024 * 12 * 1024 * 4  # of one batch
     assert needed(1024).memory > 6 * whole
 
@@ -426,7 +484,7 @@ def test_the_plan_counts_what_a_lens_predicts_from(plan, tmp_path, checkpoints):
     stimuli = tmp_path / "texts.yaml"
     stimuli.write_text("{source: x, texts: [word word word, word]}", encoding="utf-8")
     model = cost.model(manifest(checkpoints["llama"], name="", source="", revision=""))
-    settings = {"batch_tokens": 1024, "threads": 2, "dtype": "float32", "store_dtype": "float32"}
+    settings = {"batch_tokens": 1024, "threads": 2, "dtype": "float32", "store": cost.PLAIN}
     sweep = {"sites": ["resid_post"], "layers": [0, 1, 2], "final_sites": []}
     about = {"model": "m", "stimuli": "s", "name": "a.b", "file": str(stimuli), "sweep": sweep}
     lengths = [4, 1]  # of four characters to a token

@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import shared
 from workflows import Clone
 
 from microtome.workflow import forks
 
 #: Has a script run, and ends as it does.
-ASKS = """
+ASKS = f"""
 import os, sys
+sys.path.insert(0, {str(forks.ROOT)!r})
 from microtome.workflow.forks import Request, run_by_server
 server, script = sys.argv[1:]
 status = run_by_server(server, Request(script, os.getcwd(), dict(os.environ)))
@@ -125,18 +127,26 @@ def test_packages_are_imported_once_and_what_one_script_does_another_does_not_se
     assert first[1].startswith("None ")
 
 
-def test_code_of_the_repository_is_imported_anew(server, tmp_path):
-    package = tmp_path / "copy" / "microtome"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    for word in ("old", "new"):
-        (package / "idea.py").write_text(f"word = {word!r}")
-        said = server.run(
-            f"import sys; sys.path.insert(0, {str(package.parent)!r})\n"
-            "sys.dont_write_bytecode = True\n"
-            "from microtome.idea import word; print(word)"
-        )
-        assert said == (0, f"{word}\n", "")
+def test_microtome_is_imported_anew_from_where_the_environment_says(server, tmp_path):
+    word = "from microtome.idea import word; print(word)"
+    script = f"import sys; sys.dont_write_bytecode = True; {word}"
+    for copy in ("one", "other"):
+        package = tmp_path / copy / "microtome"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        for word in (f"old in {copy}", f"new in {copy}"):
+            (package / "idea.py").write_text(f"word = {word!r}")
+            said = server.run(script, PYTHONPATH=f"nowhere{os.pathsep}{package.parent}")
+            assert said == (0, f"{word}\n", "")
+
+
+def test_copies_of_the_repository_that_share_servers_run_their_own_code(model, tmp_path):
+    for word in ("resident", "occupied"):
+        clone = Clone(tmp_path / word, model)
+        clone.replace("microtome/workflow/jobs.py", "MiB resident", f"MiB {word}")
+        clone.run("results/models/tiny/manifest.json")
+        log = clone.product("logs/fetch_model/tiny.log").read_text()
+        assert f" MiB {word}, besides " in log  # and shared, so that a server has forked it
 
 
 def test_scripts_run_side_by_side(server):
@@ -191,7 +201,7 @@ def test_scripts_of_a_run_are_forked_and_have_the_environment_that_a_shell_has(m
         if not forked:
             clone.environment["MICROTOME_MODEL_FORKS"] = str(tmp_path / "nowhere")
         again = ("--forcerun", "token_table", "--default-resources", f"tmpdir='{tmp_path}'")
-        said = clone.snakemake("tokens", *again)
+        said = shared().run(clone.folder, ["tokens", *again], clone.environment, sharing=False)
         assert said.returncode == 0, said.stderr
         lines = [json.loads(line) for line in said.stdout.splitlines() if line.startswith("[")]
         assert [line[0] for line in lines] == [forked] * 2

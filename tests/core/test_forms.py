@@ -10,46 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from conftest import build
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from word_reader import COMMIT, SPEECH, VOCABULARY, save, words_model
 from workflows import Clone
 
 from microtome.errors import MicrotomeError
 from microtome.page.files import read_texts
+from microtome.texts.corpora import documents
 from microtome.texts.fetched import fetch_text, with_fetched
-from microtome.texts.forms import HubFile, Occurrences, Starts
+from microtome.texts.forms import HubFiles, Occurrences, Starts
 from microtome.texts.rows import row_columns, sequences
-from microtome.texts.stimuli import Stimulus, read_set
+from microtome.texts.stimuli import Stimulus, StimulusSet, read_set
 from microtome.texts.tokens import set_table, set_tables
-
-SPEECH = "the cat saw the dog and the dog saw a cat or a dog"
-VOCABULARY = ["<s>", "</s>", "<mask>", *dict.fromkeys(SPEECH.split())]
-COMMIT = "0123456789" * 4
-
-
-def words_model(folder, *, mask=True):
-    """A tiny model with a context of 64 whose tokenizer reads words, between <s> and </s>."""
-    build(folder, "llama", vocab_size=len(VOCABULARY))
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(VOCABULARY)}, "<s>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
-    named = {"bos_token": "<s>", "eos_token": "</s>"} | ({"mask_token": "<mask>"} if mask else {})
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
     return words_model(tmp_path_factory.mktemp("reader"))
-
-
-def save(folder, text, name="mine"):
-    file = folder / f"{name}.yaml"
-    file.write_text(text, encoding="utf-8")
-    return file
 
 
 def read(found, checkpoint):
@@ -206,7 +182,7 @@ def test_a_table_comes_in_parts(tmp_path, reader, tokens, n_sequences):
         ("texts: {good: [a, '']}", "texts: good: entry 2 is empty"),
         ("texts: {}", "texts: wants a list of texts"),
         ("texts: [a]\ncut: {starts: [0], length: 1}", "cut: wants one long text, as `document:`"),
-        ("document: a\ncut: [1]", "cut: wants {starts: [0, middle], length: 128} or {words: "),
+        ("document: a\ncut: [1]", "cut: wants {starts: [0, middle], length: 128}, {words: "),
         ("document: a\ncut: {starts: [0]}", "cut: wants {starts"),
         ("document: a\ncut: {starts: [0], length: 0}", "cut: length: wants a whole number from 1"),
         ("document: a\ncut: {starts: [-1], length: 2}", "starts: wants a whole number from 0 on, "),
@@ -304,7 +280,8 @@ def test_a_text_is_kept_as_it_came_and_noted(tmp_path, server):
     said = {"source": address, "bytes": len(server["text"]), "sha256": sum_}
     assert json.loads(note.read_text()) == said
     found = with_fetched(read_set(save(tmp_path, f"source: x\nurl: {address}\n")), file)
-    assert found.stimuli[0].text == "\ufeffthe cat\r\nsaw a dog\r\n"  # as it stands
+    [text] = documents(found)
+    assert text.text == "\ufeffthe cat\r\nsaw a dog\r\n"  # as it stands
 
     before = file.read_bytes(), note.read_bytes()
     server["text"] = b"another text"
@@ -323,7 +300,7 @@ def test_a_text_is_kept_as_it_came_and_noted(tmp_path, server):
     note.unlink()
     fetch_text(address, file, note)
     with pytest.raises(MicrotomeError, match="byte 3 is not UTF-8"):
-        with_fetched(found, file)
+        list(documents(found))
 
 
 def test_a_file_of_a_data_set_comes_from_the_hub_at_its_commit(tmp_path, monkeypatch):
@@ -337,7 +314,7 @@ def test_a_file_of_a_data_set_comes_from_the_hub_at_its_commit(tmp_path, monkeyp
         return str(origin)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    address = HubFile("a/b", COMMIT, "c/d.parquet", "e").address
+    address = HubFiles("a/b", COMMIT, ("c/d.parquet",), "e").address
     file, note = tmp_path / "a.parquet", tmp_path / "a.parquet.json"
     fetch_text(address, file, note, expected=hashlib.sha256(b"rows").hexdigest())
     assert asked == [("a/b", "c/d.parquet", {"repo_type": "dataset", "revision": COMMIT})]
@@ -349,12 +326,12 @@ def test_a_file_of_a_data_set_comes_from_the_hub_at_its_commit(tmp_path, monkeyp
 def test_rows_of_a_data_set_have_labels(tmp_path):
     frame = pd.DataFrame({"sentence": [f"text {n}" for n in range(30)], "label": [0, 1] * 15})
     fastparquet.write(str(tmp_path / "a.parquet"), frame)
-    origin = ("a/b", COMMIT, "c.parquet", "sentence", "label")
+    origin = ("a/b", COMMIT, ("c.parquet",), "sentence", "label")
 
     def rows(*more):
-        found = read_set(save(tmp_path, "source: x\ntexts: [a]\n"))
-        found = type(found)(found.file, (), HubFile(*origin, *more))
-        return [(s.text, s.category) for s in with_fetched(found, tmp_path / "a.parquet").stimuli]
+        remote = HubFiles(*origin, *more)
+        found = StimulusSet(tmp_path, remote=remote, fetched=tmp_path / "a.parquet")
+        return [(text.text, text.category) for text in documents(found)]
 
     # 5% of 30 rows are 1.5, which `datasets` rounds to the even number.
     assert rows(("no", "yes"), "5%") == [("text 0", "no"), ("text 1", "yes")]

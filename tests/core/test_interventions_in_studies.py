@@ -156,7 +156,7 @@ EDITS = {
     ),
     "what jobs ask a cluster for": (library("sweeps/cost.py", "MARGIN = 1", "MARGIN = 2"), set()),
     "batch size": (config("sweep", "batch_tokens", to=2), INTERVENED),
-    "how numbers are stored": (config("sweep", "store_dtype", to="float16"), set()),
+    "how numbers are stored": (config("store", "dtype", to="float16"), set()),
 }
 
 

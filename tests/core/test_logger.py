@@ -150,6 +150,24 @@ def test_jobs_of_other_calls_count(monkeypatch):
     assert by_kind({"figure__a__b": 2, "figure__a__c": 1, "total": 3}) == {"figure": 3}
 
 
+def test_jobs_that_are_planned_on_the_way_count(monkeypatch):
+    """Those of shards: how many there are is known when their tokens are made."""
+    monkeypatch.setenv(OTHERS, '{"done": 1, "later": {"figure": 2}}')
+    progress = Progress()
+    progress.begin({"token_table": 1, "join__m__s": 1, "all": 1, "total": 3})
+    assert progress.line().startswith("4 of 5 jobs left, about ")
+    progress.plan(3)
+    progress.start(0, "token_table", "token table s of m", local=True)
+    progress.finish(0)
+    progress.plan(6)
+    assert progress.line().startswith("6 of 8 jobs left, about ")
+    for job in range(1, 4):
+        progress.start(job, "activations__m__s", "activations s of m", local=True)
+        progress.finish(job)
+        progress.plan(6)
+    assert progress.line().startswith("3 of 8 jobs left, about ")
+
+
 def test_the_time_left_follows_what_jobs_have_taken(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])

@@ -19,7 +19,7 @@ import microtome as mt
 from microtome.errors import MicrotomeError
 from microtome.models.fetch import manifest
 from microtome.texts.rows import row_columns
-from microtome.texts.stimuli import Stimulus, read_stimuli
+from microtome.texts.stimuli import Stimulus, read_set
 from microtome.texts.tokens import token_table
 
 
@@ -91,7 +91,7 @@ def test_words_stand_where_they_are_beside_masks(readers, tmp_path, name, pieces
     file = tmp_path / "words.yaml"
     words = "words:\n  space: [galaxy, galaxies]\n  none: ['{mask}', word]\n"
     file.write_text(f"source: x\ntemplate: 'a {{mask}} {{word}} {{mask}} is'\n{words}")
-    table = token_table(read_stimuli(file), readers[name])
+    table = token_table(read_set(file).stimuli, readers[name])
     of_texts = [table.isel(token=table["sequence"].values == number) for number in range(4)]
     inside = [rows_of(text, "in_word") for text in of_texts]
     assert "".join(inside[1]).replace("##", "") == "galaxies"
@@ -115,7 +115,7 @@ def test_a_mask_for_a_tokenizer_without_one_is_refused(readers, tmp_path):
     file = tmp_path / "masks.yaml"
     file.write_text("source: x\ntexts: [a, 'the {mask} is']\n")
     with pytest.raises(MicrotomeError) as caught:
-        token_table(read_stimuli(file), readers["llama"])
+        token_table(read_set(file).stimuli, readers["llama"])
     assert str(caught.value) == (
         f"{file}: texts: entry 2: 'the {{mask}} is' has {{mask}}, and the tokenizer of "
         f"{readers['llama']} has no mask token; take a masked language model, or other texts"

@@ -6,7 +6,7 @@ import xarray as xr
 
 from microtome.errors import MicrotomeError
 from microtome.figures.depth import depth_profiles
-from microtome.page.files import ROWS, picture_size, read_table, read_texts
+from microtome.page.files import FIRST, WHOLE, picture_size, read_table, read_texts
 from microtome.page.markdown import html, inline, plain
 from microtome.page.numbers import listed, number, peak, quoted, share, significant, spread
 from microtome.page.readme import read_readme
@@ -66,6 +66,8 @@ def test_markdown_asks_no_network_for_anything():
     assert "A plot and this &lt;img" in found
     assert "<msup><mi>x</mi><mn>2</mn></msup>" in found
     assert html("```math\n\\frac{a}{b}\n```").count("<mfrac>") == 1
+    assert "<munder>" in html("$$\n\\sum_i\n$$") and "<munder>" not in html("$\\sum_i$")
+    assert "<mo>&lt;</mo>" in html("$a < b$") and "<mo>−</mo>" in html("$a - b$")
     assert '<a href="c.html">this</a>' in inline("[this](b.md)", lambda target: "c.html")
     assert plain("**Bold** `code`\nand [a link](b.md) $x_1$") == "Bold code and a link x_1"
 
@@ -96,12 +98,14 @@ def test_extremes_are_said_with_their_place():
 
 def test_a_table_is_rounded_and_cut(tmp_path):
     file = tmp_path / "table.csv"
-    rows = "".join(f"{i},-0.123456,{'a' if i else ' b'},\n" for i in range(ROWS + 5))
-    file.write_text(f"n,x,text,nothing\n{rows}")
+    rows = [f"{i},{'-0.123456' if i else ''},{'a' if i else '1e1'}\n" for i in range(WHOLE + 1)]
+    file.write_text("".join(["n,x,text\n", *rows]))
     found = read_table(file)
-    assert found.columns == [("n", True), ("x", True), ("text", False), ("nothing", False)]
-    assert found.rows[0] == [("0", True), ("−0.1235", True), (" b", False), ("", False)]
-    assert (len(found.rows), found.n) == (ROWS, ROWS + 5)
+    assert found.columns == [("n", True), ("x", True), ("text", False)]
+    assert found.rows[:2] == [["0", "", "1e1"], ["1", "−0.1235", "a"]]
+    assert (len(found.rows), found.n) == (FIRST, WHOLE + 1)
+    file.write_text("".join(["n,x,text\n", *rows[:-1]]))
+    assert len(read_table(file).rows) == WHOLE
 
 
 def test_as_many_texts_are_shown_as_there_is_room_for(tmp_path):

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from microtome.figures.panels import (
     colour_bar_ends,
     depth_colours,
+    heatmap,
     histogram_line,
     laminar_profile,
     looks,
@@ -24,6 +25,17 @@ def test_a_laminar_profile_draws_every_series(n):
     assert [line.get_label() for line in axes.lines] == list(series)
     for line, values in zip(axes.lines, series.values(), strict=True):
         np.testing.assert_array_equal(line.get_ydata(), values)
+
+
+def test_a_heatmap_has_its_limits_and_a_bar_that_says_what_lies_beyond():
+    axes = Figure().subplots()
+    values = np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+    heatmap(axes, values, (0, 4), "Norm", cmap="viridis")
+    (image,) = axes.images
+    np.testing.assert_array_equal(image.get_array(), values)
+    assert image.get_clim() == (0, 4) and image.get_cmap().name == "viridis"
+    assert image.get_extent() == [-0.5, 2.5, -0.5, 1.5]  # the first row lowest
+    assert image.colorbar.extend == "max" and image.colorbar.ax.get_ylabel() == "Norm"
 
 
 def test_no_two_things_look_alike():

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from microtome.sweeps.batches import batched
 from microtome.sweeps.prefixes import Distinct, Sharing, prefix_classes
 from microtome.sweeps.sweep import sweep
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.stimuli import read_set
 
 #: Ten texts of six tokens with the first five in common, one of them twice.
 PROMPTS = [np.array([7, 3, 99, 3, 12, last]) for last in (1, 2, 3, 4, 5, 6, 7, 8, 9, 9)]
@@ -66,7 +66,7 @@ def test_equals_the_hooked_full_forward(checkpoints, rows, name):
 
 
 def test_smollm2_reading_the_study_of_categories(smollm2, rows):
-    stimuli = read_stimuli(Path(__file__).parents[2] / "stimuli" / "categories.yaml")
+    stimuli = read_set(Path(__file__).parents[2] / "stimuli" / "categories.yaml").stimuli
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     everything = tokenizer([stimulus.text for stimulus in stimuli])["input_ids"]
     texts = [np.array(ids) for ids in everything if len(ids) == 5]

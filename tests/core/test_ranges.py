@@ -35,7 +35,7 @@ def clone_for(folder: Path, model: Path) -> Clone:
     Of three jobs of a layer each, the first only hands on and the last has no layer to keep.
     """
     clone = Clone(folder, model)
-    clone.config["sweep"] |= {"dtype": "bfloat16", "store_dtype": "bfloat16"}
+    clone.config["sweep"]["dtype"] = clone.config["store"]["dtype"] = "bfloat16"
     clone.config["stimuli"] = {"words": {"tokens": "last"}}
     (folder / "studies" / "ends").mkdir()
     (folder / "studies" / "ends" / "statistics.py").write_text(CODE, encoding="utf-8")

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from microtome.errors import MicrotomeError
 from microtome.store.datasets import read_dataset, write_dataset
 from microtome.texts.rows import row_columns, sequences
-from microtome.texts.stimuli import Stimulus, read_stimuli
+from microtome.texts.stimuli import Stimulus, read_set
 from microtome.texts.tokens import token_table
 
 CATEGORIES = Path(__file__).parents[2] / "stimuli" / "categories.yaml"
@@ -48,7 +48,7 @@ def letters(tmp_path_factory):
 
 
 def test_the_words_of_project_38():
-    stimuli = read_stimuli(CATEGORIES)
+    stimuli = read_set(CATEGORIES).stimuli
     assert len(stimuli) == 34
     assert stimuli[0] == Stimulus("The next word is galaxy", "galaxy", "space", (17, 23))
     counts = [sum(s.category == c for s in stimuli) for c in ("space", "house", "fruit")]
@@ -58,9 +58,9 @@ def test_the_words_of_project_38():
 def test_texts_and_words_are_read_as_text(tmp_path):
     file = tmp_path / "texts.yaml"
     file.write_text("source: x\ntexts:\n- no\n- 'on: 1984'\n- \"a\\nb\"\n", encoding="utf-8")
-    assert read_stimuli(file) == [Stimulus("no"), Stimulus("on: 1984"), Stimulus("a\nb")]
+    assert read_set(file).stimuli == (Stimulus("no"), Stimulus("on: 1984"), Stimulus("a\nb"))
     file.write_text("source: x\ntemplate: '{word}'\nwords: {a: [no, yes], b: [1e3, ~]}\n")
-    assert [s.text for s in read_stimuli(file)] == ["no", "yes", "1e3", "~"]
+    assert [s.text for s in read_set(file).stimuli] == ["no", "yes", "1e3", "~"]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_bad_stimulus_files_are_refused_in_one_line(tmp_path, content, message):
     file = tmp_path / "bad.yaml"
     file.write_bytes(content)
     with pytest.raises(MicrotomeError) as caught:
-        read_stimuli(file)
+        read_set(file)
     assert message in str(caught.value)
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)
@@ -110,13 +110,13 @@ def test_reading_words_takes_time_in_proportion_to_their_number(monkeypatch):
     words = [Counted(f"w{number}") for number in range(2000)]
     content = {"source": "x", "template": "{word}", "words": {"a": words, "b": words}}
     monkeypatch.setattr("microtome.texts.stimuli.read_yaml", lambda path: content)
-    assert len(read_stimuli(Path("many.yaml"))) == 4000
+    assert len(read_set(Path("many.yaml")).stimuli) == 4000
     assert Counted.compared < 10 * 4000
 
 
 def test_a_missing_stimulus_file_is_named(tmp_path):
     with pytest.raises(MicrotomeError, match=r"none\.yaml: no such file"):
-        read_stimuli(tmp_path / "none.yaml")
+        read_set(tmp_path / "none.yaml")
 
 
 def test_rows_are_the_tokenizers_own_tokens(gpt2):
@@ -192,7 +192,7 @@ def test_a_text_too_short_for_a_position_is_named(gpt2):
 @pytest.mark.parametrize("model", ["gpt2", "letters", "smollm2"])
 def test_words_of_any_number_of_tokens_are_marked(model, request):
     long = Stimulus("Say antidisestablishmentarianism now", "antidis…", "long", (4, 32))
-    stimuli = [*read_stimuli(CATEGORIES), long]
+    stimuli = [*read_set(CATEGORIES).stimuli, long]
     table = token_table(stimuli, request.getfixturevalue(model))
     lengths = set()
     for number, stimulus in enumerate(stimuli):
@@ -233,7 +233,7 @@ def test_a_text_longer_than_the_context_is_named_by_its_file(tmp_path, letters):
     file = tmp_path / "long.yaml"
     file.write_text(f"source: x\ntexts: [a, {'ab' * 32}]\n", encoding="utf-8")
     with pytest.raises(MicrotomeError, match=r"long\.yaml: texts: entry 2: 'ababab.*; shorten the"):
-        token_table(read_stimuli(file), letters)
+        token_table(read_set(file).stimuli, letters)
 
 
 def test_a_token_with_a_nul_can_be_stored(tmp_path):
@@ -313,10 +313,10 @@ def test_any_word_in_any_template_is_covered(gpt2, tokenizer, before, after, wor
 def test_any_texts_and_words_are_read_as_they_stand(gpt2, texts, words):
     file = gpt2 / "any.yaml"
     file.write_text(yaml.safe_dump({"source": "x", "texts": texts}), encoding="utf-8")
-    assert [stimulus.text for stimulus in read_stimuli(file)] == texts
+    assert [stimulus.text for stimulus in read_set(file).stimuli] == texts
     content = {"source": "x", "template": "A {word}.", "words": words}
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    stimuli = read_stimuli(file)
+    stimuli = read_set(file).stimuli
     assert [(s.category, s.word) for s in stimuli] == [
         (category, word) for category, members in words.items() for word in members
     ]

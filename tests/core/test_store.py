@@ -94,7 +94,7 @@ def test_a_smaller_dtype_of_the_store_reads_as_numbers(tmp_path, dtype):
 
 def test_what_float16_cannot_hold_is_refused(tmp_path):
     section = Section(2, np.arange(6), {"post": np.full((6, 4), 7e4, np.float32)})
-    message = "layer 2, site post: activations beyond 65504.*set `store_dtype`"
+    message = "layer 2, site post: activations beyond 65504.*set `dtype` in the config's `store`"
     with pytest.raises(MicrotomeError, match=message):
         write_layers([section], TABLE.coords, {2: tmp_path / "layer-02.h5"}, {}, "float16")
     assert list(tmp_path.iterdir()) == []

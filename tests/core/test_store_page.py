@@ -5,7 +5,9 @@ import json
 import re
 from pathlib import Path
 
+import cramjam
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 import xarray as xr
@@ -13,6 +15,7 @@ from workflows import SCALED, Clone
 
 import microtome as mt
 from microtome.models.taps import Tap
+from microtome.sites import DIMENSIONS
 from microtome.store.datasets import open_layer
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import token_table
@@ -33,7 +36,7 @@ def table(heading):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, model):
-    """A run of two studies: a sweep in two jobs, last tokens alone, an intervention."""
+    """A run of two studies: a sweep in two jobs, last tokens alone, an intervention, compressed."""
     clone = Clone(tmp_path_factory.mktemp("made"), model)
     study = {"stimuli": "texts"} | SCALED | {"tables": {"next_tokens": {}}}
     study["statistics"] = SCALED["statistics"] | {"next_tokens": {"n": 2}}
@@ -50,7 +53,7 @@ def made(tmp_path_factory, model):
         },
     )
     clone.change("sweep", "layers_per_job", to=2)
-    clone.change("sweep", "store_dtype", to="bfloat16")
+    clone.change("store", to={"dtype": "bfloat16", "compression": "zstd"})
     clone.run()
     return clone.folder / "results"
 
@@ -88,16 +91,27 @@ def test_every_file_that_is_made_has_its_place_on_the_page(made):
         assert {file.suffix for file in (made / kind).glob("*/tiny/*")} == set(suffixes)
 
 
+def filters(dataset):
+    """The numbers of a dataset's filters, in order."""
+    created = dataset.id.get_create_plist()
+    return [created.get_filter(i)[0] for i in range(created.get_nfilters())]
+
+
 def test_labelled_files_follow_the_conventions(made):
     files = list(made.rglob("*.h5"))
     assert len(files) > 10
     for path in files:
         with h5py.File(path) as file:
             coordinates = file.attrs.get("coordinates", "").split()
+            compressed = "compression" in file.attrs
             for name, dataset in file.items():
                 assert isinstance(dataset, h5py.Dataset)
                 # h5py names a dtype without byte order, as int8 or text, by |.
-                assert (dataset.chunks, dataset.compression) == (None, None)
+                if compressed and name in DIMENSIONS:
+                    assert filters(dataset) == [2, 32015]
+                    assert dataset.chunks == dataset.shape  # a small file
+                else:
+                    assert (dataset.chunks, filters(dataset)) == (None, [])
                 coordinates += dataset.attrs.get("coordinates", "").split()
                 if not dataset.is_scale:
                     assert len(dimensions_of(dataset)) == dataset.ndim
@@ -155,7 +169,9 @@ def test_layer_files_are_what_the_page_says(made):
     attributes = {name for row in table("Activations") for name in row[0].split(", ")}
     for path in made.rglob("activations/*/*/*.h5"):
         with h5py.File(path) as file, h5py.File(made / f"tokens/tiny/{path.parent.name}.h5") as of:
-            assert own(file.attrs).keys() == attributes
+            between = {"compression"} if path.stem.startswith("resid") else set()
+            assert own(file.attrs).keys() == attributes - between
+            assert between or file.attrs["compression"] == "zstd"
             layer = file.attrs["layer"]
             number = re.search(r"-(\d+)", path.stem)
             assert layer == (int(number[1]) if number else "final")
@@ -179,7 +195,7 @@ def test_layer_files_are_what_the_page_says(made):
 
 
 def test_bfloat16_is_the_float_that_the_page_says(made, tmp_path):
-    """Its bits, read as they lie in the file, beside what the store reads."""
+    """Its bits, decompressed as the page says, beside what the store reads."""
     path = made / "activations/tiny/words/layer-01.h5"
     with h5py.File(path) as file:
         kind = file["q"].id.get_type()
@@ -187,8 +203,9 @@ def test_bfloat16_is_the_float_that_the_page_says(made, tmp_path):
         assert (kind.get_size(), kind.get_order()) == (2, h5py.h5t.ORDER_LE)
         assert kind.get_fields() == (15, 7, 8, 0, 7)
         assert (kind.get_ebias(), kind.get_norm()) == (127, h5py.h5t.NORM_IMPLIED)
-        shape, offset = file["q"].shape, file["q"].id.get_offset()
-    bits = np.fromfile(path, "<u2", np.prod(shape), offset=offset)
+        shape, (_, chunk) = file["q"].shape, file["q"].id.read_direct_chunk((0, 0, 0))
+    shuffled = np.frombuffer(cramjam.zstd.decompress(chunk), np.uint8)
+    bits = shuffled.reshape(2, -1).T.copy().view("<u2")
     with open_layer(path) as section:
         assert section["q"].dtype == np.float32
         values = section["q"].values
@@ -228,7 +245,8 @@ def test_checksums_are_two_lines(made):
         assert re.fullmatch(rf"# {file.stat().st_size} bytes, mtime \d+ ns", first)
 
 
-def test_what_another_program_writes_opens(tmp_path, monkeypatch):
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
+def test_what_another_program_writes_opens(tmp_path, monkeypatch, compressed):
     """The page's own lines, which import h5py and numpy alone."""
     monkeypatch.chdir(tmp_path)
     lines = "".join(re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.M | re.S))
@@ -236,7 +254,16 @@ def test_what_another_program_writes_opens(tmp_path, monkeypatch):
         *("pathlib", "h5py", "numpy")
     }
     names: dict = {}
+    if compressed:
+        names["hdf5plugin"] = hdf5plugin
+        [instead] = re.findall(r"`(create_dataset\(.*Zstd\(\)\))`", PAGE)
+        plain = 'create_dataset("q", data=q)'
+        assert plain in lines
+        attribute = 'file.attrs["compression"] = "zstd"\n    site'
+        lines = lines.replace(plain, instead).replace("site", attribute, 1)
     exec(lines, names)
+    with h5py.File("results/activations/mine/words/layer-00.h5") as file:
+        assert filters(file["q"]) == ([2, 32015] if compressed else [])
     folder = Path("results/activations/mine/words")
     with open_layer(folder / "layer-00.h5") as section:
         assert section["q"].dims == ("token", "n_heads", "d_head")

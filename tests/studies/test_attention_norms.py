@@ -20,7 +20,7 @@ from microtome.statistics import regression as least_squares
 from microtome.statistics.norms import log_norms, norm_histograms
 from microtome.statistics.regression import autoregression, regression
 from microtome.store.datasets import read_dataset, write_dataset
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,10 +50,10 @@ def studied(request, tmp_path_factory):
     for attention in attentions:
         attention.register_forward_hook(lambda m, args, out: seen.append(out[0][0].numpy()))
     with torch.no_grad():
-        model(torch.tensor([tokenizer(read_stimuli(ROCK)[0].text)["input_ids"]]))
+        model(torch.tensor([tokenizer(read_set(ROCK).stimuli[0].text)["input_ids"]]))
     full = np.log(np.linalg.norm(np.array(seen, np.float64), axis=-1))
 
-    table = token_table(read_stimuli(ROCK), checkpoint)
+    table = token_table(read_set(ROCK).stimuli, checkpoint)
     paths = layer_files(folder, checkpoint, table, ["attn_out"], range(len(attentions)))
     norms = by_layer(paths, lambda section: log_norms(section, "attn_out"))
     write_dataset(norms, folder / "norms.h5")
@@ -97,7 +97,7 @@ def test_norms_are_those_of_a_full_forward(studied):
     norms, full = studied
     assert norms["log_norm"].dims == ("layer", "token")
     np.testing.assert_allclose(norms["log_norm"], full, rtol=1e-5)
-    text = read_stimuli(ROCK)[0].text
+    text = read_set(ROCK).stimuli[0].text
     assert list(norms["position"].values) == list(range(full.shape[1]))
     assert "".join(norms["text"].values).startswith(text[:40])
 

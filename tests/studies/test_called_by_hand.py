@@ -148,8 +148,6 @@ def test_a_figure_of_one_panel_is_drawn_where_it_is_asked_to_be(made):
     drawn = 0
     for figure, options in study(name)["figures"].items():
         function = of_entry(name, "figures", figure, options)
-        parameters = inspect.signature(function).parameters
-        given = [found[p.name] for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
         parameters, bound = inspect.signature(function).parameters, options.pop("reads", {})
         names = [p.name for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
         given = [found[bound.get(name, name)] for name in names]

@@ -16,10 +16,10 @@ from microtome.statistics.correlation import correlations
 from microtome.statistics.positions import at_word, distinct
 from microtome.statistics.selectivity import selectivity, similarity_distributions
 from microtome.statistics.similarity import cosine_similarities, representational_similarity
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import token_table
 
-STIMULI = read_stimuli(Path(__file__).parents[2] / "stimuli" / "categories.yaml")
+STIMULI = read_set(Path(__file__).parents[2] / "stimuli" / "categories.yaml").stimuli
 SITES = ["q", "k", "v"]
 LAYERS = [0, 2, 3]
 

@@ -71,9 +71,15 @@ def test_yaml_is_a_config_a_study_or_stimuli(code, tmp_path):
         update_config(merged, content)
         assert list(schema_faults(merged, SCHEMA)) == []
     elif content.keys() & set(FORMS):
-        (tmp_path / "texts.yaml").write_text(code, encoding="utf-8")
-        found = read_set(tmp_path / "texts.yaml")
-        assert found.stimuli or found.remote
+        file = tmp_path / "stimuli" / "texts.yaml"
+        file.parent.mkdir()
+        file.write_text(code, encoding="utf-8")
+        if "corpus" in content:
+            corpus = file.parent / content["corpus"]
+            corpus.parent.mkdir()
+            corpus.touch()
+        found = read_set(file)
+        assert found.stimuli or found.remote or found.corpus
     else:
         study = SCHEMA["$defs"]["study"] | {"$defs": SCHEMA["$defs"]}
         faults = schema_faults({"source": "made up"} | content, study)

@@ -17,7 +17,7 @@ from microtome.figures.style import save, style, token_texts
 from microtome.options import layer_number
 from microtome.store.datasets import write_dataset
 from microtome.store.tables import write_table
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import token_table
 
 STIMULI = Path(__file__).parents[2] / "stimuli"
@@ -65,7 +65,7 @@ def full(minilm, model):
                 hook = module.register_forward_pre_hook(lambda m, args, k=key: keep(k, args[0]))
                 handles.append(hook)
         with torch.no_grad():
-            for stimulus in read_stimuli(STIMULI / f"{stimuli}.yaml"):
+            for stimulus in read_set(STIMULI / f"{stimuli}.yaml").stimuli:
                 model(**tokenizer(stimulus.text, return_tensors="pt"))
                 found.append(dict(seen))
         for handle in handles:
@@ -81,7 +81,7 @@ def made(request, minilm, tmp_path_factory):
     folder, inputs = tmp_path_factory.mktemp(request.param), {}
     sets, sites = STUDIES[request.param]
     for stimuli in sets:
-        table = token_table(read_stimuli(STIMULI / f"{stimuli}.yaml"), minilm)
+        table = token_table(read_set(STIMULI / f"{stimuli}.yaml").stimuli, minilm)
         place = folder / stimuli
         place.mkdir()
         write_dataset(table, place / "tokens.h5")

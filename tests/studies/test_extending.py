@@ -1,6 +1,5 @@
 """The studies of docs/extending.md, run as they stand from a folder of their own."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -14,14 +13,15 @@ import torch
 import xarray as xr
 import yaml
 from conftest import build
+from forked import shared
 from snakemake.utils import update_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from microtome import options
 from microtome.errors import MicrotomeError
-from microtome.workflow.config import INPUTS
 from microtome.workflow.faults import check
 from microtome.workflow.new_study import new_study
+from microtome.workflow.products import INPUTS
 
 ROOT = Path(__file__).parents[2]
 STUDY = "studies/residual_growth"
@@ -38,13 +38,9 @@ def write_examples(folder):
     return set(files)
 
 
-def run(*arguments, cwd):
+def run(*arguments, folder):
     """Run Snakemake on this repository's code."""
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+    done = shared().run(folder, ["--snakefile", str(ROOT / "Snakefile"), *arguments])
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -65,13 +61,13 @@ def work(tmp_path_factory, gpt2_tokenizer):
         "studies": {name: {"models": []} for name in studies}
         | {
             name: {"models": ["smollm2-135m"]}
-            for name in ("second_looks", "dimmed_heads", "settling")
+            for name in ("second_looks", "dimmed_heads", "loudness", "settling")
         },
         "sweep": {"device": "cpu", "threads": 1},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
     overlays = ("--configfile", f"{STUDY}/config.yaml", "tiny.yaml", "--cores", "1")
-    run("--snakefile", str(ROOT / "Snakefile"), *overlays, cwd=folder)
+    run(*overlays, folder=folder)
     return folder
 
 
@@ -154,6 +150,31 @@ def test_the_example_interventions_are_right(work):
     np.testing.assert_allclose(table["kl"], [silenced.max(), dimmed], rtol=1e-3)
 
 
+def test_the_example_of_a_sweep_is_right(work):
+    """Beside what attention and MLP of the model itself add."""
+    text = yaml.safe_load((ROOT / "stimuli" / "metamorphosis.yaml").read_text())["texts"][0]
+    ids = torch.tensor([AutoTokenizer.from_pretrained(work / "tiny").encode(text)])
+    model = AutoModelForCausalLM.from_pretrained(work / "tiny").eval()
+    found = {"attn_out": [], "mlp_out": []}
+    for block in model.transformer.h:
+        for site, module in (("attn_out", block.attn), ("mlp_out", block.mlp)):
+            module.register_forward_hook(
+                lambda module, args, out, site=site: found[site].append(
+                    (out[0] if isinstance(out, tuple) else out).double().square().mean().sqrt()
+                )
+            )
+    with torch.no_grad():
+        model(ids)
+    path = work / "results/statistics/loudness/smollm2-135m/loudness.h5"
+    with xr.open_dataset(path, engine="h5netcdf") as made:
+        for site, expected in found.items():
+            np.testing.assert_allclose(made["rms"].sel(site=site), expected, rtol=1e-5)
+    table = pd.read_csv(work / "results/tables/loudness/smollm2-135m/loudest.csv")
+    assert table.set_index("site")["layer"].to_dict() == {
+        site: int(np.argmax(values)) for site, values in found.items()
+    }
+
+
 def test_the_example_lens_is_right(work):
     """Beside the model's own final norm and head on the hidden states after each block."""
     text = yaml.safe_load((ROOT / "stimuli" / "metamorphosis.yaml").read_text())["texts"][0]
@@ -217,30 +238,26 @@ def test_a_function_of_another_study_reads_what_the_study_says(work):
 
 def test_nothing_is_stale_from_the_other_folder(work):
     overlays = ("--configfile", str(work / STUDY / "config.yaml"), str(work / "tiny.yaml"))
-    assert "Nothing to be done" in run("-n", "--directory", str(work), *overlays, cwd=ROOT)
+    command = [sys.executable, "-m", "snakemake", "-n", "--directory", str(work), *overlays]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Nothing to be done" in done.stdout + done.stderr
 
 
 def test_an_edit_of_the_users_code_makes_its_products_stale(work, tmp_path):
     edited = tmp_path / "work"
     shutil.copytree(work, edited, symlinks=True)
     tables, helpers = (edited / STUDY / name for name in ("tables.py", "helpers.py"))
-    arguments = (
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-        "--configfile",
-        f"{STUDY}/config.yaml",
-        "tiny.yaml",
-    )
+    arguments = ("--configfile", f"{STUDY}/config.yaml", "tiny.yaml")
 
     def planned():
-        return set(re.findall(r"rule (\w+):", run("-n", *arguments, cwd=edited)))
+        return set(re.findall(r"rule (\w+):", run("-n", *arguments, folder=edited)))
 
     code = tables.read_text().replace('frame["mean"].diff()', 'change(frame["mean"])')
     own = "from studies.residual_growth.helpers import change\n"
     tables.write_text(code.replace("\n\n\n", f"\n\n{own}\n\n", 1))
     helpers.write_text("def change(column):\n    return column.diff()\n")
     assert planned() == {"all", "table__residual_growth__growth", "page__residual_growth"}
-    run("--cores", "1", *arguments, cwd=edited)
+    run("--cores", "1", *arguments, folder=edited)
     assert planned() == set()
     helpers.write_text("def change(column):\n    return column.pct_change()\n")
     assert planned() == {"all", "table__residual_growth__growth", "page__residual_growth"}

@@ -22,7 +22,7 @@ from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
 from microtome.statistics.selectivity import t_tests, text_tuning, word_activations
 from microtome.store.datasets import open_layer, read_dataset, write_dataset
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ WIDE = {"vocab_size": 50257, "max_position_embeddings": 256}
 
 def layer_file(folder, checkpoint, stimuli, layer):
     """A layer's `pre` for a stimulus set, made as the workflow makes it."""
-    table = token_table(read_stimuli(ROOT / "stimuli" / f"{stimuli}.yaml"), checkpoint)
+    table = token_table(read_set(ROOT / "stimuli" / f"{stimuli}.yaml").stimuli, checkpoint)
     (path,) = layer_files(folder / stimuli, checkpoint, table, ["pre"], [layer])
     return path
 
@@ -84,7 +84,7 @@ def studied(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(studied):
     """Mean activations of the words, (word, neuron), and their categories."""
-    stimuli = read_stimuli(ROOT / "stimuli" / "nouns_and_verbs.yaml")
+    stimuli = read_set(ROOT / "stimuli" / "nouns_and_verbs.yaml").stimuli
     found = studied[2]([stimulus.word for stimulus in stimuli])
     means = [values.mean(axis=0) for values in found]
     return np.array(means), np.array([stimulus.category for stimulus in stimuli])
@@ -120,7 +120,7 @@ def test_the_study_is_that_of_full_forwards(studied, expected, tmp_path):
 
     with open_layer(text_file) as section:
         tuning = text_tuning(section, tests, "pre")
-    stimulus = read_stimuli(ROOT / "stimuli" / "randomness.yaml")[0]
+    stimulus = read_set(ROOT / "stimuli" / "randomness.yaml").stimuli[0]
     (full,) = hooked([stimulus.text])
     chosen = [np.argmax(paired.statistic), np.argmin(paired.statistic)]
     assert list(tuning["neuron"].values) == chosen

@@ -22,7 +22,7 @@ from microtome.statistics.correlation import rank_correlation
 from microtome.statistics.jackknife import correlation_interval, standard_error
 from microtome.statistics.similarity import mean_products
 from microtome.store.datasets import open_layer
-from microtome.texts.stimuli import Stimulus, read_stimuli
+from microtome.texts.stimuli import Stimulus, read_set
 from microtome.texts.tokens import token_table
 from studies.hidden_state_similarity import captions
 
@@ -66,7 +66,7 @@ def inputs(model, tmp_path_factory):
 
 
 def penguins():
-    return read_stimuli(ROOT / "stimuli" / f"{study(STUDY)['stimuli']}.yaml")[0].text
+    return read_set(ROOT / "stimuli" / f"{study(STUDY)['stimuli']}.yaml").stimuli[0].text
 
 
 @pytest.fixture(scope="module")

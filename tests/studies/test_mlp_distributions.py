@@ -20,7 +20,7 @@ from microtome.models.fetch import fetch
 from microtome.models.sources import Folder
 from microtome.statistics.dimensionality import linear_separation_demonstration
 from microtome.statistics.distributions import gelu_demonstration
-from microtome.texts.stimuli import read_stimuli
+from microtome.texts.stimuli import read_set
 from microtome.texts.tokens import token_table
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def case(request, tmp_path_factory, gpt2_tokenizer):
     with torch.no_grad():
         model(ids)
 
-    table = token_table(read_stimuli(ROOT / "stimuli" / "strawberry.yaml"), checkpoint)
+    table = token_table(read_set(ROOT / "stimuli" / "strawberry.yaml").stimuli, checkpoint)
     inputs = {
         "layers": layer_files(folder, checkpoint, table, SITES, range(len(seen))),
         "checkpoint": checkpoint,

@@ -104,7 +104,9 @@ def test_parts_of_a_block_add_up(run):
     assert found.attrs["layer"] == layer
     for site in SITES:
         np.testing.assert_array_equal(found[site].values, run.seen[layer, site])
-    np.testing.assert_allclose(found["sum"], found["resid_post"], rtol=1e-4, atol=1e-4)
+    # GPT-NeoX adds the same three in another order: float32 rounds each of two sums otherwise.
+    added = sum(abs(at(run, site, layer)) for site in SITES[:3])
+    assert (abs(found["sum"] - found["resid_post"]) <= np.finfo(np.float32).eps * added).all()
 
 
 def test_the_sum_is_exact_in_every_layer(run):
@@ -147,15 +149,23 @@ def test_correlations_of_the_adjustments(run):
         }
         for name, value in expected.items():
             assert found[name].values[token] == pytest.approx(value, rel=1e-5), name
-    width = 2 * 1.96 / np.sqrt(attn.shape[1] - 1)
-    np.testing.assert_allclose(found["null_high"] - found["null_low"], width, rtol=0.25)
-    for name in ("pearson", "spearman"):
-        p = found[f"p_{name}"].values
-        np.testing.assert_allclose(p, _tested(found[name].values, attn.shape[1]), atol=0.1)
-        assert (p >= 1 / 301).all()
+    options = study(STUDY)["statistics"]["adjustments"] | {"n_permutations": 300}
+    random = np.random.default_rng(options["seed"])
+    orders = [random.permutation(attn.shape[1]) for _ in range(300)]
+    ranks = [stats.rankdata(values, axis=1) for values in (attn, mlp)]
+    for name, (first, second) in {"pearson": (attn, mlp), "spearman": ranks}.items():
+        null = [stats.pearsonr(first, second[:, order], axis=1).statistic for order in orders]
+        p, r = found[f"p_{name}"].values, found[name].values
+        # Correlations of ranks are often equal, but for float64's rounding.
+        reached = (np.abs(null) >= np.abs(r) - 1e-9).sum(axis=0)
+        np.testing.assert_allclose(p, (1 + reached) / 301, rtol=1e-5)
+        # Of few draws, it is near what is known of normal values.
+        np.testing.assert_allclose(p, _tested(r, attn.shape[1]), atol=0.1)
         holm = multipletests(p, method="holm")[1]
         np.testing.assert_array_equal(found[f"p_{name}_holm"], holm)
-    options = study(STUDY)["statistics"]["adjustments"] | {"n_permutations": 300}
+        if name == "pearson":
+            ends = np.quantile(null, [options["alpha"] / 2, 1 - options["alpha"] / 2], axis=0)
+            np.testing.assert_allclose([found["null_low"], found["null_high"]], ends, rtol=1e-5)
     again = product(STUDY, "statistics", "adjustments")(run.made["block"], **options)
     xr.testing.assert_identical(again, found)
 

@@ -67,9 +67,9 @@ function showFull(link) {
   const image = link.querySelector("img").cloneNode();
   image.src = link.href;
   image.loading = "eager";
-  image.hidden = false;
+  image.style.setProperty("--inches", image.getAttribute("width") / 96);
   const name = document.createElement("p");
-  name.textContent = image.alt.split(": ")[0];
+  name.textContent = image.alt;
   const svg = document.createElement("a");
   svg.href = link.href;
   svg.textContent = "SVG";
@@ -110,9 +110,14 @@ document.addEventListener("DOMContentLoaded", () => {
     label();
   });
 
+  for (const header of document.querySelectorAll(".sorts thead th")) {
+    const button = document.createElement("button");
+    button.append(...header.childNodes);
+    header.append(button);
+  }
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[href]");
-    if (link?.classList.contains("full")) {
+    if (link?.matches("figure > a")) {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();
       showFull(link);
@@ -121,11 +126,18 @@ document.addEventListener("DOMContentLoaded", () => {
       target.search = new URLSearchParams({ hidden: [...hidden].join(","), theme });
       link.href = target;
     }
-    const header = event.target.closest(".sorts th");
+    const header = event.target.closest(".sorts thead th");
     if (header) sortBy(header);
   });
 
-  const open = () => document.querySelector(location.hash || null)?.setAttribute("open", "");
+  // What a link leads to may lie in a chapter that is closed.
+  const open = () => {
+    const target = document.getElementById(location.hash.slice(1));
+    const chapter = target?.closest("details");
+    if (!chapter) return;
+    chapter.open = true;
+    target.scrollIntoView();
+  };
   addEventListener("hashchange", open);
   open();
   addEventListener("beforeprint", () => {

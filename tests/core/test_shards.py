@@ -1,0 +1,367 @@
+"""A sweep in shards, of some sequences each: the bytes and the products of one job."""
+
+import io
+import os
+import resource
+import shutil
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import build
+from hooked import columns, taps_at
+from workflows import SCALED, Clone
+
+import microtome as mt
+from microtome.errors import MicrotomeError
+from microtome.models.fetch import fetch
+from microtome.models.sources import Folder
+from microtome.show import show
+from microtome.show.lines import size
+from microtome.store.checksums import sha256
+from microtome.store.datasets import open_layer, read_dataset
+from microtome.store.layers import read_columns, read_section, write_layers
+from microtome.store.stacked import read_layers
+from microtome.store.virtual import join, shards_of
+from microtome.sweeps.cost import lengths
+from microtome.sweeps.sweep import sweep_table
+from microtome.texts.rows import row_columns
+
+RANDOM = np.random.default_rng(0)
+LENGTHS = [1, 3, 3, 7, 2, 1, 9, 3, 12, 4, 4, 1, 5]
+SEQUENCES = [RANDOM.integers(0, 101, length) for length in LENGTHS]
+SITES = ["resid_pre", "q", "pattern", "post", "resid_post"]
+
+
+def swept(checkpoint, folder, n_sequences, n_blocks=4, tokens="all"):
+    """The layer files of a sweep in shards, and parts of so many blocks, joined; by file name."""
+    made = {}
+    for number, first in enumerate(range(0, len(SEQUENCES), n_sequences)):
+        some = SEQUENCES[first : first + n_sequences]
+        rows = [[*[-1] * (len(ids) - 1), i] for i, ids in enumerate(some)]
+        table = columns(some, rows if tokens == "last" else None)
+        table["sequence"] = table["sequence"] + first
+        table["position"] = np.concatenate([np.arange(len(ids)) for ids in some])
+        table["text"] = np.array([f"é{token}" for token in table["token_id"]], object)
+        shard = folder / f"{number:05d}"
+        for start in range(0, 4, n_blocks):
+            stop = start + n_blocks if start + n_blocks < 4 else None
+            resid = shard / f"resid-{start:02d}.h5"
+            handed_on = {stop: shard / f"resid-{stop or 0:02d}.h5"}
+            sections = sweep_table(
+                checkpoint,
+                table,
+                SITES,
+                range(start, stop or 4),
+                () if stop else ["ln_final", "logits"],
+                taps=taps_at(checkpoint),
+                batch_tokens=14,
+                dtype="float32",
+                device="cpu",
+                log=io.StringIO(),
+                resid_in=read_section(resid) if start else None,
+                stop=stop,
+                resid_out=(
+                    lambda out, of=table, files=handed_on: write_layers(
+                        out, {k: v for k, v in of.items() if k != "row"}, files, {}
+                    )
+                )
+                if stop
+                else None,
+                steady=True,
+            )
+            names = {layer: f"layer-{layer:02d}.h5" for layer in range(4)} | {None: "final.h5"}
+            files = {layer: shard / name for layer, name in names.items()}
+            write_layers(sections, row_columns(table), files, {"model": "m"})
+            for file in files.values():
+                if file.exists():
+                    made.setdefault(file.name, {})[file] = sha256(file)
+    for name, shards in made.items():
+        join(folder / name, shards)
+    return {name: folder / name for name in sorted(made)}
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("gpt2", {}), ("llama", {"intermediate_size": 64})])
+@pytest.mark.parametrize("tokens", ["all", "last"])
+def test_rows_do_not_depend_on_the_shard(tmp_path, name, sizes, tokens):
+    """In few shards or many, and in one job for all layers or several.
+
+    Where 32 does not divide the width of an MLP, the last digits of SiLU depend on where in a batch
+    a token stands.
+    """
+    checkpoint = tmp_path / "checkpoint"
+    fetch(Folder(build(tmp_path / "origin", name, **sizes)), checkpoint)
+    layers = {f"layer-{n:02d}.h5": n for n in range(4)} | {"final.h5": "final"}
+    whole = swept(checkpoint, tmp_path / "one", len(SEQUENCES), tokens=tokens)
+    for label, n_sequences, n_blocks in (("some", 5, 4), ("each", 1, 4), ("parts", 5, 2)):
+        found = swept(checkpoint, tmp_path / label, n_sequences, n_blocks, tokens)
+        assert list(found) == list(whole)
+        for file, joined in found.items():
+            with open_layer(joined) as opened, open_layer(whole[file]) as expected:
+                assert opened.sizes == expected.sizes
+                assert opened.attrs == expected.attrs == {"model": "m", "layer": layers[file]}
+                for variable in expected.variables:
+                    values = opened[variable].values, expected[variable].values
+                    assert values[0].tobytes() == values[1].tobytes(), (file, variable)
+
+
+@pytest.fixture(scope="module")
+def files(checkpoints, tmp_path_factory):
+    """A layer's file of three shards."""
+    return swept(checkpoints["gpt2"], tmp_path_factory.mktemp("files"), 5)
+
+
+@pytest.fixture
+def layer(files, tmp_path):
+    """A copy of it that a test may damage."""
+    shutil.copytree(files["layer-02.h5"].parent, tmp_path / "copy")
+    return tmp_path / "copy" / "layer-02.h5"
+
+
+def test_plain_xarray_reads_a_virtual_file(layer):
+    listed = [f"{sha256(f)} {f.stat().st_size} {f.parent.name}/{f.name}" for f in shards_of(layer)]
+    assert len(listed) == 3
+    with xr.open_dataset(layer, engine="h5netcdf") as plain, open_layer(layer) as opened:
+        assert plain.attrs["shards"] == "\n".join(listed)
+        assert plain.drop_attrs().identical(opened.drop_attrs())
+        parts = [xr.open_dataset(file, engine="h5netcdf") for file in shards_of(layer)]
+        for name in ("q", "token_id"):
+            np.testing.assert_array_equal(plain[name], np.concatenate([p[name] for p in parts]))
+
+
+READERS = {
+    "mt.open of a file": mt.open,
+    "mt.open of a folder": lambda layer: mt.open(layer.parent),
+    "open_layer": lambda layer: open_layer(layer).__enter__(),
+    "read_dataset": read_dataset,
+    "read_layers": lambda layer: read_layers([layer.with_name("layer-00.h5"), layer], "q"),
+    "read_columns": read_columns,
+    "lengths": lengths,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_shard_that_is_missing_or_cut_is_refused_in_a_line(layer, reader):
+    shard = shards_of(layer)[1]
+    content = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(MicrotomeError) as caught:
+        READERS[reader](layer)
+    assert str(caught.value) == f"{shard}: missing; make it: snakemake {layer}"
+    shard.write_bytes(content[:-1])
+    with pytest.raises(MicrotomeError) as caught:
+        READERS[reader](layer)
+    assert str(caught.value) == (
+        f"{shard}: damaged ({len(content) - 1:,} bytes of {len(content):,}); delete it and make it "
+        f"again: snakemake {layer}"
+    )
+
+
+def test_a_folder_is_read_though_a_shard_is_lost_meanwhile(layer):
+    """The values of a shard that is gone are no fill values."""
+    opened = mt.open(layer.parent)
+    shards_of(layer)[0].unlink()
+    assert np.isfinite(opened["q"].sel(layer=1)).all()
+    with pytest.raises(MicrotomeError, match="missing; make it"):
+        opened["q"].sel(layer=2).load()
+
+
+def test_more_shards_than_files_may_be_open_are_refused(layer, monkeypatch):
+    """HDF5 takes a file that it cannot open for missing, and says nothing."""
+    allowed = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: allowed.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 1000))
+    mt.open(layer).close()
+    assert allowed == [(131, 1000)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 100))
+    with pytest.raises(MicrotomeError, match=r"layer-02\.h5: has more shards than files may be"):
+        mt.open(layer)
+
+
+def test_shards_of_different_sweeps_are_not_joined(layer):
+    shards = shards_of(layer)
+    with h5py.File(shards[2], "r+") as file:
+        file.attrs["model"] = "another"
+    with pytest.raises(MicrotomeError, match=r"copy/00002/layer-02\.h5: its attributes are not"):
+        join(layer, dict.fromkeys(shards, ""))
+
+
+def test_flags_that_no_token_of_a_shard_has_are_zero(tmp_path):
+    for number, special in enumerate([{}, {"special": np.ones(2, np.int8)}]):
+        table = {"token_id": ("token", np.arange(2, dtype=np.int32))}
+        table |= {name: ("token", values) for name, values in special.items()}
+        xr.Dataset(coords=table).to_netcdf(tmp_path / f"{number}.h5", engine="h5netcdf")
+    join(tmp_path / "all.h5", dict.fromkeys(sorted(tmp_path.glob("?.h5")), ""))
+    assert read_dataset(tmp_path / "all.h5")["special"].values.tolist() == [0, 0, 1, 1]
+
+
+def test_a_virtual_file_has_the_same_bytes_at_any_time(layer):
+    before = layer.read_bytes()
+    time.sleep(1.1)  # HDF5 keeps times in seconds
+    join(layer, {file: sha256(file) for file in shards_of(layer)})
+    assert layer.read_bytes() == before
+
+
+TEXTS = ["A thin section of a language model.", "One of many, and a longer one.", "Yes", "A no."]
+
+
+def clone_for(folder, model, **sweep):
+    """Two studies on last tokens and all of them, compressed, and an intervention."""
+    clone = Clone(folder, model)
+    clone.save({"source": "made up", "texts": TEXTS}, "stimuli/texts.yaml")
+    clone.save({"source": "made up", "texts": TEXTS[:1]}, "stimuli/text.yaml")
+    clone.save_study("hidden_states", {"stimuli": "text"} | SCALED)
+    clone.config["studies"]["hidden_states"] = {"models": ["tiny"]}
+    clone.change("stimuli", to={"words": {"tokens": "last"}})
+    clone.config["studies"]["category_selectivity"]["statistics"] = {
+        "cosine_similarities": {"layers": [0, 1, 2]}
+    }
+    clone.change("sweep", to=clone.config["sweep"] | sweep)
+    clone.change("store", to={"dtype": "bfloat16", "compression": "zstd"})
+    return clone
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, model):
+    """A run without shards."""
+    clone = clone_for(tmp_path_factory.mktemp("whole"), model)
+    clone.run()
+    return clone
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory, model):
+    """A run with shards of two texts or words, and a job for each two layers."""
+    clone = clone_for(tmp_path_factory.mktemp("cut"), model, sequences_per_job=2, layers_per_job=2)
+    clone.run()
+    return clone
+
+
+def products(clone):
+    """The bytes of all that is made from activations."""
+    kinds = ("interventions", "statistics", "figures", "tables")
+    return {p: b for p, b in clone.contents().items() if p.split("/")[1] in kinds}
+
+
+def test_the_products_of_a_run_without_shards(whole, cut):
+    assert products(cut) == products(whole)
+    assert any("/interventions/" in path for path in products(cut))
+    assert cut.planned() == set()
+    assert cut.verify() == []
+    shards = sorted(f.name for f in cut.product("activations/tiny/words").iterdir() if f.is_dir())
+    assert shards == ["00000", "00001", "00002"]
+
+
+def test_tables_and_layers_read_as_without_shards(whole, cut):
+    for name in ("tokens/tiny/words.h5", "tokens/tiny/texts.h5"):
+        assert read_dataset(cut.product(name)).identical(read_dataset(whole.product(name)))
+    for name in ("activations/tiny/words", "activations/tiny/texts"):
+        assert mt.open(cut.product(name)).identical(mt.open(whole.product(name)))
+    with h5py.File(cut.product("activations/tiny/words/layer-02.h5")) as file:
+        assert file["q"].id.get_type().get_size() == 2
+
+
+def test_show_tells_shards(cut, tmp_path, monkeypatch):
+    clone = cut.copy(tmp_path / "shown")
+    monkeypatch.chdir(clone.folder)
+    folder = "results/activations/tiny/words"
+    shards = list(Path(folder).rglob("layer-02.h5"))
+    joined, *others = show(f"{folder}/layer-02.h5").splitlines()
+    told = size(sum(file.stat().st_size for file in shards))
+    assert joined == f"{folder}/layer-02.h5: activations of layer 2 in 3 shards, {told}"
+    assert others[1].split() == ["q", "(token", "6,", "n_heads", "4,", "d_head", "6)", "bfloat16"]
+    assert others[-1] == "  as it was made"
+    assert f"{folder}: activations in 3 shards, layer-00, layer-01, layer-02, " in show(folder)
+    assert "token table of tiny in 3 shards, " in show("results/tokens/tiny/words.h5")
+    shard = Path(folder, "00001", "layer-02.h5")
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    last = show(f"{folder}/layer-02.h5").splitlines()[-1]
+    assert last == f"  {shard}: changed or damaged since it was made"
+    shard.unlink()
+    for path in (folder, f"{folder}/layer-02.h5"):
+        with pytest.raises(MicrotomeError, match=r"00001/layer-02\.h5: missing; make it: "):
+            show(path)
+
+
+#: What is made anew if the activations of words are, in one call of Snakemake.
+JOINED = "activations/tiny/words"
+
+
+@pytest.mark.parametrize("lost", ["layer-02.h5", "layer-00.h5"])
+def test_a_lost_file_costs_the_jobs_of_its_shard(cut, tmp_path, lost):
+    clone = cut.copy(tmp_path / "lost")
+    clone.product(f"activations/tiny/words/00001/{lost}").unlink()
+    assert {JOINED, f"{JOINED}/00001"} <= clone.planned()  # and what may come of it
+    assert clone.run("activations") == {JOINED, f"{JOINED}/00001"}
+    assert clone.planned() == set()
+    assert clone.contents() == cut.contents()
+
+
+def test_a_lost_shard_of_tokens_is_the_only_one_that_is_written(cut, tmp_path):
+    clone = cut.copy(tmp_path / "lost")
+    folder = clone.product("tokens/tiny/words")
+    times = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    (folder / "00001.h5").unlink()
+    with pytest.raises(MicrotomeError, match=r"words/00001\.h5: missing; make it: snakemake "):
+        mt.open(clone.product("tokens/tiny/words.h5"))
+    assert clone.run("tokens") == {"tokens/tiny/words"}
+    assert [f.name for f, t in times.items() if f.stat().st_mtime_ns != t] == ["00001.h5"]
+    assert clone.planned() == set()
+    assert clone.contents() == cut.contents()
+    table = clone.product("tokens/tiny/words.h5")
+    table.write_bytes(table.read_bytes()[:900])
+    assert clone.run("tokens") == {"tokens/tiny/words"}
+    assert clone.contents() == cut.contents()
+
+
+def test_a_text_at_the_end_makes_a_new_shard_alone(cut, tmp_path):
+    clone = cut.copy(tmp_path / "more")
+    clone.save({"source": "made up", "texts": [*TEXTS, "A fifth."]}, "stimuli/texts.yaml")
+    assert clone.run("tokens") == {"tokens/tiny/texts"}
+    joined = "activations/tiny/texts"
+    assert clone.planned("activations") == {joined, f"{joined}/00002"}
+    assert clone.run("activations") == {joined, f"{joined}/00002"}
+    with open_layer(clone.product(f"{joined}/layer-01.h5")) as layer:
+        assert layer["sequence"].values[-1] == 4
+    # And with fewer texts, nothing is left of it that the tables name.
+    clone.save({"source": "made up", "texts": TEXTS[:2]}, "stimuli/texts.yaml")
+    clone.run("activations")
+    assert [file.name for file in clone.product("tokens/tiny/texts").iterdir()] == ["00000.h5"]
+    assert clone.verify() == []
+
+
+def test_a_damaged_shard_is_named_by_the_job_that_reads_it_and_by_verify(cut, tmp_path):
+    clone = cut.copy(tmp_path / "damaged")
+    shard = clone.product("activations/tiny/words/00001/layer-02.h5")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    shutil.rmtree(clone.product("statistics/category_selectivity"))
+    done = clone.snakemake("statistics")
+    assert done.returncode != 0
+    name = os.path.relpath(shard, clone.folder)
+    message = f"{name}: changed or damaged since it was made; delete {name} and run again"
+    assert message in done.stderr
+    assert clone.verify()[0].startswith(f"{name}: changed or damaged since it was made")
+
+
+def test_models_that_are_deleted_make_nothing_stale(cut, tmp_path):
+    clone = cut.copy(tmp_path / "deleted")
+    shutil.rmtree(clone.product("models"))
+    assert clone.planned() == set()
+
+
+def test_without_the_key_the_sweep_is_one_job_again(cut, whole, tmp_path):
+    clone = cut.copy(tmp_path / "without")
+    for key in ("sequences_per_job", "layers_per_job"):
+        del clone.config["sweep"][key]
+    clone.save(clone.config)
+    clone.run()
+    assert products(clone) == products(whole)
+    for name in ("tokens/tiny/words.h5", "activations/tiny/words/layer-02.h5"):
+        assert clone.product(name).read_bytes() == whole.product(name).read_bytes()
+    assert clone.planned() == set()
