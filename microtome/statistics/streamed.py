@@ -17,7 +17,7 @@ import xarray as xr
 
 from microtome.errors import MicrotomeError
 from microtome.sites import DIMENSIONS, KEYED_SITES, dimensions
-from microtome.store.layers import Section
+from microtome.store.layers import Section, is_sound
 
 #: What is kept of a part of a layer: by name, arrays or numbers, float64 or whole.
 Kept = Mapping[str, Any]
@@ -45,7 +45,8 @@ class Streamed(ABC):
         """Add a section, of any layer and with any rows that were not added before.
 
         Raises:
-            MicrotomeError: sites after the last block, which are in no layer.
+            MicrotomeError: sites after the last block, which are in no layer; a value is infinite,
+                or NaN where that does not mean an absent key.
         """
         if section.layer is None:
             raise MicrotomeError(
@@ -54,6 +55,12 @@ class Streamed(ABC):
             )
         if len(section.rows):
             values = {site: section.values[site] for site in self.sites}
+            for site, of_site in values.items():
+                if not is_sound(of_site, site):
+                    raise MicrotomeError(
+                        f"layer {section.layer}, site {site}: NaN or infinite activations; check "
+                        "the checkpoint's weights and `dtype` in the config's `sweep`"
+                    )
             self.take(section.layer, replace(section, values=values))
 
     def merge(self, other: Self) -> None:

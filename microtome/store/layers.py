@@ -159,7 +159,7 @@ def _write_layer(
 def _write_section(file: h5py.File, section: Section, place: str, dtype: str) -> None:
     """Write a section's values into a layer file; errors begin with `place`."""
     for site, values in section.values.items():
-        if not _sound(values, site):
+        if not is_sound(values, site):
             raise MicrotomeError(
                 f"{place}, site {site}: NaN or infinite activations; check the checkpoint's "
                 "weights and `dtype` in the config's `sweep`"
@@ -173,7 +173,7 @@ def _write_section(file: h5py.File, section: Section, place: str, dtype: str) ->
         _write_rows(file[site], section.rows, stored)
 
 
-def _sound(values: np.ndarray, site: str) -> bool:
+def is_sound(values: np.ndarray, site: str) -> bool:
     """Whether values are finite, but for absent keys; every token reaches one key at least."""
     if site not in KEYED_SITES:
         return bool(np.isfinite(values).all())

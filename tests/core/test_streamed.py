@@ -388,3 +388,11 @@ def test_layers_of_different_widths_make_no_dataset():
         statistic.add(Section(layer, np.arange(2), {"post": values}))
     with pytest.raises(MicrotomeError, match="choose those of one shape with `layers`"):
         statistic.finish()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_is_no_number_is_refused(wrong):
+    values = np.ones((2, 4), np.float32)
+    values[1, 2] = wrong
+    with pytest.raises(MicrotomeError, match="layer 3, site post: NaN or infinite activations"):
+        Moments(["post"]).add(Section(3, np.arange(2), {"post": values}))
