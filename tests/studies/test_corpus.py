@@ -14,6 +14,7 @@ from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from workflows import WORDS, Clone
 
+from microtome.show.products import product_lines
 from microtome.statistics.dimensionality import component_variances, participation_ratio
 from microtome.statistics.distributions import Histograms
 from microtome.statistics.moments import Moments
@@ -166,6 +167,14 @@ def test_shards_are_merged_to_the_same(tmp_path, model):
                 )
             else:
                 np.testing.assert_array_equal(found[variable], values, err_msg=variable)
+    for name, told in (
+        ("moments.h5", "statistic moments of the study corpus, of tiny"),
+        ("moments/00001.h5", "what the statistic moments of the study corpus, of tiny, keeps of "),
+    ):
+        lines = product_lines(folder / name)
+        assert told in lines[0]
+        made = [line.split() for line in lines if line.startswith("  by ")]
+        assert made == [["by", "moments", "in", "studies/corpus/statistics.py"]]
     merged = {f"{of_study}/{Path(name).stem}" for name in whole}
     for lost in ("moments/00001.h5", "moments.h5"):  # which costs that shard
         (folder / lost).unlink()
