@@ -17,7 +17,7 @@ from microtome.sweeps.shapes import of_config
 LENGTH, SEQUENCES = 2048, 488_282
 LAYERS = range(80)
 #: What a statistic keeps of each layer of resid_post.
-HELD = {"moments": ("width",), "covariances": ("width", "width")}
+HELD: Mapping[str, Sequence[str]] = {"moments": (), "covariances": ("width", "width")}
 #: Of a node without GPU, where 15 GFLOP/s were measured of each.
 THREADS = 64
 #: 64 nodes, each of which fails every 100 days on average; its link to the file system and the

@@ -92,6 +92,8 @@ def lengths(about: Mapping[str, Any], model: cost.Model) -> tuple[list[int], boo
         context = model.sizes.get("n_context", 0)
         length = context if found.cut.length == CONTEXT else int(found.cut.length)
         guessed = [length] * len(found.cut.starts)
+    elif isinstance(found.cut, Lengths) and found.sample and found.sample.n:
+        guessed = [length_of(found.cut, model.sizes, about["file"])] * found.sample.n
     elif found.remote and not found.fetched:
         raise MicrotomeError(
             f"unknown until its text is fetched, as snakemake {about['fetched']} does"

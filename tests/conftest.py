@@ -226,6 +226,7 @@ LONG = (
     "test_staleness",
     "test_workflow",
     "test_ranges",
+    "test_shards",
     "test_bad_studies",
     "test_bad_config",
     "test_extending",

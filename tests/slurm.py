@@ -37,14 +37,11 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 ReturnToService=1
 MinJobAge=1000000
-SlurmdTimeout=10
 GresTypes=gpu
 NodeName=DEFAULT CPUs=1 RealMemory={memory} Gres=gpu:2
 NodeName=node[1-3] NodeHostname={host} NodeAddr=127.0.0.1 Port=[17001-17003]
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-
-
 #: A node with a slow disk: all Python there flushes files late, and as long as there is a file
 #: named stalled, not at all.
 SLOW = """\
@@ -149,11 +146,10 @@ class Slurm:
         found = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines if "JobId=" in line]
         return sorted(found, key=lambda job: int(job["JobId"]))
 
-    def cut_off(self, job: dict[str, str]) -> str:
+    def cut_off(self, job: dict[str, str]) -> None:
         """Let a job's node vanish from the network: its processes go on, and nobody hears of them.
 
-        Returns:
-            The node.
+        That is, end the node's daemons: slurmd, and the parents of the job's tasks.
         """
         node = job["NodeList"]
         listed = self.ask("scontrol", "listpids", job["JobId"], node).splitlines()[1:]
@@ -162,7 +158,14 @@ class Slurm:
         for daemon in (self.daemons[node].pid, *daemons):
             os.kill(daemon, signal.SIGKILL)
         self.daemons.pop(node).wait()
-        return node
+
+    def set_node(self, node: str, state: str) -> None:
+        """Set a node down, or take it back."""
+        self.ask("scontrol", "update", f"nodename={node}", f"state={state}", "reason=test")
+
+    def set_job(self, job: dict[str, str], setting: str) -> None:
+        """Change a job."""
+        self.ask("scontrol", "update", f"jobid={job['JobId']}", setting)
 
     def runs(self) -> bool:
         """Whether all daemons run."""

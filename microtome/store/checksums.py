@@ -162,9 +162,13 @@ def recorded_files() -> list[Path]:
 
 
 def product_of(file: Path) -> Path:
-    """The rule's output that a file belongs to: the file itself, or a model's checkpoint folder."""
-    in_checkpoint = file.parts[1:4:2] == ("models", "checkpoint")
-    return Path(*file.parts[:4]) if in_checkpoint else file
+    """The rule's output that a file belongs to: itself, a checkpoint folder, a token table."""
+    match file.parts:
+        case (_, "models", _, "checkpoint", *_):
+            return Path(*file.parts[:4])
+        case (_, "tokens", _, _, _):  # a shard
+            return file.parent.with_suffix(".h5")
+    return file
 
 
 def sha256(file: Path) -> str:

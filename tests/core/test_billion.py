@@ -1,10 +1,13 @@
 """What docs/scaling.md says of a billion tokens, against the simulation and against arithmetic."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 from benchmarks.billion import LENGTH, SEQUENCES, of_shard, shape, table
 
-DOC = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+DOC = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 #: Of the model: blocks, dimensions, weights of a block.
 BLOCKS, WIDTH = 80, 8192
 BLOCK = WIDTH * (2 * WIDTH + 2 * 1024 + 3 * 28672) + 2 * WIDTH
@@ -37,7 +40,6 @@ def test_the_documents_steps_are_worked_out_by_hand():
         f"with 64 GPUs, {OPERATIONS * tokens / 64 / 4e14 / 60:.0f} minutes",
         f"would take {WIDTH * 2 * BLOCKS * tokens / 1e15:.2f} PB",
         f"{WIDTH * 2 * tokens / 1e12:.1f} TB",
-        f"moments keep {8 * BLOCKS * WIDTH / 1e6:.1f} MB",
         f"8,192 dimensions {8 * BLOCKS * WIDTH**2 / 1e9:.1f} GB",
         f"by {2 * 2 * WIDTH / 1e3:.1f} kB of hidden states a token: "
         f"{512 * LENGTH * 4 * WIDTH / 1e9:.1f} GB for 512",
@@ -50,3 +52,17 @@ def test_the_documents_steps_are_worked_out_by_hand():
         f"256 sequences without GPU: {256 * LENGTH * OPERATIONS / 0.96e12 / 3600:.0f} hours",
     ):
         assert said in " ".join(DOC.split()), said
+
+
+def test_the_plan_says_what_the_document_quotes():
+    asked = ["--configfile", "benchmarks/billion.yaml", "--replace-workflow-config"]
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "plan", "--quiet", "all", *asked],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = [line for line in done.stdout.splitlines() if " jobs " in line]
+    assert len(said) == 2
+    assert "```\n" + "\n".join(said) + "\n```" in DOC

@@ -1,6 +1,7 @@
 """Compressed layer files have the values of plain ones, for every reader that has the filter."""
 
 import sys
+import weakref
 
 import cramjam
 import h5py
@@ -134,6 +135,24 @@ SHAPES = {"resid_post": (10**6, 576), "post": (100, 1536), "logits": (10, 600_00
 def test_same_input_same_bytes_with_any_number_of_threads(tmp_path, chunks):
     files = [write(tmp_path / str(n), "bfloat16", threads=n)[0] for n in (1, 1, 2, 5)]
     assert len({file.read_bytes() for file in files}) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_few_chunks_are_held_however_many_there_are(tmp_path, monkeypatch, threads):
+    monkeypatch.setattr(compression, "CHUNK", 1)  # a row each
+    packed, made, alive = compression._packed, [], []
+
+    def counted(*arguments):
+        chunk = np.frombuffer(bytes(packed(*arguments)), np.uint8)
+        made.append(weakref.ref(chunk))
+        alive.append(sum(chunk() is not None for chunk in made))
+        return chunk
+
+    monkeypatch.setattr(compression, "_packed", counted)
+    [path] = write(tmp_path, threads=threads)
+    assert len(made) == 3 * N_TOKENS
+    assert max(alive) <= threads + 2  # and the one that is being written
+    np.testing.assert_array_equal(read_dataset(path)["post"], values(3)["post"])
 
 
 def test_a_folder_reads_as_if_it_were_plain(tmp_path, chunks):

@@ -154,7 +154,7 @@ def test_a_real_tokenizer_reads_long_texts_as_it_reads_whole_ones(
     checkpoint = request.getfixturevalue(name)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     (tmp_path / "texts").mkdir()
-    files = [ROOT / "docs" / "extending.md", ROOT / "microtome" / "api.py", ROOT / "LICENSE"]
+    files = [ROOT / "docs" / "extending.md", ROOT / "tests" / "workflows.py", ROOT / "LICENSE"]
     texts = [file.read_text(encoding="utf-8") for file in files]
     texts.append("".join(f"{n} naïve 字 words\t and\n\n  more " for n in range(900)))
     for number, text in enumerate(texts):

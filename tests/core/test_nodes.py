@@ -88,12 +88,12 @@ def test_jobs_of_a_lost_node_run_elsewhere(slurm, local, tmp_path):
         jobs = [wait_for(slurm, main, before, job, "RUNNING") for job in JOBS]
         nodes = [job["NodeList"] for job in jobs]
         assert sorted(nodes) == sorted(NODES)
-        slurm.ask("scontrol", "update", f"jobid={jobs[1]['JobId']}", "requeue=0")
-        slurm.cut_off(jobs[1])
-        slurm.ask("scontrol", "update", f"nodename={nodes[0]}", "state=down", "reason=test")
+        slurm.set_node(nodes[0], "down")
         wait_for(slurm, main, before, JOBS[0], "PENDING")
-        # Slurm waits for two minutes after a node has failed.
-        slurm.ask("scontrol", "update", f"jobid={jobs[0]['JobId']}", "starttime=now")
+        slurm.set_job(jobs[0], "starttime=now")  # not two minutes later, as Slurm wants it
+        slurm.set_job(jobs[1], "requeue=0")
+        slurm.cut_off(jobs[1])
+        slurm.set_node(nodes[1], "down")  # as Slurm does when it has not heard of it for long
         wait_for(slurm, main, before, JOBS[1], "NODE_FAIL")
         wait_for(slurm, main, before, JOBS[1], "PENDING")
     assert ended_well(main, clone)
@@ -106,8 +106,9 @@ def test_jobs_of_a_lost_node_run_elsewhere(slurm, local, tmp_path):
     assert states[JOBS[2]] == [("COMPLETED", last)]
     assert clone.contents() == local.contents()
     assert clone.verify() == []
-    slurm.ask("scontrol", "update", f"nodename={nodes[0]}", "state=resume")
     slurm.start_node(nodes[1])
+    for node in nodes[:2]:
+        slurm.set_node(node, "resume")
     slurm.wait_for_nodes(*NODES)
 
 

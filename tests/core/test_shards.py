@@ -2,15 +2,12 @@
 
 import io
 import os
-import resource
 import shutil
-import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-import xarray as xr
 from conftest import build
 from hooked import columns, taps_at
 from workflows import SCALED, Clone
@@ -23,10 +20,8 @@ from microtome.show import show
 from microtome.show.lines import size
 from microtome.store.checksums import sha256
 from microtome.store.datasets import open_layer, read_dataset
-from microtome.store.layers import read_columns, read_section, write_layers
-from microtome.store.stacked import read_layers
-from microtome.store.virtual import join, shards_of
-from microtome.sweeps.cost import lengths
+from microtome.store.layers import read_section, write_layers
+from microtome.store.virtual import join
 from microtome.sweeps.sweep import sweep_table
 from microtome.texts.rows import row_columns
 
@@ -108,101 +103,33 @@ def test_rows_do_not_depend_on_the_shard(tmp_path, name, sizes, tokens):
                     assert values[0].tobytes() == values[1].tobytes(), (file, variable)
 
 
-@pytest.fixture(scope="module")
-def files(checkpoints, tmp_path_factory):
-    """A layer's file of three shards."""
-    return swept(checkpoints["gpt2"], tmp_path_factory.mktemp("files"), 5)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_of_a_real_shape_do_not_depend_on_the_shard(smollm2, dtype):
+    """Of texts of 1 to 12 tokens, of which some lengths occur once."""
 
+    def rows(n_sequences):
+        arrays = {}
+        for first in range(0, len(SEQUENCES), n_sequences):
+            sections = sweep_table(
+                *(smollm2, columns(SEQUENCES[first : first + n_sequences])),
+                *(["q", "post", "resid_post"], [0, 1]),
+                taps=taps_at(smollm2),
+                batch_tokens=64,
+                dtype=dtype,
+                device="cpu",
+                log=io.StringIO(),
+                steady=True,
+            )
+            before = sum(LENGTHS[:first])
+            for section in sections:
+                for site, values in section.values.items():
+                    for row, value in zip(section.rows, values, strict=True):
+                        arrays[section.layer, site, before + row] = value.tobytes()
+        return arrays
 
-@pytest.fixture
-def layer(files, tmp_path):
-    """A copy of it that a test may damage."""
-    shutil.copytree(files["layer-02.h5"].parent, tmp_path / "copy")
-    return tmp_path / "copy" / "layer-02.h5"
-
-
-def test_plain_xarray_reads_a_virtual_file(layer):
-    listed = [f"{sha256(f)} {f.stat().st_size} {f.parent.name}/{f.name}" for f in shards_of(layer)]
-    assert len(listed) == 3
-    with xr.open_dataset(layer, engine="h5netcdf") as plain, open_layer(layer) as opened:
-        assert plain.attrs["shards"] == "\n".join(listed)
-        assert plain.drop_attrs().identical(opened.drop_attrs())
-        parts = [xr.open_dataset(file, engine="h5netcdf") for file in shards_of(layer)]
-        for name in ("q", "token_id"):
-            np.testing.assert_array_equal(plain[name], np.concatenate([p[name] for p in parts]))
-
-
-READERS = {
-    "mt.open of a file": mt.open,
-    "mt.open of a folder": lambda layer: mt.open(layer.parent),
-    "open_layer": lambda layer: open_layer(layer).__enter__(),
-    "read_dataset": read_dataset,
-    "read_layers": lambda layer: read_layers([layer.with_name("layer-00.h5"), layer], "q"),
-    "read_columns": read_columns,
-    "lengths": lengths,
-}
-
-
-@pytest.mark.parametrize("reader", READERS)
-def test_a_shard_that_is_missing_or_cut_is_refused_in_a_line(layer, reader):
-    shard = shards_of(layer)[1]
-    content = shard.read_bytes()
-    shard.unlink()
-    with pytest.raises(MicrotomeError) as caught:
-        READERS[reader](layer)
-    assert str(caught.value) == f"{shard}: missing; make it: snakemake {layer}"
-    shard.write_bytes(content[:-1])
-    with pytest.raises(MicrotomeError) as caught:
-        READERS[reader](layer)
-    assert str(caught.value) == (
-        f"{shard}: damaged ({len(content) - 1:,} bytes of {len(content):,}); delete it and make it "
-        f"again: snakemake {layer}"
-    )
-
-
-def test_a_folder_is_read_though_a_shard_is_lost_meanwhile(layer):
-    """The values of a shard that is gone are no fill values."""
-    opened = mt.open(layer.parent)
-    shards_of(layer)[0].unlink()
-    assert np.isfinite(opened["q"].sel(layer=1)).all()
-    with pytest.raises(MicrotomeError, match="missing; make it"):
-        opened["q"].sel(layer=2).load()
-
-
-def test_more_shards_than_files_may_be_open_are_refused(layer, monkeypatch):
-    """HDF5 takes a file that it cannot open for missing, and says nothing."""
-    allowed = []
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: allowed.append(limits))
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 1000))
-    mt.open(layer).close()
-    assert allowed == [(131, 1000)]
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 100))
-    with pytest.raises(MicrotomeError, match=r"layer-02\.h5: has more shards than files may be"):
-        mt.open(layer)
-
-
-def test_shards_of_different_sweeps_are_not_joined(layer):
-    shards = shards_of(layer)
-    with h5py.File(shards[2], "r+") as file:
-        file.attrs["model"] = "another"
-    with pytest.raises(MicrotomeError, match=r"copy/00002/layer-02\.h5: its attributes are not"):
-        join(layer, dict.fromkeys(shards, ""))
-
-
-def test_flags_that_no_token_of_a_shard_has_are_zero(tmp_path):
-    for number, special in enumerate([{}, {"special": np.ones(2, np.int8)}]):
-        table = {"token_id": ("token", np.arange(2, dtype=np.int32))}
-        table |= {name: ("token", values) for name, values in special.items()}
-        xr.Dataset(coords=table).to_netcdf(tmp_path / f"{number}.h5", engine="h5netcdf")
-    join(tmp_path / "all.h5", dict.fromkeys(sorted(tmp_path.glob("?.h5")), ""))
-    assert read_dataset(tmp_path / "all.h5")["special"].values.tolist() == [0, 0, 1, 1]
-
-
-def test_a_virtual_file_has_the_same_bytes_at_any_time(layer):
-    before = layer.read_bytes()
-    time.sleep(1.1)  # HDF5 keeps times in seconds
-    join(layer, {file: sha256(file) for file in shards_of(layer)})
-    assert layer.read_bytes() == before
+    whole = rows(len(SEQUENCES))
+    assert len(whole) == 2 * 3 * sum(LENGTHS)
+    assert rows(4) == whole
 
 
 TEXTS = ["A thin section of a language model.", "One of many, and a longer one.", "Yes", "A no."]
@@ -344,9 +271,21 @@ def test_a_damaged_shard_is_named_by_the_job_that_reads_it_and_by_verify(cut, tm
     done = clone.snakemake("statistics")
     assert done.returncode != 0
     name = os.path.relpath(shard, clone.folder)
-    message = f"{name}: changed or damaged since it was made; delete {name} and run again"
-    assert message in done.stderr
-    assert clone.verify()[0].startswith(f"{name}: changed or damaged since it was made")
+    fault = f"{name}: changed or damaged since it was made"
+    assert f"{fault}; delete {name} and run again" in done.stderr
+    tokens = clone.product("tokens/tiny/words/00001.h5")
+    tokens.write_bytes(tokens.read_bytes()[:-1])
+    found = clone.verify()
+    assert f"{fault}; make it again: snakemake --force {name}" in found
+    assert (
+        "results/tokens/tiny/words/00001.h5: changed or damaged since it was made; make it again: "
+        "snakemake --force results/tokens/tiny/words.h5"
+    ) in found
+    for product in ("results/tokens/tiny/words.h5", name):
+        clone.run("--force", product)
+    clone.run("statistics")
+    assert clone.contents() == cut.contents()
+    assert clone.verify() == []
 
 
 def test_models_that_are_deleted_make_nothing_stale(cut, tmp_path):

@@ -84,7 +84,7 @@ def test_every_file_that_is_made_has_its_place_on_the_page(made):
     assert names == {
         re.sub(r"\d+", "0", place.split("/")[-1])
         for place in places
-        if place.startswith("activations/")
+        if place.startswith("activations/") and "/00000/" not in place  # a shard
     }
     assert (made / "statistics/category_selectivity/tiny/rsa.h5").exists()
     for kind, suffixes in ("figures", (".svg", ".png")), ("tables", (".csv", ".txt")):
