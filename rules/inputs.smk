@@ -178,6 +178,7 @@ def streamed_reads(product, model):
 def streamed_param(product, model):
     """What the sweep that makes a streamed statistic of a model has to know of it."""
     return {
+        "product": f"{product.study}.{product.name}",
         "function": function_name(product),
         "code": product_code(product),
         "sites": product.chosen_sites,

@@ -59,6 +59,8 @@ def _name(path: Path) -> str:
         return {".h5": "dataset", ".csv": "table", ".txt": "table"}.get(path.suffix, "figure")
     kind, study, *model = parts[:-1]
     of = f", of {model[0]}" if model else ""
+    if len(model) > 1:
+        return f"what the statistic {model[1]} of the study {study}{of}, keeps of shard {path.stem}"
     return f"{kind.removesuffix('s')} {path.stem} of the study {study}{of}"
 
 
@@ -100,7 +102,11 @@ def _record(path: Path) -> list[str]:
     inputs = dict.fromkeys(
         re.sub(f"^({_SEVERAL})/.*", r"\1", name) for name in noted.get("input", ())
     )
-    functions = re.findall(r"'(studies/\w+/\w+\.py):(\w+)'", " ".join(noted.get("params", ())))
+    params, function = " ".join(noted.get("params", ())), r"'(studies/\w+/\w+\.py):(\w+)'"
+    # A sweep's streamed statistics have params in common.
+    named = ".".join([*file.parts[2:3], *file.with_suffix("").parts[4:5]])
+    own = re.findall(f"'product': '{named}', 'function': {function}", params)
+    functions = own or re.findall(function, params)
     rows = [["from", name] for name in inputs]
     rows += [["by", f"{function} in {source}"] for source, function in functions]
     return [*columns(rows), f"  {wrong.removeprefix(f'{file}: ') if wrong else 'as it was made'}"]

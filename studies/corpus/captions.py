@@ -40,16 +40,6 @@ def spaces(spaces: xr.Dataset) -> str:
     return f"{'; '.join([*sites, *pairs])}."
 
 
-def losses(losses: xr.Dataset) -> str:
-    """The loss in the first and the last layer that is looked at."""
-    ends = [
-        f"{number(losses['loss'].isel(layer=place))} nats in layer "
-        f"{losses['layer'].isel(layer=place).item()}"
-        for place in dict.fromkeys([0, losses.sizes["layer"] - 1])
-    ]
-    return f"The mean loss is {listed(ends)}."
-
-
 def entropies(entropies: xr.Dataset) -> str:
     """The head that attends most narrowly, and the one that attends most widely."""
     mean = entropies["entropy"].weighted(entropies["n"]).mean("position")

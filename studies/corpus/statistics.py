@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import xarray as xr
 
 from microtome.options import (
-    NEXT_TOKEN,
     POSITIONS,
     AllSites,
     Count,
@@ -14,7 +13,6 @@ from microtome.options import (
     Held,
     KeyedSites,
     Positive,
-    ResidualSite,
     Shares,
     Sites,
 )
@@ -24,7 +22,6 @@ from microtome.statistics.covariances import Covariances
 from microtome.statistics.distributions import Histograms
 from microtome.statistics.grouped import TokenMeans
 from microtome.statistics.highest import HighestTokens
-from microtome.statistics.lens import Lens, Losses
 from microtome.statistics.moments import Moments
 from microtome.statistics.quantiles import Quantiles
 from microtome.statistics.streamed import Streamed
@@ -110,18 +107,6 @@ def token_means(
         Each of the sites, (`layer`, `token_id`, …), and `n`, (`token_id`,).
     """
     return TokenMeans(sites, tokens)
-
-
-def losses(
-    lens: Lens, tokens: Annotated[xr.Dataset, POSITIONS, NEXT_TOKEN], *, site: ResidualSite
-) -> Streamed:
-    """How uncertain each layer is of the next token, and how wrong.
-
-    Returns:
-        (`layer`,): the mean `entropy` of its predictions and their mean `loss`, in nats; `n` and
-        `n_followed`, how many predictions there are, and how many tokens to predict.
-    """
-    return Losses(lens, tokens, site=site)
 
 
 def entropies(tokens: xr.Dataset, *, site: Literal["pattern"] = "pattern") -> Streamed:

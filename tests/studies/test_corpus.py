@@ -1,7 +1,6 @@
 """Statistics made in the sweep against those of all values at once."""
 
 import weakref
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from workflows import WORDS, Clone
 
+from microtome.show.products import product_lines
 from microtome.statistics.dimensionality import component_variances, participation_ratio
 from microtome.statistics.distributions import Histograms
 from microtome.statistics.moments import Moments
@@ -24,6 +24,7 @@ from microtome.sweeps.batches import batched
 from microtome.sweeps.lens import Lens
 from microtome.sweeps.sweep import sweep
 from studies.corpus import statistics
+from studies.corpus_losses import statistics as of_losses
 
 SITES = ("pre", "mlp_out")
 
@@ -142,20 +143,21 @@ def test_shards_are_merged_to_the_same(tmp_path, model):
     """All statistics of the study, in shards of four of six texts."""
     clone = Clone(tmp_path, model)
     statistics = {"moments": {"sites": ["resid_post", "pre"]}, "quantiles": {"sites": ["pre"]}}
-    study = {"models": ["tiny"], "stimuli": "words", "statistics": statistics}
-    clone.change("studies", to={"corpus": study})
+    study = {"models": ["tiny"], "stimuli": "words"}
+    with_losses = {"corpus": study | {"statistics": statistics}, "corpus_losses": study}
+    clone.change("studies", to=with_losses)
     ran = clone.run("statistics")
     of_study = "statistics/corpus/tiny"
     sweep = f"{of_study}/covariances"  # the first output of the one sweep
-    assert {job for job in ran if job.startswith(of_study)} == {sweep, f"{of_study}/spaces"}
+    assert {job for job in ran if job.startswith("statistics")} == {sweep, f"{of_study}/spaces"}
     folder = clone.product(of_study)
-    whole = {file.name: read_dataset(file) for file in folder.glob("*.h5")}
+    whole = {file: read_dataset(file) for file in folder.parents[1].glob("*/tiny/*.h5")}
     assert len(whole) == 10
     clone.change("sweep", "sequences_per_job", to=4)
     clone.run("statistics")
     assert clone.planned("statistics") == set()
-    for name, expected in whole.items():
-        found = read_dataset(folder / name)
+    for file, expected in whole.items():
+        found = read_dataset(file)
         assert found.attrs == expected.attrs
         assert found.variables.keys() == expected.variables.keys()
         for variable, values in expected.variables.items():
@@ -166,7 +168,15 @@ def test_shards_are_merged_to_the_same(tmp_path, model):
                 )
             else:
                 np.testing.assert_array_equal(found[variable], values, err_msg=variable)
-    merged = {f"{of_study}/{Path(name).stem}" for name in whole}
+    for name, told in (
+        ("moments.h5", "statistic moments of the study corpus, of tiny"),
+        ("moments/00001.h5", "what the statistic moments of the study corpus, of tiny, keeps of "),
+    ):
+        lines = product_lines(folder / name)
+        assert told in lines[0]
+        made = [line.split() for line in lines if line.startswith("  by ")]
+        assert made == [["by", "moments", "in", "studies/corpus/statistics.py"]]
+    merged = {f"statistics/{file.parents[1].name}/tiny/{file.stem}" for file in whole}
     for lost in ("moments/00001.h5", "moments.h5"):  # which costs that shard
         (folder / lost).unlink()
     assert clone.planned("statistics") == {f"{sweep}/00001"} | merged
@@ -174,7 +184,7 @@ def test_shards_are_merged_to_the_same(tmp_path, model):
     space = [*WORDS["words"]["space"], "comet"]
     clone.save(WORDS | {"words": WORDS["words"] | {"space": space}}, "stimuli/words.yaml")
     assert clone.run("statistics") == {"tokens/tiny/words", f"{sweep}/00001"} | merged
-    grown = read_dataset(folder / "moments.h5")["n"] / whole["moments.h5"]["n"]
+    grown = read_dataset(folder / "moments.h5")["n"] / whole[folder / "moments.h5"]["n"]
     assert (grown == 7 / 6).all()  # of as many tokens each
 
 
@@ -267,7 +277,7 @@ def test_the_loss_of_the_last_layer_is_the_models_own(run, n_shards):
     last = run.n_layers - 1
     found = streamed_in(
         *(n_shards, run.checkpoint),
-        lambda tokens, lens: statistics.losses(lens, tokens, site="resid_post"),
+        lambda tokens, lens: of_losses.losses(lens, tokens, site="resid_post"),
         ["resid_post"],
         [0, last],
     )
