@@ -27,7 +27,7 @@ class Streamed(ABC):
     """A statistic of the sections that were added so far.
 
     A study's function returns an empty one. A class of its own says what it keeps of a section, how
-    what is kept of two texts is `joined`, and how it `finish`es.
+    what is kept of two texts is `joined`, and what it makes of all (`finish`).
 
     Attributes:
         sites: the sites of blocks that it is of; a section may have others.
