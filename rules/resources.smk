@@ -10,6 +10,11 @@ def read_model(manifest):
     return cost.model(json.loads(Path(manifest).read_text(encoding="utf-8")))
 
 
+def tokens_threads(wildcards):
+    """All cores, for texts that may be many."""
+    return 64 if studies.stimulus_set(wildcards.stimuli).many else 1
+
+
 def run_settings():
     """The settings that the cost of running a model depends on."""
     return {key: config["sweep"][key] for key in ("batch_tokens", "threads", "dtype")}

@@ -2,11 +2,6 @@
 # texts that stimulus sets name by their address.
 
 
-def tokens_threads(wildcards):
-    """All cores, for texts that may be many."""
-    return 64 if studies.stimulus_set(wildcards.stimuli).many else 1
-
-
 # What is fetched depends on no code. What was fetched before stays until another text has come whole.
 rule fetch_text:
     output:
