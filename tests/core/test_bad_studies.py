@@ -349,8 +349,8 @@ CONFIGS = {
         "interventions.scaled_blocks: is a statistic's name too; choose another one",
     ),
     "an_intervention_named_like_an_input": (
-        study("{interventions: {stream: {site: z, change: zero, read: {loss: true}}}}", STATES),
-        "interventions.stream: means something else to a statistic that reads it; choose another",
+        study("{interventions: {tokens: {site: z, change: zero, read: {loss: true}}}}", STATES),
+        "interventions.tokens: means something else to a statistic that reads it; choose another",
     ),
     "a_layer_that_is_changed_and_not_there": (
         scaled("{layers: [3, 30]}"),
