@@ -77,7 +77,7 @@ def token_table(name: str, task: Task) -> None:
         ),
         output=[str(output)],
         log=["results/logs/token_table.log"],
-        params=SimpleNamespace(tokens="all"),
+        params=SimpleNamespace(tokens="all", sequences_per_job=None),
         resources={},
         wildcards=SimpleNamespace(model=task.model),
         threads=os.cpu_count(),

@@ -102,10 +102,10 @@ def judged(wildcards):
     return json.dumps(studies.judged(wildcards.model, wildcards.stimuli))
 
 
-def tokens_code(function):
+def tokens_code():
     """The digest of what makes token tables; not of the script: what it judges changes nothing."""
     texts = ROOT / "microtome" / "texts"
-    roots = [("stimuli.py", "read_set"), ("fetched.py", "with_fetched"), ("tokens.py", function)]
+    roots = [("stimuli.py", "read_set"), ("fetched.py", "with_fetched"), ("tokens.py", "set_tables")]
     return code_digest([(texts / file, name) for file, name in roots], ROOT)
 
 

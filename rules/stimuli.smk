@@ -52,8 +52,9 @@ if SEQUENCES is None:
         resources:
             judged=judged,
         params:
-            code=tokens_code("set_table"),
+            code=tokens_code(),
             tokens=lambda wildcards: studies.tokens_kept(wildcards.stimuli),
+            sequences_per_job=SEQUENCES,
         script:
             "../scripts/token_table.py"
 
@@ -76,8 +77,8 @@ else:
         resources:
             judged=judged,
         params:
-            code=tokens_code("set_tables"),
+            code=tokens_code(),
             tokens=lambda wildcards: studies.tokens_kept(wildcards.stimuli),
             sequences_per_job=SEQUENCES,
         script:
-            "../scripts/token_shards.py"
+            "../scripts/token_table.py"

@@ -134,7 +134,7 @@ rule:
     input: stimuli="texts.yaml", checkpoint=CHECKPOINT, manifest="manifest.json",
     output: "{model}.h5"
     log: "{model}.log"
-    params: tokens="all"
+    params: tokens="all", sequences_per_job=None
     resources: judged=JUDGED
     script: SCRIPT
 """
