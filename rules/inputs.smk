@@ -105,7 +105,11 @@ def judged(wildcards):
 def tokens_code():
     """The digest of what makes token tables; not of the script: what it judges changes nothing."""
     texts = ROOT / "microtome" / "texts"
-    roots = [("stimuli.py", "read_set"), ("fetched.py", "with_fetched"), ("tokens.py", "set_tables")]
+    roots = [
+        ("stimuli.py", "read_set"),
+        ("fetched.py", "with_fetched"),
+        ("tokens.py", "set_tables"),
+    ]
     return code_digest([(texts / file, name) for file, name in roots], ROOT)
 
 
