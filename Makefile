@@ -46,7 +46,7 @@ cluster-test: .venv/tested .venv/cluster  ## the tests on a Slurm of their own (
 	PYTHONPATH=$(CURDIR)/.venv/cluster $(BIN)/pytest -m cluster
 
 # On an otherwise idle machine.
-PEERS := transformer-lens nnsight datasets
+PEERS := transformer-lens nnsight datasets saelens
 benchmark: .venv/tested $(PEERS:%=results/benchmarks/environments/%/installed)  ## docs/benchmarks.md; ROWS="layer-6 zero-heads" for some of it
 	$(BIN)/python -m benchmarks $(ROWS)
 

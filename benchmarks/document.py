@@ -30,14 +30,17 @@ All is computed in float32 on the CPU; on a GPU nothing was measured. The ways:
   processes of a hundred.
 - **[datasets](https://huggingface.co/docs/datasets)** {datasets}: `load_dataset` and `map`, with
   the same tokenizer.
+- **[accelerate](https://huggingface.co/docs/accelerate)** {accelerate}: `from_pretrained` with
+  `device_map="auto"`, `max_memory` and `offload_folder`.
+- **[SAELens](https://decoderesearch.github.io/SAELens/)** {sae-lens}: `CacheActivationsRunner`.
 
 Where values are changed, the sweep runs all cases and writes their outcome. TransformerLens runs
 `patching.get_act_patch_resid_pre` or, where it has no such function, `run_with_hooks` once for each
 case; hooks calls the whole model once for each, with one hook that changes values in place. Both
 give logits of all tokens, as they do unasked.
 
-All peers keep their arrays in memory and write nothing, run without gradients, and have torch
-{torch} and transformers {transformers} as the sweep has.
+All peers but those that are said to write to disk keep their arrays in memory. They run without
+gradients, and have torch {torch} and transformers {transformers} as the sweep has.
 
 Each figure is the median over fresh processes, all ways of a row in turn and each in turn going
 first, with the checkpoint in the page cache. Every array is compared in the same run: by its
@@ -76,7 +79,7 @@ def document(rows: dict[str, Row], measured: dict[str, dict], before: str = "") 
         measured: what was measured of some, by name.
         before: the document as it was; of rows that were not measured here, it keeps what it says.
     """
-    sections = [TEXT.format_map(_pins())]
+    sections = [TEXT.format_map(_pins() | {"accelerate": version("accelerate")})]
     known = {section.partition("\n")[0]: section for section in before.split("\n## ")[1:]}
     for name, row in rows.items():
         if name not in measured and f"\n\n`{name}`. " in known.get(row.title, ""):

@@ -24,6 +24,8 @@ MEASURES = {
     "wall": ("whole process, s", 1),
     "imports": ("of it until imports are done, s", 1),
     "work": ("after imports, s", 2),
+    "sweeps": ("of it sweeps, s", 1),
+    "rate": ("tokens a second of these", 0),
     "cpu": ("processor time, imports too, s", 1),
     "passes": ("of it the passes alone, s", 2),
     "bytes": ("written, MB", 1),

@@ -39,7 +39,7 @@ TABLES = {
     "gpt2-medium": {"text": (1, 26, "all")},
     "gpt2": {f"texts-{n}": (n, 128, "all") for n in (32, 64, 128)}
     | {"last-tokens": (64, 128, "last"), "pair": (2, 14, "all"), "text": (1, 22, "all")},
-    REAL: {"python": (16, 128, "all")},
+    REAL: {f"manual-{n}": (n, 128, "all") for n in (16, 128)},
 }
 #: How the texts of some tables begin, as the 34 prompts of category_selectivity do in GPT-2's
 #: tokens: "The next word is".
@@ -68,11 +68,11 @@ def tokens(model: str, table: str) -> Path:
 def token_ids(table: str, n_texts: int, n_tokens: int) -> "np.ndarray":
     """The token ids of a table, (text, position): random, but for the sentence of prompts.
 
-    Those of `python` are real: the manual of Python that comes with it.
+    Those of `manual-…` are real: the manual of Python that comes with it.
     """
     import numpy as np
 
-    if table == "python":
+    if table.startswith("manual"):
         from pydoc_data.topics import topics
 
         from transformers import AutoTokenizer

@@ -6,10 +6,10 @@ from benchmarks.row import Bar, Pair, Row, Same, Way
 from benchmarks.scratch import REAL, TABLES
 from benchmarks.ways import Task
 
-N_TEXTS, N_TOKENS, _ = TABLES[REAL]["python"]
+N_TEXTS, N_TOKENS, _ = TABLES[REAL]["manual-16"]
 PLAIN = Task(
     REAL,
-    "python",
+    "manual-16",
     N_TEXTS,
     N_TOKENS,
     batch=8,
