@@ -42,9 +42,8 @@ def read_values(dataset: h5py.Dataset, key: Any = ...) -> np.ndarray:
     flat = words.reshape(-1)
     # Read to the end of where the values go: no number is written over before it is shifted.
     bits = flat.view(np.uint16)[flat.size :]
-    if flat.size:
-        memory = h5py.h5s.create_simple(selection.mshape)
-        dataset.id.read(memory, selection.id, bits, BFLOAT16.id)
+    memory = h5py.h5s.create_simple(selection.mshape)
+    dataset.id.read(memory, selection.id, bits, BFLOAT16.id)
     for start in range(0, flat.size, _BLOCK):
         block = slice(start, start + _BLOCK)
         np.left_shift(bits[block], 16, out=flat[block], dtype=np.uint32)
