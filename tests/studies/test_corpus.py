@@ -154,6 +154,7 @@ def test_shards_are_merged_to_the_same(tmp_path, model):
     whole = {file: read_dataset(file) for file in folder.parents[1].glob("*/tiny/*.h5")}
     assert len(whole) == 10
     clone.change("sweep", "sequences_per_job", to=4)
+    assert f"{of_study}/moments" in clone.planned("statistics")  # the shards are not known yet
     clone.run("statistics")
     assert clone.planned("statistics") == set()
     for file, expected in whole.items():
