@@ -236,7 +236,10 @@ def run(request, checkpoints):
 def test_spaces_are_those_of_a_plain_forward(run, n_shards):
     sites = ["q", "mlp_out"]
     found = streamed_in(
-        n_shards, run.checkpoint, lambda tokens, lens: statistics.covariances(sites=sites), sites
+        n_shards,
+        run.checkpoint,
+        lambda tokens, lens: statistics.covariances(tokens, sites=sites),
+        sites,
     )
     spaces = statistics.spaces(found)
     for layer in (0, 2):
