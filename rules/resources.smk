@@ -61,8 +61,9 @@ def merge_needs(resource):
     """A resource function: what merging what a streamed statistic keeps of each shard asks for."""
 
     def needed(wildcards, input):
-        # The whole and one shard are held at once.
-        return cost.statistic(2 * max(sizes(input.states)) + sum(sizes(input.datasets)))
+        # The whole and one shard are held at once. Before the texts are tokens, none is known.
+        states = sizes(input.get("states", []))
+        return cost.statistic(2 * max(states, default=0) + sum(sizes(input.get("datasets", []))))
 
     return asked(resource, needed)
 
