@@ -51,6 +51,8 @@ for (model, stimuli, turn), products in studies.streams().items():
                 rule_name("merge", model, product.study, product.name)
             input:
                 unpack(merge_inputs(product, model)),
+                # By itself: as long as it is not known, the others are.
+                states=states(product, model),
             output:
                 streamed_file(product, model),
             log:

@@ -370,7 +370,11 @@ def main(
     if plan:
         chains = [shard for entry in entries for shard in entry.jobs]
         merged = sum(entry.merged for entry in entries)
-        print(scheduled(schedule(chains, merged, plan, settings["threads"]), jobs, plan["nodes"]))
+        try:
+            found = schedule(chains, merged, plan, settings["threads"])
+            print(scheduled(found, jobs, plan["nodes"]))
+        except MicrotomeError as error:
+            print(error)
     for shortage in shortages(entries):
         print(shortage)
 
