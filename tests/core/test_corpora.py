@@ -361,7 +361,7 @@ def test_a_sample_larger_than_the_corpus_is_refused(tmp_path, words):
         ("corpus: a.txt\nsha256: a", "sha256: nothing is fetched; take it out"),
         ("corpus: a.txt\ncut: {length: 0}", "cut: length: wants a whole number from 1 on"),
         ("corpus: a.txt\ncut: {length: 5, overlap: 5}", "cut: overlap: 5 tokens are all of a seq"),
-        ("corpus: a.txt\ncut: {length: 1, bos: true}", "length: the BOS token is all of a sequence"),
+        ("corpus: a.txt\ncut: {length: 1, bos: true}", "length: the BOS token is all of a se"),
         ("corpus: a.txt\ncut: {length: 5, bos: true, overlap: 4}", "overlap: 4 tokens are all of"),
         ("corpus: a.txt\ncut: {length: 5, bos: yes}", "cut: bos: wants true or false, has 'yes'"),
         ("corpus: a.txt\ncut: {length: 5, bos: true, special: true}", "cut: bos: special tokens h"),
