@@ -58,7 +58,7 @@ def streams_need(resource, model, products):
     return asked(resource, needed)
 
 
-def merge_needs(product, model, resource):
+def merge_needs(resource, product, model):
     """A resource function: what merging what a streamed statistic keeps of each shard asks for."""
 
     def needed(wildcards, input):
