@@ -3,6 +3,9 @@
 import io
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import build
 from hooked import columns, taps_at
-from workflows import SCALED, Clone
+from workflows import SCALED, Clone, wait_until
 
 import microtome as mt
 from microtome.errors import MicrotomeError
@@ -259,6 +262,56 @@ def test_a_text_at_the_end_makes_a_new_shard_alone(cut, tmp_path):
     clone.run("activations")
     assert [file.name for file in clone.product("tokens/tiny/texts").iterdir()] == ["00000.h5"]
     assert clone.verify() == []
+
+
+#: A process that would flush what it has written of one shard says so, and never does.
+STANDING = """
+import os, time
+flush = os.fsync
+
+def stand(descriptor):
+    name = os.readlink(f"/proc/self/fd/{descriptor}")
+    if "/activations/tiny/words/00001/.layer-01.h5" in name:
+        with open("writing", "w") as told:
+            told.write(str(os.getpid()))
+        os.rename("writing", "standing")
+        while True:
+            time.sleep(1)
+    flush(descriptor)
+
+os.fsync = stand
+"""
+
+
+def test_a_job_that_is_killed_while_it_writes_costs_the_jobs_of_its_shard(cut, tmp_path):
+    """The second layer of the second shard is written and not flushed, the first one is there."""
+    clone = cut.copy(tmp_path / "killed")
+    for kind in ("activations", "checksums/activations"):
+        shutil.rmtree(clone.product(f"{kind}/tiny/words"))
+    (tmp_path / "standing").mkdir()
+    (tmp_path / "standing" / "sitecustomize.py").write_text(STANDING)
+    path = f"{clone.environment['PYTHONPATH']}{os.pathsep}{tmp_path / 'standing'}"
+    main = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "activations", "--keep-going"],
+        cwd=clone.folder,
+        env=clone.environment | {"PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    standing = clone.folder / "standing"
+    wait_until(standing.exists, main)
+    shard = clone.product("activations/tiny/words/00001")
+    assert {".layer-01.h5.partial", "layer-00.h5"} <= {file.name for file in shard.iterdir()}
+    os.kill(int(standing.read_text()), signal.SIGKILL)
+    assert main.wait() != 0
+    assert list(shard.glob("[!.]*")) == []
+    assert clone.verify() == []
+    assert clone.run("activations") == {JOINED, f"{JOINED}/00001"}
+    assert clone.contents() == cut.contents()
+    names = {file.name for file in shard.iterdir()}
+    assert names == {file.name for file in cut.product("activations/tiny/words/00001").iterdir()}
+    assert clone.verify() == []
+    assert clone.planned() == set()
 
 
 def test_a_damaged_shard_is_named_by_the_job_that_reads_it_and_by_verify(cut, tmp_path):
