@@ -1,5 +1,6 @@
 # The memory and time that jobs request, from the model's shape and the texts' lengths.
 import json
+import sys
 
 from microtome.interventions.extent import extent
 from microtome.sweeps import cost
@@ -63,7 +64,7 @@ def merge_needs(resource, product, model):
 
     def needed(wildcards, input):
         manifest = Path(f"results/models/{model}/manifest.json")
-        most = float("inf")
+        most = sys.maxsize
         if manifest.exists():  # it may have been deleted since
             shape = read_model(manifest).sizes
             any_texts = {"key": shape.get("n_context", most), "token_id": shape["d_vocab"]}

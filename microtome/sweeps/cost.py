@@ -269,7 +269,7 @@ def streams(
     batch, longest = largest_batch(lengths, batch_tokens)
     different = min(model.sizes["d_vocab"], sum(lengths))
     sizes = {**model.sizes, "key": longest, "token_id": different}
-    kept, measured = 0.0, 0.0
+    kept, measured = 0, 0.0
     for statistic in statistics:
         of_layers = held(statistic, sizes)
         kept += of_layers
@@ -277,10 +277,10 @@ def streams(
         own = MEASURED * 8 * batch * width + of_layers / statistic["n_layers"]
         measured = max(measured, own)
     memory = cost.memory + MARGIN * (STATES * kept + measured)
-    return replace(cost, memory=memory, disk=int(kept), seconds=cost.seconds + kept / WRITE)
+    return replace(cost, memory=memory, disk=kept, seconds=cost.seconds + kept / WRITE)
 
 
-def held(statistic: Mapping[str, Any], sizes: Mapping[str, float]) -> float:
+def held(statistic: Mapping[str, Any], sizes: Mapping[str, int]) -> int:
     """Bytes that a streamed statistic keeps of all its layers.
 
     Args:
@@ -289,15 +289,16 @@ def held(statistic: Mapping[str, Any], sizes: Mapping[str, float]) -> float:
             many different tokens there are at most.
     """
     known = {**sizes, **statistic["options"], "width": _width(statistic, sizes)}
-    return 8 * statistic["n_layers"] * math.prod(known[name] for name in statistic["held"])
+    numbers: int = math.prod(known[name] for name in statistic["held"])
+    return 8 * int(statistic["n_layers"]) * numbers
 
 
-def _width(statistic: Mapping[str, Any], sizes: Mapping[str, float]) -> float:
+def _width(statistic: Mapping[str, Any], sizes: Mapping[str, int]) -> int:
     """Numbers of a token at all sites of a statistic."""
     return sum(math.prod(shape(site, sizes)) for site in statistic["sites"])
 
 
-def merge(states: Sequence[int], most: float, read: int = 0) -> Cost:
+def merge(states: Sequence[int], most: int, read: int = 0) -> Cost:
     """Cost of merging what a streamed statistic keeps of each shard, one after another.
 
     Args:
@@ -308,7 +309,7 @@ def merge(states: Sequence[int], most: float, read: int = 0) -> Cost:
     """
     largest = max(states)
     whole = max(largest, min(sum(states), most))
-    cost = statistic(int(whole) + largest + read)
+    cost = statistic(whole + largest + read)
     return replace(cost, seconds=START + (sum(states) + read) / READ + whole / WRITE)
 
 

@@ -222,7 +222,7 @@ def test_the_merged_whole_is_larger_than_any_shard_but_no_larger_than_all():
     """Of ten shards of 40 MiB and one of 60: as much as the largest, all together, or something
     between, beside the largest; three times, with a quarter more."""
     states = [40 * MIB] * 10 + [60 * MIB]
-    for most, whole in ((0, 60), (100 * MIB, 100), (float("inf"), 460)):
+    for most, whole in ((0, 60), (100 * MIB, 100), (sys.maxsize, 460)):
         found = cost.merge(states, most)
         assert found.memory == cost.ANALYSIS + 1.25 * 3 * (whole + 60) * MIB
         assert found.seconds == cost.START + 460 * MIB / cost.READ + whole * MIB / cost.WRITE
