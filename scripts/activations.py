@@ -57,7 +57,7 @@ if __name__ == "__main__":
             resid_in=read_section(resid_in[0]) if resid_in else None,
             stop=layer_of(resid_out[0]) if resid_out else None,
             resid_out=write_resid if resid_out else None,
-            steady=False,
+            steady=hasattr(snakemake.wildcards, "shard"),
         )
         write_layers_beside(
             *(sections, row_columns(columns), paths, attributes),

@@ -34,8 +34,9 @@ from microtome.texts.stimuli import StimulusSet, read_set
 CHARACTERS_PER_TOKEN = 4
 #: Statistics that compare words are left out if their files have fewer bytes than this.
 LARGE = 100e6
-#: Files of each product: itself, its checksum, and Snakemake's record.
-FILES_EACH = 3
+#: Files of each product: itself, its checksum, and Snakemake's record; of each shard of a token
+#: table, which has no record; of each job, its log and the lock beside it.
+FILES_EACH, SHARD_EACH, JOB_EACH = 3, 2, 2
 #: What nodes spend their time with, in words.
 SPENT = {
     "start": "starting",
@@ -130,6 +131,7 @@ class Entry:
         jobs: of each shard, what its jobs cost, which run one after another.
         merged: bytes of what statistics keep of all shards, which a last job reads.
         files: products.
+        last: jobs that join or merge shards.
     """
 
     model: str
@@ -141,6 +143,7 @@ class Entry:
     jobs: list[list[cost.Cost]] = field(default_factory=list)
     merged: int = 0
     files: int = 0
+    last: int = 0
 
     @property
     def cells(self) -> list[str]:
@@ -198,6 +201,7 @@ def of_sweep(
         together(jobs),
         jobs,
         files=files,
+        last=bool(sequences),
     )
 
 
@@ -209,7 +213,7 @@ def of_dataset(
 ) -> Entry:
     """The line of an intervention, or of streamed statistics."""
     tokens, counted = lengths(dataset, model)
-    merged, files = 0, 1
+    merged, files, last = 0, 1, 0
     own = {key: settings[key] for key in ("batch_tokens", "threads", "dtype")}
     if "sweep" in dataset:
         sweep = dataset["sweep"]
@@ -223,7 +227,8 @@ def of_dataset(
         jobs = [needed(shard) for shard in shards(tokens, sequences)]
         files = len(streams)
         if sequences:
-            merged, files = sum(job.disk for [job] in jobs), files * (1 + len(jobs))
+            merged, last = sum(job.disk for [job] in jobs), files
+            files *= 1 + len(jobs)
     else:
         intervention = dataset["intervention"]
         n_layers = len(layer_numbers(intervention.layers, model.sizes["n_layers"]))
@@ -231,7 +236,8 @@ def of_dataset(
         jobs = [[cost.intervention(model, tokens, **found, **own)]]
     name, n_tokens = dataset["name"], number(tokens, counted)
     whole = together(jobs)
-    return Entry(dataset["model"], name, n_tokens, n_layers, "", whole, jobs, merged, files)
+    of_shards = merged, files, last
+    return Entry(dataset["model"], name, n_tokens, n_layers, "", whole, jobs, *of_shards)
 
 
 def of_pairs(statistics: list[dict[str, Any]], shapes: Mapping[str, cost.Model]) -> list[Entry]:
@@ -341,13 +347,17 @@ def main(
                 known.append(about)
             except MicrotomeError as error:
                 unknown[about["stimuli"]] = str(error)
+    running = [about for about in known if "layers" not in about]
     entries = [
         (of_sweep if "jobs" in about else of_dataset)(
             about, shapes[about["model"]], settings, sequences
         )
-        for about in known
-        if "layers" not in about
+        for about in running
     ]
+    shards_of: dict[tuple[str, str], int] = {}  # token tables
+    for about, entry in zip(running if sequences else [], entries, strict=False):
+        key = about["model"], about["stimuli"]
+        shards_of[key] = max(shards_of.get(key, 0), len(entry.jobs))
     entries += of_pairs([about for about in known if "layers" in about], shapes)
     print(table(entries))
     for name, fault in unknown.items():
@@ -363,9 +373,11 @@ def main(
     )
     jobs = sum(len(shard) for entry in entries for shard in entry.jobs)
     files = sum(entry.files for entry in entries)
+    logs = JOB_EACH * (jobs + sum(entry.last for entry in entries))
+    inodes = FILES_EACH * files + SHARD_EACH * sum(shards_of.values()) + logs
     print(
-        f"{count(jobs, 'job')} write {count(files, 'file')}, which take about "
-        f"{FILES_EACH * files + jobs:,} inodes with checksums, records and logs."
+        f"{count(jobs, 'job')} write {count(files, 'file')}, which take about {inodes:,} inodes "
+        "with token tables, checksums, records and logs."
     )
     if plan:
         chains = [shard for entry in entries for shard in entry.jobs]
