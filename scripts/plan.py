@@ -23,7 +23,7 @@ from microtome.options import layer_numbers
 from microtome.show.lines import count, duration, size
 from microtome.store.checksums import RESULTS
 from microtome.sweeps import cost
-from microtome.sweeps.schedule import Schedule, schedule
+from microtome.sweeps.schedule import schedule
 from microtome.sweeps.shapes import of_config
 from microtome.texts.corpora import characters, documents
 from microtome.texts.encoded import length_of
@@ -34,8 +34,7 @@ from microtome.texts.stimuli import StimulusSet, read_set
 CHARACTERS_PER_TOKEN = 4
 #: Statistics that compare words are left out if their files have fewer bytes than this.
 LARGE = 100e6
-#: Files of each product: itself, its checksum, and Snakemake's record; of each shard of a token
-#: table, which has no record; of each job, its log and the lock beside it.
+#: Files of a product: itself, checksum, Snakemake's record; of a token table's shard; of a job's logs.
 FILES_EACH, SHARD_EACH, JOB_EACH = 3, 2, 2
 #: What nodes spend their time with, in words.
 SPENT = {
@@ -236,8 +235,7 @@ def of_dataset(
         jobs = [[cost.intervention(model, tokens, **found, **own)]]
     name, n_tokens = dataset["name"], number(tokens, counted)
     whole = together(jobs)
-    of_shards = merged, files, last
-    return Entry(dataset["model"], name, n_tokens, n_layers, "", whole, jobs, *of_shards)
+    return Entry(dataset["model"], name, n_tokens, n_layers, "", whole, jobs, merged, files, last)
 
 
 def of_pairs(statistics: list[dict[str, Any]], shapes: Mapping[str, cost.Model]) -> list[Entry]:
@@ -293,8 +291,15 @@ def shortages(entries: list[Entry]) -> Iterator[str]:
         )
 
 
-def scheduled(found: Schedule, n_jobs: int, nodes: int) -> str:
-    """A schedule in a sentence."""
+def scheduled(
+    chains: list[list[cost.Cost]], merged: int, plan: Mapping[str, Any], threads: int
+) -> str:
+    """The schedule of jobs in a sentence; the arguments are those of `schedule`."""
+    try:
+        found = schedule(chains, merged, plan, threads)
+    except MicrotomeError as error:
+        return str(error)
+    n_jobs, nodes = sum(map(len, chains)), plan["nodes"]
     whole = sum(found.spent.values())
     shares = {name: found.spent[name] / whole for name in SPENT}
     said = ", ".join(f"{share:.1%} {SPENT[name]}" for name, share in shares.items())
@@ -354,10 +359,8 @@ def main(
         )
         for about in running
     ]
-    shards_of: dict[tuple[str, str], int] = {}  # token tables
-    for about, entry in zip(running if sequences else [], entries, strict=False):
-        key = about["model"], about["stimuli"]
-        shards_of[key] = max(shards_of.get(key, 0), len(entry.jobs))
+    longest = sorted(zip(running, entries, strict=True), key=lambda pair: len(pair[1].jobs))
+    shards_of = {(a["model"], a["stimuli"]): len(e.jobs) for a, e in longest if sequences}
     entries += of_pairs([about for about in known if "layers" in about], shapes)
     print(table(entries))
     for name, fault in unknown.items():
@@ -381,12 +384,7 @@ def main(
     )
     if plan:
         chains = [shard for entry in entries for shard in entry.jobs]
-        merged = sum(entry.merged for entry in entries)
-        try:
-            found = schedule(chains, merged, plan, settings["threads"])
-            print(scheduled(found, jobs, plan["nodes"]))
-        except MicrotomeError as error:
-            print(error)
+        print(scheduled(chains, sum(e.merged for e in entries), plan, settings["threads"]))
     for shortage in shortages(entries):
         print(shortage)
 
