@@ -34,7 +34,7 @@ from microtome.texts.stimuli import StimulusSet, read_set
 CHARACTERS_PER_TOKEN = 4
 #: Statistics that compare words are left out if their files have fewer bytes than this.
 LARGE = 100e6
-#: Files of a product: itself, checksum, Snakemake's record; of a token table's shard; of a job's logs.
+#: Files of a product, with its checksum and Snakemake's record; of a token table's shard; of a job.
 FILES_EACH, SHARD_EACH, JOB_EACH = 3, 2, 2
 #: What nodes spend their time with, in words.
 SPENT = {
@@ -185,8 +185,7 @@ def of_sweep(
     jobs = [needed(shard) for shard in shards(tokens, sequences)]
     # Of a shard, layer files, hidden states between jobs, and a list of checksums of each job.
     n_files = sum(len(j["layers"]) + bool(j["final_sites"]) for j in sweep["jobs"])
-    between = len(sweep["jobs"]) - 1
-    files = n_files + between
+    files = n_files + len(sweep["jobs"]) - 1
     if sequences:
         files = n_files + len(jobs) * (files + len(sweep["jobs"]))
     sites = max((job["sites"] for job in sweep["jobs"]), key=len)

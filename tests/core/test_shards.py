@@ -1,7 +1,9 @@
 """A sweep in shards, of some sequences each: the bytes and the products of one job."""
 
 import io
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +28,7 @@ from microtome.store.checksums import sha256
 from microtome.store.datasets import open_layer, read_dataset
 from microtome.store.layers import read_section, write_layers
 from microtome.store.virtual import join
+from microtome.sweeps import cost
 from microtome.sweeps.sweep import sweep_table
 from microtome.texts.rows import row_columns
 
@@ -193,6 +196,20 @@ def test_tables_and_layers_read_as_without_shards(whole, cut):
         assert mt.open(cut.product(name)).identical(mt.open(whole.product(name)))
     with h5py.File(cut.product("activations/tiny/words/layer-02.h5")) as file:
         assert file["q"].id.get_type().get_size() == 2
+
+
+def test_a_job_asks_for_what_its_own_shard_takes(cut, tmp_path):
+    clone = cut.copy(tmp_path / "asked")
+    shutil.rmtree(clone.product("activations/tiny/texts"))
+    said = clone.snakemake("--dry-run", "activations").stdout
+    job = r"output: results/activations/tiny/texts/(\d+)/layer-01.*?mem_mb=(\d+)"
+    asked = {shard: int(mem_mb) for shard, mem_mb in re.findall(job, said, re.S)}
+    model = cost.model(json.loads(clone.product("models/tiny/manifest.json").read_text()))
+    for shard, lengths in (("00000", [8, 9]), ("00001", [1, 3])):
+        assert cost.lengths(clone.product(f"tokens/tiny/texts/{shard}.h5")) == lengths
+        needed = cost.sweep(model, lengths, ["ln2_out", "mlp_out"], [1], batch_tokens=32, threads=1)
+        assert asked.pop(shard) == needed.mem_mb()
+    assert asked == {}
 
 
 def test_show_tells_shards(cut, tmp_path, monkeypatch):
