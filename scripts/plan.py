@@ -371,7 +371,7 @@ def main(
         f"In all {size(sum(c.disk for c in costs))} on disk, "
         f"{size(max(c.memory for c in costs))} of memory at most, and "
         f"{math.ceil(sum(c.seconds for c in costs) / 60)} min for one job after another with "
-        f"{settings['threads']} threads."
+        f"{count(settings['threads'], 'thread')}."
     )
     jobs = sum(len(shard) for entry in entries for shard in entry.jobs)
     files = sum(entry.files for entry in entries)

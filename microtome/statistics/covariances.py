@@ -50,6 +50,7 @@ class Covariances(Summed):
 
     def finish(self) -> xr.Dataset:
         """The covariances."""
+        self.require_tokens()
         kept = [parts["joint"] for parts in self.kept.values()]
         (widths, *_) = (found["widths"] for found in kept)
         site = np.repeat(self.sites, widths)

@@ -86,6 +86,7 @@ class HighestTokens(Summed):
 
     def finish(self) -> xr.Dataset:
         """The highest activations, with their contexts."""
+        self.require_tokens()
         found = {
             site: {
                 name: np.moveaxis(stacked(parts[site][name] for parts in self.kept.values()), 1, -1)

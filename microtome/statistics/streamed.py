@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ import xarray as xr
 from microtome.errors import MicrotomeError
 from microtome.sites import DIMENSIONS, KEYED_SITES, dimensions
 from microtome.store.layers import Section, is_sound
+from microtome.texts.rows import row_columns, token_columns
 
 #: What is kept of a part of a layer: by name, arrays or numbers, float64 or whole.
 Kept = Mapping[str, Any]
@@ -40,6 +42,29 @@ class Streamed(ABC):
         self.sites = tuple(sites)
         self.parts = self.sites if parts is None else tuple(parts)
         self.kept: dict[int, dict[str, Kept]] = {}
+        self._later: tuple[xr.Dataset, int] | None = None
+
+    def from_token(self, tokens: xr.Dataset, position: int) -> Self:
+        """Leave out the first tokens of each text, such as those that attention sinks into.
+
+        Args:
+            tokens: the token table of the sections that are added.
+            position: the position of the first token to keep; 0 keeps all.
+
+        Returns:
+            This statistic.
+        """
+        self._later = (tokens, position) if position else None
+        return self
+
+    @cached_property
+    def _taken(self) -> np.ndarray | None:
+        """Whether each row of the token table takes part, (row,); None if all do."""
+        if self._later is None:
+            return None
+        tokens, first = self._later
+        position: np.ndarray = row_columns(token_columns(tokens))["position"]
+        return position >= first
 
     def add(self, section: Section) -> None:
         """Add a section, of any layer and with any rows that were not added before.
@@ -53,15 +78,18 @@ class Streamed(ABC):
                 f"sites {sorted(section.values)}: they are in no layer, as streamed statistics "
                 "want; name sites of the blocks under `sites`"
             )
-        if len(section.rows):
-            values = {site: section.values[site] for site in self.sites}
+        rows, values = section.rows, {site: section.values[site] for site in self.sites}
+        if self._taken is not None:
+            taken = self._taken[rows]
+            rows, values = rows[taken], {site: own[taken] for site, own in values.items()}
+        if len(rows):
             for site, of_site in values.items():
                 if not is_sound(of_site, site):
                     raise MicrotomeError(
                         f"layer {section.layer}, site {site}: NaN or infinite activations; check "
                         "the checkpoint's weights and `dtype` in the config's `sweep`"
                     )
-            self.take(section.layer, replace(section, values=values))
+            self.take(section.layer, replace(section, rows=rows, values=values))
 
     def merge(self, other: Self) -> None:
         """Add all that was added to another one, of texts that follow."""
@@ -83,6 +111,15 @@ class Streamed(ABC):
     @abstractmethod
     def finish(self) -> xr.Dataset:
         """The statistic of all that was added."""
+
+    def require_tokens(self) -> None:
+        """Refuse texts of which no token takes part.
+
+        Raises:
+            MicrotomeError: there is none.
+        """
+        if not self.kept:
+            raise MicrotomeError("first_token: no text has a token there; correct the option")
 
     def state(self) -> xr.Dataset:
         """All that is kept, as a dataset that can be written: `part.name`, (`layer`, …)."""

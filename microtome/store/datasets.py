@@ -7,9 +7,16 @@ depend on when or where it was made.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import h5netcdf
+import numpy as np
 import xarray as xr
+from xarray.backends import H5NetCDFStore
+from xarray.backends.h5netcdf_ import H5NetCDFArrayWrapper
+from xarray.core.indexing import LazilyIndexedArray
 
+from microtome.store.bfloat16 import is_bfloat16, read_values
 from microtome.store.compression import COMPRESSION
 from microtome.store.files import readable, replacing
 from microtome.store.virtual import SHARDS, opened
@@ -44,7 +51,7 @@ def open_file(path: str | Path) -> xr.Dataset:
             compressed, and hdf5plugin is not installed.
     """
     with opened(path), readable(Path(path)):  # before xarray, which reads some values
-        dataset = xr.open_dataset(path, engine="h5netcdf")
+        dataset = xr.open_dataset(_File.open(str(Path(path).absolute())), engine="store")
     for attribute in (SHARDS, COMPRESSION):
         dataset.attrs.pop(attribute, None)
     return dataset
@@ -63,3 +70,21 @@ def open_layer(path: str | Path) -> Iterator[xr.Dataset]:
     """
     with open_file(path) as section, readable(Path(path)):
         yield section
+
+
+class _File(H5NetCDFStore):
+    """A file for xarray, which would let HDF5 convert bfloat16."""
+
+    def open_store_variable(self, name: str, var: h5netcdf.Variable) -> xr.Variable:
+        variable = super().open_store_variable(name, var)
+        if is_bfloat16(var._h5ds):
+            variable.data = LazilyIndexedArray(_Bfloat16(name, self))
+        return variable
+
+
+class _Bfloat16(H5NetCDFArrayWrapper):
+    """A variable in bfloat16."""
+
+    def _getitem(self, key: tuple[Any, ...]) -> np.ndarray:
+        with self.datastore.lock:
+            return read_values(self.get_array(needs_lock=False)._h5ds, key)

@@ -22,20 +22,11 @@ import numpy as np
 
 from microtome.errors import MicrotomeError
 from microtome.sites import ABSENT, DIMENSIONS, KEYED_SITES, dimensions
+from microtome.store.bfloat16 import BFLOAT16, read_values, rounded_bits
 from microtome.store.compression import COMPRESSION, chunked, compress, require_filter
 from microtome.store.files import removed, replacing
 from microtome.store.virtual import SHARDS, require_shards
 
-
-def _bfloat16() -> h5py.Datatype:
-    """Define bfloat16, the upper half of a float32, for HDF5; h5py reads it as float32."""
-    kind = h5py.h5t.IEEE_F32LE.copy()
-    kind.set_fields(15, 7, 8, 0, 7)  # bit of the sign; first bit and size of exponent and mantissa
-    kind.set_size(2)
-    return h5py.Datatype(kind)
-
-
-_BFLOAT16 = _bfloat16()
 #: The dtypes of the store, as numpy has them; bfloat16 as its bits.
 _DTYPES: dict[str, np.dtype] = {
     "float32": np.dtype("<f4"),
@@ -79,7 +70,8 @@ class Section:
 def read_section(path: str | Path) -> Section:
     """Read all activations of a layer file, as float32."""
     with h5py.File(path) as file:
-        values = {s: file[s][...].astype(np.float32, copy=False) for s in file if s in DIMENSIONS}
+        stored = {site: read_values(file[site]) for site in file if site in DIMENSIONS}
+        values = {site: array.astype(np.float32, copy=False) for site, array in stored.items()}
         return Section(layer_of(path), np.arange(len(file["token"])), values)
 
 
@@ -279,7 +271,7 @@ def _create_site(
     dtype: str,
     compression: str,
 ) -> h5py.Dataset:
-    stored = _BFLOAT16 if dtype == "bfloat16" else _DTYPES[dtype]
+    stored = BFLOAT16 if dtype == "bfloat16" else _DTYPES[dtype]
     shape = (len(file["token"]), *shape)
     how = {} if compression == "none" else chunked(shape, _DTYPES[dtype].itemsize)
     dataset = file.create_dataset(site, shape, stored, **how)
@@ -293,11 +285,10 @@ def _create_site(
 
 def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
     """Round float32 to the dtype of the store; bfloat16, which numpy lacks, as its bits."""
-    if dtype != "bfloat16":
-        with np.errstate(over="ignore"):
-            return values.astype(_DTYPES[dtype], copy=False)
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # half to even
+    if dtype == "bfloat16":
+        return rounded_bits(values)
+    with np.errstate(over="ignore"):
+        return values.astype(_DTYPES[dtype], copy=False)
 
 
 def _write_rows(dataset: h5py.Dataset, rows: np.ndarray, values: np.ndarray) -> None:

@@ -21,6 +21,7 @@ from xarray.core.indexing import (
 )
 
 from microtome.errors import MicrotomeError
+from microtome.store.bfloat16 import read_values
 from microtome.store.datasets import open_layer
 from microtome.store.virtual import opened
 
@@ -61,14 +62,15 @@ def read_layers(files: Sequence[str | Path], site: str) -> xr.DataArray:
         MicrotomeError: a file is missing or damaged.
     """
     with open_layer(files[0]) as layer:
-        first = layer[site].load()
+        first = layer[site]
+        columns = first.coords.to_dataset().load().coords
     values = np.empty((len(files), *first.shape), first.dtype)
     layers = []
     for place, file in enumerate(map(Path, files)):
         with opened(file) as one:
-            values[place] = one[site][...]
+            values[place] = read_values(one[site])
             layers.append(int(one.attrs["layer"]))
-    coordinates = {"layer": layers, **first.coords}
+    coordinates = {"layer": layers, **columns}
     return xr.DataArray(values, coordinates, ("layer", *first.dims), site, first.attrs)
 
 
@@ -162,5 +164,5 @@ class _Site(BackendArray):
         values = np.empty((*files.shape, *shape), self.dtype)
         for place, file in np.ndenumerate(files):
             with opened(file) as one:
-                values[place] = one[self.site][rows]
+                values[place] = read_values(one[self.site], rows)
         return values

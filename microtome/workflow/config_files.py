@@ -64,7 +64,11 @@ def refuse_unreadable_overlays() -> None:
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--configfile", "--configfiles", nargs="*", type=Path, default=[])
-    refuse_unreadable(parser.parse_known_args()[0].configfile)
+    files = parser.parse_known_args()[0].configfile
+    for file in files:
+        if file.parts[:1] == ("results",):  # what is to be made
+            sys.exit(f"microtome: {file}: taken for a config file; name it before --configfile")
+    refuse_unreadable(files)
 
 
 def origin(path: Sequence[str | int], contents: Mapping[str, Any]) -> str:

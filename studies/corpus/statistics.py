@@ -10,6 +10,7 @@ from microtome.options import (
     AllSites,
     Count,
     Edges,
+    FirstPosition,
     Held,
     KeyedSites,
     Positive,
@@ -62,14 +63,16 @@ def quantiles(*, sites: AllSites, shares: Shares) -> Streamed:
     return Quantiles(sites, shares)
 
 
-def covariances(*, sites: Sites) -> Annotated[Streamed, Held("width", "width")]:
-    """Covariances of each two neurons over all tokens, also of two sites, for every layer.
+def covariances(
+    tokens: Annotated[xr.Dataset, POSITIONS], *, sites: Sites, first_token: FirstPosition = 0
+) -> Annotated[Streamed, Held("width", "width")]:
+    """Covariances of each two neurons over the tokens, also of two sites, for every layer.
 
     Returns:
         `covariance`, (`layer`, `neuron`, `other`), `mean`, (`layer`, `neuron`); `n`, (`layer`,);
         coordinates `site` and `other_site` of neurons, one site after the other.
     """
-    return Covariances(sites)
+    return Covariances(sites).from_token(tokens, first_token)
 
 
 def spaces(covariances: xr.Dataset) -> xr.Dataset:
@@ -88,6 +91,7 @@ def highest_tokens(
     sites: Sites,
     n: Count,
     n_around: Count,
+    first_token: FirstPosition = 0,
 ) -> Annotated[Streamed, Held("width", "n")]:
     """The tokens that each neuron responds to most, for every layer.
 
@@ -95,7 +99,8 @@ def highest_tokens(
         Each of the sites, (`layer`, …, `rank`), the activations; `SITE_context`, their places among
         the contexts, (`context`,): `text`, `before`, `after`, `sequence`, `position`, `token_id`.
     """
-    return HighestTokens(sites, tokens, tokenizer, n, n_around)
+    highest = HighestTokens(sites, tokens, tokenizer, n, n_around)
+    return highest.from_token(tokens, first_token)
 
 
 def token_means(

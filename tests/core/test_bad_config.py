@@ -206,6 +206,11 @@ CASES |= {
         ("microtome: last.yaml: no such file; correct the path",),
         arguments=("last.yaml",),
     ),
+    "overlay_is_a_product": Case(
+        "style: {dpi: 100}",
+        ("microtome: results/page/index.html: taken for a config file; name it before",),
+        arguments=("results/page/index.html",),
+    ),
     "overlay_is_a_folder": Case(
         "style: {dpi: 100}",
         ("microtome: last.yaml: Is a directory; name a file that can be read",),

@@ -160,9 +160,10 @@ def test_token_tables_have_the_columns_of_the_page(made, minilm, tmp_path):
             for column in columns:
                 assert type_of(file[column]) == types[column]
             seen |= columns
-    encoder = token_table([Stimulus("A {mask}.")], minilm)
-    assert all(encoder[column].dtype == types[column] for column in ("masked", "special"))
-    assert seen | {"masked", "special"} == set(types)
+    encoder = token_table([Stimulus("A word.")], minilm, masked=True)
+    more = {"masked", "special", "target_id"}
+    assert all(encoder[column].dtype == types[column] for column in more)
+    assert seen | more == set(types)
 
 
 def test_layer_files_are_what_the_page_says(made):

@@ -242,6 +242,38 @@ def test_covariances(find):
         assert shapes["cka"].item() == pytest.approx(np.corrcoef(*kernels)[0, 1])
 
 
+def test_covariances_of_later_tokens(find):
+    later = COLUMNS["position"] >= 1
+    found = find(lambda tokens, lens: Covariances(["post"]).from_token(tokens, 1))
+    for layer in LAYERS:
+        own = found.sel(layer=layer)
+        expected = np.cov(VALUES[layer, "post"][later].astype(np.float64).T, ddof=0)
+        np.testing.assert_allclose(own["covariance"], expected, rtol=0, atol=1e-12 * expected.max())
+        assert own["n"] == later.sum()
+
+
+def test_highest_of_later_tokens(find):
+    later = COLUMNS["position"] >= 1
+    found = find(
+        lambda tokens, lens: HighestTokens(["post"], tokens, Tokenizer(), 1, 2).from_token(
+            tokens, 1
+        )
+    )
+    assert found["position"].values.min() == 1
+    for layer in LAYERS:
+        own = found["post"].sel(layer=layer, rank=1)
+        np.testing.assert_array_equal(own, VALUES[layer, "post"][later].max(0))
+
+
+def test_a_first_token_that_no_text_has_is_refused():
+    (shard, *_) = shards(5)  # of one token
+    statistic = Covariances(["post"]).from_token(shard.tokens, 1)
+    for section in sections(shard):
+        statistic.add(section)
+    with pytest.raises(MicrotomeError, match="no text has a token there"):
+        statistic.finish()
+
+
 def test_highest_tokens(find):
     found = find(lambda tokens, lens: HighestTokens(["q", "post"], tokens, Tokenizer(), 4, 2))
     assert found["q"].dims == ("layer", "n_heads", "d_head", "rank")

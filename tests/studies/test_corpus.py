@@ -159,6 +159,7 @@ def test_shards_are_merged_to_the_same(tmp_path, model):
     whole = {file: read_dataset(file) for file in folder.parents[1].glob("*/tiny/*.h5")}
     assert len(whole) == 10
     clone.change("sweep", "sequences_per_job", to=4)
+    assert f"{of_study}/moments" in clone.planned("statistics")  # the shards are not known yet
     clone.run("statistics")
     assert clone.planned("statistics") == set()
     for file, expected in whole.items():
@@ -240,7 +241,10 @@ def run(request, checkpoints):
 def test_spaces_are_those_of_a_plain_forward(run, n_shards):
     sites = ["q", "mlp_out"]
     found = streamed_in(
-        n_shards, run.checkpoint, lambda tokens, lens: statistics.covariances(sites=sites), sites
+        n_shards,
+        run.checkpoint,
+        lambda tokens, lens: statistics.covariances(tokens, sites=sites),
+        sites,
     )
     spaces = statistics.spaces(found)
     for layer in (0, 2):
