@@ -157,13 +157,10 @@ def model_params(product):
 
 
 def merge_inputs(product, model):
-    """An input function: what a streamed statistic has kept of each shard, and what it reads."""
+    """An input function: what a streamed statistic reads beside what it has kept of each shard."""
 
     def inputs(wildcards):
         found = {"datasets": list(streamed_reads(product, model).values())}
-        found["states"] = [
-            streamed_file(product, model, shard) for shard in shards(model, product.stimuli)
-        ]
         if "tokens" in product.inputs:
             found["tokens"] = f"results/tokens/{model}/{product.stimuli}.h5"
         if "tokenizer" in product.inputs:
@@ -171,6 +168,13 @@ def merge_inputs(product, model):
         return found
 
     return inputs
+
+
+def states(product, model):
+    """An input function: what a streamed statistic has kept of each shard."""
+    return lambda wildcards: [
+        streamed_file(product, model, shard) for shard in shards(model, product.stimuli)
+    ]
 
 
 def streamed_reads(product, model):

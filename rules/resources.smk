@@ -1,5 +1,6 @@
 # The memory and time that jobs request, from the model's shape and the texts' lengths.
 import json
+import sys
 
 from microtome.interventions.extent import extent
 from microtome.sweeps import cost
@@ -45,34 +46,39 @@ def sweep_needs(resource, wanted_of):
     return asked(resource, needed)
 
 
-def streams_need(resource, products, wanted):
+def streams_need(resource, model, products):
     """A resource function: what the sweep of some streamed statistics of a model asks for."""
 
     def needed(wildcards, input):
-        model, tokens = read_model(input.manifest), cost.lengths(input.tokens)
-        streams = [streamed_about(product, wanted) for product in products]
-        rows = cost.rows(input.tokens)
-        return cost.streams(model, tokens, vars(wanted), streams, rows=rows, **run_settings())
+        swept = vars(studies.stream(products, model))
+        streams = [streamed_about(product, model) for product in products]
+        tokens, rows = cost.lengths(input.tokens), cost.rows(input.tokens)
+        shape = read_model(input.manifest)
+        return cost.streams(shape, tokens, swept, streams, rows=rows, **run_settings())
 
     return asked(resource, needed)
 
 
-def merge_needs(resource):
+def merge_needs(resource, product, model):
     """A resource function: what merging what a streamed statistic keeps of each shard asks for."""
 
     def needed(wildcards, input):
-        # The whole and one shard are held at once. Before the texts are tokens, none is known.
-        states = sizes(input.get("states", []))
-        return cost.statistic(2 * max(states, default=0) + sum(sizes(input.get("datasets", []))))
+        manifest = Path(f"results/models/{model}/manifest.json")
+        most = sys.maxsize
+        if manifest.exists():  # it may have been deleted since
+            shape = read_model(manifest).sizes
+            any_texts = {"key": shape.get("n_context", most), "token_id": shape["d_vocab"]}
+            most = cost.held(streamed_about(product, model), shape | any_texts)
+        return cost.merge(sizes(input.states), most, sum(sizes(input.datasets)))
 
     return asked(resource, needed)
 
 
-def streamed_about(product, wanted):
-    """What the cost of a streamed statistic depends on, for `cost.streams`."""
+def streamed_about(product, model):
+    """What the cost of a streamed statistic of a model depends on, for `cost.streams`."""
     return {
         "sites": product.chosen_sites,
-        "n_layers": len(product.layers or wanted.layers),
+        "n_layers": len(studies.layers(product, model)),
         "held": product.function.held,
         "options": {name: product.option(name) for name in product.function.options},
         "lens": "lens" in product.inputs,
@@ -177,7 +183,7 @@ def planned_datasets():
         found.append(planned(model, product.stimuli) | about)
     for (model, stimuli, _), products in studies.streams().items():
         wanted = studies.stream(products, model)
-        streams = [streamed_about(product, wanted) for product in products]
+        streams = [streamed_about(product, model) for product in products]
         about = {"name": f"{stimuli}, streamed", "sweep": vars(wanted), "streams": streams}
         found.append(planned(model, stimuli) | about)
     return found

@@ -26,8 +26,8 @@ for (model, stimuli, turn), products in studies.streams().items():
             in_shard(f"results/logs/streams/{model}/{label}", SHARD) + ".log",
         threads: config["sweep"]["threads"]
         resources:
-            mem_mb=streams_need("mem_mb", products, wanted),
-            runtime=streams_need("runtime", products, wanted),
+            mem_mb=streams_need("mem_mb", model, products),
+            runtime=streams_need("runtime", model, products),
             gpu=1 if config["sweep"]["device"] == "cuda" else 0,
         params:
             code=code("streams.py"),
@@ -51,14 +51,16 @@ for (model, stimuli, turn), products in studies.streams().items():
                 rule_name("merge", model, product.study, product.name)
             input:
                 unpack(merge_inputs(product, model)),
+                # By itself: as long as it is not known, the others are.
+                states=states(product, model),
             output:
                 streamed_file(product, model),
             log:
                 f"results/logs/merge/{product.study}/{model}/{product.name}.log",
             localrule: True
             resources:
-                mem_mb=merge_needs("mem_mb"),
-                runtime=merge_needs("runtime"),
+                mem_mb=merge_needs("mem_mb", product, model),
+                runtime=merge_needs("runtime", product, model),
             params:
                 code=code("merge.py"),
                 product=streamed_param(product, model),

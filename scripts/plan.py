@@ -23,7 +23,7 @@ from microtome.options import layer_numbers
 from microtome.show.lines import count, duration, size
 from microtome.store.checksums import RESULTS
 from microtome.sweeps import cost
-from microtome.sweeps.schedule import Schedule, schedule
+from microtome.sweeps.schedule import schedule
 from microtome.sweeps.shapes import of_config
 from microtome.texts.corpora import characters, documents
 from microtome.texts.encoded import length_of
@@ -34,8 +34,8 @@ from microtome.texts.stimuli import StimulusSet, read_set
 CHARACTERS_PER_TOKEN = 4
 #: Statistics that compare words are left out if their files have fewer bytes than this.
 LARGE = 100e6
-#: Files of each product: itself, its checksum, and Snakemake's record.
-FILES_EACH = 3
+#: Files of a product, with its checksum and Snakemake's record; of a token table's shard; of a job.
+FILES_EACH, SHARD_EACH, JOB_EACH = 3, 2, 2
 #: What nodes spend their time with, in words.
 SPENT = {
     "start": "starting",
@@ -130,6 +130,7 @@ class Entry:
         jobs: of each shard, what its jobs cost, which run one after another.
         merged: bytes of what statistics keep of all shards, which a last job reads.
         files: products.
+        last: jobs that join or merge shards.
     """
 
     model: str
@@ -141,6 +142,7 @@ class Entry:
     jobs: list[list[cost.Cost]] = field(default_factory=list)
     merged: int = 0
     files: int = 0
+    last: int = 0
 
     @property
     def cells(self) -> list[str]:
@@ -183,8 +185,7 @@ def of_sweep(
     jobs = [needed(shard) for shard in shards(tokens, sequences)]
     # Of a shard, layer files, hidden states between jobs, and a list of checksums of each job.
     n_files = sum(len(j["layers"]) + bool(j["final_sites"]) for j in sweep["jobs"])
-    between = len(sweep["jobs"]) - 1
-    files = n_files + between
+    files = n_files + len(sweep["jobs"]) - 1
     if sequences:
         files = n_files + len(jobs) * (files + len(sweep["jobs"]))
     sites = max((job["sites"] for job in sweep["jobs"]), key=len)
@@ -198,6 +199,7 @@ def of_sweep(
         together(jobs),
         jobs,
         files=files,
+        last=bool(sequences),
     )
 
 
@@ -209,7 +211,7 @@ def of_dataset(
 ) -> Entry:
     """The line of an intervention, or of streamed statistics."""
     tokens, counted = lengths(dataset, model)
-    merged, files = 0, 1
+    merged, files, last = 0, 1, 0
     own = {key: settings[key] for key in ("batch_tokens", "threads", "dtype")}
     if "sweep" in dataset:
         sweep = dataset["sweep"]
@@ -223,7 +225,8 @@ def of_dataset(
         jobs = [needed(shard) for shard in shards(tokens, sequences)]
         files = len(streams)
         if sequences:
-            merged, files = sum(job.disk for [job] in jobs), files * (1 + len(jobs))
+            merged, last = sum(job.disk for [job] in jobs), files
+            files *= 1 + len(jobs)
     else:
         intervention = dataset["intervention"]
         n_layers = len(layer_numbers(intervention.layers, model.sizes["n_layers"]))
@@ -231,7 +234,7 @@ def of_dataset(
         jobs = [[cost.intervention(model, tokens, **found, **own)]]
     name, n_tokens = dataset["name"], number(tokens, counted)
     whole = together(jobs)
-    return Entry(dataset["model"], name, n_tokens, n_layers, "", whole, jobs, merged, files)
+    return Entry(dataset["model"], name, n_tokens, n_layers, "", whole, jobs, merged, files, last)
 
 
 def of_pairs(statistics: list[dict[str, Any]], shapes: Mapping[str, cost.Model]) -> list[Entry]:
@@ -287,8 +290,15 @@ def shortages(entries: list[Entry]) -> Iterator[str]:
         )
 
 
-def scheduled(found: Schedule, n_jobs: int, nodes: int) -> str:
-    """A schedule in a sentence."""
+def scheduled(
+    chains: list[list[cost.Cost]], merged: int, plan: Mapping[str, Any], threads: int
+) -> str:
+    """The schedule of jobs in a sentence; the arguments are those of `schedule`."""
+    try:
+        found = schedule(chains, merged, plan, threads)
+    except MicrotomeError as error:
+        return str(error)
+    n_jobs, nodes = sum(map(len, chains)), plan["nodes"]
     whole = sum(found.spent.values())
     shares = {name: found.spent[name] / whole for name in SPENT}
     said = ", ".join(f"{share:.1%} {SPENT[name]}" for name, share in shares.items())
@@ -341,13 +351,15 @@ def main(
                 known.append(about)
             except MicrotomeError as error:
                 unknown[about["stimuli"]] = str(error)
+    running = [about for about in known if "layers" not in about]
     entries = [
         (of_sweep if "jobs" in about else of_dataset)(
             about, shapes[about["model"]], settings, sequences
         )
-        for about in known
-        if "layers" not in about
+        for about in running
     ]
+    longest = sorted(zip(running, entries, strict=True), key=lambda pair: len(pair[1].jobs))
+    shards_of = {(a["model"], a["stimuli"]): len(e.jobs) for a, e in longest if sequences}
     entries += of_pairs([about for about in known if "layers" in about], shapes)
     print(table(entries))
     for name, fault in unknown.items():
@@ -363,14 +375,15 @@ def main(
     )
     jobs = sum(len(shard) for entry in entries for shard in entry.jobs)
     files = sum(entry.files for entry in entries)
+    logs = JOB_EACH * (jobs + sum(entry.last for entry in entries))
+    inodes = FILES_EACH * files + SHARD_EACH * sum(shards_of.values()) + logs
     print(
-        f"{count(jobs, 'job')} write {count(files, 'file')}, which take about "
-        f"{FILES_EACH * files + jobs:,} inodes with checksums, records and logs."
+        f"{count(jobs, 'job')} write {count(files, 'file')}, which take about {inodes:,} inodes "
+        "with token tables, checksums, records and logs."
     )
     if plan:
         chains = [shard for entry in entries for shard in entry.jobs]
-        merged = sum(entry.merged for entry in entries)
-        print(scheduled(schedule(chains, merged, plan, settings["threads"]), jobs, plan["nodes"]))
+        print(scheduled(chains, sum(e.merged for e in entries), plan, settings["threads"]))
     for shortage in shortages(entries):
         print(shortage)
 

@@ -107,6 +107,7 @@ class LogHandler(LogHandlerBase):
             assert self.lock is not None  # logging makes one
             with self.lock:
                 self._write(self._end())
+                self.progress.hand_on()
         super().close()
 
     def _end(self) -> list[str]:

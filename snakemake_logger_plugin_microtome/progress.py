@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from statistics import mean
 
 #: Environment variable, where a run is several calls of Snakemake: what others than this one do, as
-#: JSON, {"done": number of jobs before it, "later": {kind: number of jobs behind it}}.
+#: JSON, {"done": number of jobs before it, "later": {kind: number of jobs behind it}}, and where it
+#: tells how many jobs are done in the end: "run", the process that makes the calls, and "told", the
+#: descriptor of its file.
 OTHERS = "MICROTOME_OTHER_JOBS"
 #: Seconds that a job of a kind takes with the default config, until one has been seen.
 _USUAL = {
@@ -105,6 +107,12 @@ class Progress:
     def stop(self, job: int) -> None:
         """Note that a job has failed. It may be tried again."""
         self._running.pop(job, None)
+
+    def hand_on(self) -> None:
+        """Tell the next call of Snakemake how many jobs are done."""
+        others = json.loads(os.environ.get(OTHERS) or "{}")
+        if self.total and others.get("run") == os.getppid():  # whose files this process has
+            os.pwrite(others["told"], str(self.done).encode(), 0)
 
     def name(self, job: int) -> str:
         """A job that was started, in words."""

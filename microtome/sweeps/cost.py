@@ -269,15 +269,48 @@ def streams(
     batch, longest = largest_batch(lengths, batch_tokens)
     different = min(model.sizes["d_vocab"], sum(lengths))
     sizes = {**model.sizes, "key": longest, "token_id": different}
-    held, measured = 0, 0
+    kept, measured = 0, 0.0
     for statistic in statistics:
-        width = sum(math.prod(shape(site, sizes)) for site in statistic["sites"])
-        known = {**sizes, **statistic["options"], "width": width}
-        kept = math.prod(known[name] for name in statistic["held"])
-        held += 8 * statistic["n_layers"] * kept
-        measured = max(measured, MEASURED * 8 * batch * width + 8 * kept)
-    memory = cost.memory + MARGIN * (STATES * held + measured)
-    return replace(cost, memory=memory, disk=held, seconds=cost.seconds + held / WRITE)
+        of_layers = held(statistic, sizes)
+        kept += of_layers
+        width = _width(statistic, sizes)
+        own = MEASURED * 8 * batch * width + of_layers / statistic["n_layers"]
+        measured = max(measured, own)
+    memory = cost.memory + MARGIN * (STATES * kept + measured)
+    return replace(cost, memory=memory, disk=kept, seconds=cost.seconds + kept / WRITE)
+
+
+def held(statistic: Mapping[str, Any], sizes: Mapping[str, int]) -> int:
+    """Bytes that a streamed statistic keeps of all its layers.
+
+    Args:
+        statistic: as `streams` takes it.
+        sizes: the model's dimensions, with `key`, the longest text's tokens, and `token_id`, how
+            many different tokens there are at most.
+    """
+    known = {**sizes, **statistic["options"], "width": _width(statistic, sizes)}
+    numbers: int = math.prod(known[name] for name in statistic["held"])
+    return 8 * int(statistic["n_layers"]) * numbers
+
+
+def _width(statistic: Mapping[str, Any], sizes: Mapping[str, int]) -> int:
+    """Numbers of a token at all sites of a statistic."""
+    return sum(math.prod(shape(site, sizes)) for site in statistic["sites"])
+
+
+def merge(states: Sequence[int], most: int, read: int = 0) -> Cost:
+    """Cost of merging what a streamed statistic keeps of each shard, one after another.
+
+    Args:
+        states: bytes of what it keeps of each.
+        most: bytes that it keeps of any texts. It may keep less: of the tokens of some shards as
+            much as of each, of other tokens as much as of all together.
+        read: bytes of its inputs.
+    """
+    largest = max(states)
+    whole = max(largest, min(sum(states), most))
+    cost = statistic(whole + largest + read)
+    return replace(cost, seconds=START + (sum(states) + read) / READ + whole / WRITE)
 
 
 def intervention(

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from microtome.errors import MicrotomeError
 from microtome.sweeps import cost
 
 #: What nodes spend their time with.
@@ -22,6 +23,8 @@ SUBMISSION = 0.1
 #: Seconds from one look at the jobs to the next: at first, how many more each time that none has
 #: ended, and at most. The Slurm plugin's, with `slurm-init-seconds-before-status-checks: 10`.
 LOOK, LATER, LONGEST = 10.0, 10.0, 180.0
+#: Attempts that are lost, for each job and in any case, before a schedule counts as hopeless.
+LOST, LOST_ANYWAY = 50, 1000
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,9 @@ def schedule(
         plan: the config's `plan:`.
         threads: of a job, if the plan does not say how fast a node computes.
         seed: of the nodes' failures.
+
+    Raises:
+        MicrotomeError: nodes fail so often that jobs hardly ever end.
     """
     days = plan.get("days_between_failures", math.inf)
     cluster = Cluster(
@@ -131,6 +137,9 @@ def simulate(
         cluster: where they run.
         merge: a last job, which begins when all have ended.
         seed: of the nodes' failures.
+
+    Raises:
+        MicrotomeError: nodes fail so often that jobs hardly ever end.
     """
     return _Run(chains, cluster, seed).schedule(merge)
 
@@ -213,7 +222,10 @@ class _Run:
             submitted += self.cluster.submission
             self.at("queue", submitted, self.ready.popleft())
             self.in_flight += 1
-        self.at("look", max(submitted, self.now + wait), wait)
+        # While nothing happens, one look is as good as many.
+        happens = min(self.transfers.next_end(self.now), self.events[0][0] if self.events else 0.0)
+        looks = max(1, (happens - self.now) // wait) if wait == LONGEST else 1
+        self.at("look", max(submitted, self.now + looks * wait), wait)
 
     def on_queue(self, place: tuple[int, int]) -> None:
         heapq.heappush(self.queue, place)
@@ -266,6 +278,11 @@ class _Run:
             self.transfers.cancel(attempt, self.now)
             self.found.spent["lost"] += self.now - attempt.began
             self.found.failed += 1
+            if self.found.failed > LOST * sum(map(len, self.chains)) + LOST_ANYWAY:
+                raise MicrotomeError(
+                    "plan: days_between_failures: nodes fail before their jobs have ended, again "
+                    "and again; make `sequences_per_job` or `layers_per_job` smaller"
+                )
             self.at("queue", self.now + self.cluster.requeue, attempt.place)
         self.at("back", self.now + self.cluster.repair, node)
 

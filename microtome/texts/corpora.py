@@ -43,17 +43,22 @@ def documents(found: StimulusSet) -> Iterator[Stimulus]:
         yield from _rows(found.remote, found.fetched, leaves_out=in_pieces)
 
 
-def check_fields(corpus: Corpus) -> None:
+def check_fields(corpus: Corpus, *, of_each_kind: bool = False) -> None:
     """Read the beginning of each file of a corpus, so that a wrong field costs no time.
+
+    Args:
+        corpus: the corpus.
+        of_each_kind: look at the first file of each kind alone.
 
     Raises:
         MicrotomeError: a file that lacks the field, or cannot be read.
     """
-    for file in corpus.files:
+    first = {file.suffix: file for file in reversed(corpus.files)}
+    for file in first.values() if of_each_kind else corpus.files:
         if file.suffix == ".parquet":
             _open_parquet(str(file), file, [corpus.field])
         elif file.suffix == ".jsonl":
-            next(_lines(file, corpus.field), None)
+            next(_of_file(file, corpus.field, in_pieces=False), None)
 
 
 def characters(found: StimulusSet) -> int:

@@ -211,6 +211,8 @@ def _read_lengths(path: Path, cut: dict[str, Any]) -> Lengths:
     length = _length(path, cut["length"])
     overlap = whole(path, "cut: overlap", cut.get("overlap", "0"))
     room = math.inf if isinstance(length, str) else length - flags["bos"]
+    if room == 0:
+        raise MicrotomeError(f"{path}: cut: length: the BOS token is all of a sequence; take more")
     if overlap >= room:
         raise MicrotomeError(
             f"{path}: cut: overlap: {overlap} tokens are all of a sequence's {room}; take fewer"
@@ -255,13 +257,17 @@ def read_corpus(path: Path, corpus: Any, field: Any) -> Corpus:
         raise MicrotomeError(f"{path}: corpus: wants a file ({kinds}) or a folder of them")
     place = Path(os.path.normpath(path.parent / corpus))
     if place.is_dir():
-        files = [
+        found = [
             file
             for file in sorted(place.rglob("*"))
-            if file.suffix in CORPUS_FILES
-            and file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(place).parts)
+            if not any(part.startswith(".") for part in file.relative_to(place).parts)
         ]
+        for file in found:
+            if file.is_symlink() and not file.is_file():
+                raise MicrotomeError(
+                    f"{path}: corpus: {file} is a link that leads to no file; put files there"
+                )
+        files = [file for file in found if file.suffix in CORPUS_FILES and file.is_file()]
         if not files:
             raise MicrotomeError(f"{path}: corpus: {place} has no file of texts ({kinds})")
     elif not place.exists():
@@ -272,6 +278,11 @@ def read_corpus(path: Path, corpus: Any, field: Any) -> Corpus:
         raise MicrotomeError(f"{path}: corpus: {place} is no file of texts ({kinds})")
     else:
         files = [place]
+    for file in files:
+        if re.search(r"\{\w+\}", str(file)):  # a wildcard of Snakemake
+            raise MicrotomeError(
+                f"{path}: corpus: {file}: a name with words in braces cannot be read; take another"
+            )
     if field is not None and not (isinstance(field, str) and field):
         raise MicrotomeError(f"{path}: field: wants the name of the texts' field")
     if field is not None and all(file.suffix == ".txt" for file in files):

@@ -55,26 +55,29 @@ def run(directory: Path, options: Sequence[str], *, verbose: bool = False) -> in
         # In a first run there is nothing yet that a call for each stage would spare.
         _start_servers(MODEL, DRAWING)
         return call(["all", *options], verbose=verbose)
-    with tempfile.TemporaryFile() as plan:
-        os.environ |= {PLAN: str(plan.fileno()), OTHERS: json.dumps({"done": 0, "later": {}})}
+    with tempfile.TemporaryFile() as plan, tempfile.TemporaryFile() as told:
+        others: dict[str, Any] = {"done": 0, "later": {}}
+        others |= {"run": os.getpid(), "told": told.fileno()}
+        os.environ |= {PLAN: str(plan.fileno()), OTHERS: json.dumps(others)}
         if not verbose:
             _say("looking for what is stale …\r")
         failed = call(["all", *options], verbose=verbose)
         del os.environ[PLAN]
         plan.seek(0)
         planned = plan.read()
-    if failed or not planned:
-        return failed
-    left, done = Counter[str](json.loads(planned)), 0
-    _start_servers(MODEL if left.keys() & RUNNING else (), DRAWING)
-    for target in (*STAGES, "all"):
-        own = STAGES.get(target, left)
-        later = Counter({kind: number for kind, number in left.items() if kind not in own})
-        os.environ[OTHERS] = json.dumps({"done": done, "later": later})
-        failed = call([target, *options], verbose=verbose)
-        if failed:
+        if failed or not planned:
             return failed
-        done, left = done + left.total() - later.total(), later
+        left = Counter[str](json.loads(planned))
+        _start_servers(MODEL if left.keys() & RUNNING else (), DRAWING)
+        for target in (*STAGES, "all"):
+            own = STAGES.get(target, left)
+            left = Counter({kind: number for kind, number in left.items() if kind not in own})
+            told.seek(0)
+            others |= {"done": int(told.read() or 0), "later": left}
+            os.environ[OTHERS] = json.dumps(others)
+            failed = call([target, *options], verbose=verbose)
+            if failed:
+                return failed
     return 0
 
 

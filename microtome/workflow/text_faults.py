@@ -15,6 +15,8 @@ from microtome.options import (
     Need,
 )
 from microtome.sites import KEYED_SITES
+from microtome.store.checksums import RESULTS
+from microtome.texts.corpora import check_fields
 from microtome.workflow.config import Kept, Studies
 from microtome.workflow.places import known_stimuli
 from microtome.workflow.products import Product
@@ -27,6 +29,7 @@ class TextFaults:
     def __init__(self, studies: Studies) -> None:
         """Take the studies; texts are read when they are asked for."""
         self._studies = studies
+        self._begun: set[str] = set()  # sets whose corpora were looked into
 
     def of(self, product: Product) -> Iterator[Fault]:
         """What a product needs of its texts and does not get."""
@@ -61,7 +64,7 @@ class TextFaults:
         if product.stimuli is None:
             return f"{product.function.name} reads texts; name a stimulus set, as in `stimuli: …`"
         try:
-            self._studies.stimulus_set(product.stimuli)
+            self._look_into(product.stimuli)
             return None
         except MicrotomeError as error:
             fault = str(error)
@@ -70,6 +73,21 @@ class TextFaults:
             return fault
         known = [*self._studies.config.get("stimuli", {}), *known_stimuli(self._studies.bases)]
         return f"no stimulus set {product.stimuli!r} ({file}); {nearest(product.stimuli, known)}"
+
+    def _look_into(self, stimuli: str) -> None:
+        """Read a stimulus set, and of a corpus without tokens so far the first texts.
+
+        Its job reads the beginning of each file, but models are fetched before that.
+        """
+        found = self._studies.stimulus_set(stimuli)
+        if found.corpus is None or stimuli in self._begun:
+            return
+        self._begun.add(stimuli)
+        if not any((RESULTS / "tokens").glob(f"*/{stimuli}.h5")):
+            try:
+                check_fields(found.corpus, of_each_kind=True)
+            except MicrotomeError as error:
+                raise MicrotomeError(f"{found.file}: corpus: {error}") from None
 
     def _place(self, product: Product) -> tuple[str, ...]:
         """The key that says which texts a product is about."""

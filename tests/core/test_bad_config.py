@@ -164,11 +164,11 @@ CONFIGS = {
     "plan_without_nodes": ("plan: {link: 2}", "plan: the key 'nodes' is missing"),
     "plan_without_any": (
         "plan: {nodes: 0}",
-        "plan.nodes: wants a number of nodes, 1 or more; has 0",
+        "plan.nodes: wants a number of nodes, 1 to 100000; has 0",
     ),
     "plan_at_no_speed": (
         "plan: {nodes: 2, link: 0}",
-        "plan.link: wants a number above 0; has 0",
+        "plan.link: wants a number from 0.000001 on; has 0",
     ),
     "dpi_too_small": ("style: {dpi: 10}", "style.dpi: wants dots per inch, 30 to 1200; has 10"),
 }

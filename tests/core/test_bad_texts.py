@@ -116,6 +116,16 @@ NEEDS = {
         {},
         "studies.corpus.stimuli: moments reads texts; name a stimulus set, as in `stimuli: …`",
     ),
+    "a_field_that_the_texts_of_a_corpus_lack": (
+        "studies: {corpus: {models: [smollm2-135m], stimuli: mine}}",
+        {
+            "stimuli/mine.yaml": b"{source: x, corpus: texts, field: body}",
+            "stimuli/texts/a.txt": b"A text.",
+            "stimuli/texts/b.jsonl": b'{"text": "a"}\n',
+        },
+        "studies.corpus.stimuli: stimuli/mine.yaml: corpus: stimuli/texts/b.jsonl: line 1: has no ",
+        "field 'body', only 'text'; correct `field:`",
+    ),
     "a_mean_of_patterns": (
         kept("penguins", "mean")
         + "\nstudies: {corpus: {models: [smollm2-135m], stimuli: penguins, "

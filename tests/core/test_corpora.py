@@ -361,6 +361,7 @@ def test_a_sample_larger_than_the_corpus_is_refused(tmp_path, words):
         ("corpus: a.txt\nsha256: a", "sha256: nothing is fetched; take it out"),
         ("corpus: a.txt\ncut: {length: 0}", "cut: length: wants a whole number from 1 on"),
         ("corpus: a.txt\ncut: {length: 5, overlap: 5}", "cut: overlap: 5 tokens are all of a seq"),
+        ("corpus: a.txt\ncut: {length: 1, bos: true}", "length: the BOS token is all of a se"),
         ("corpus: a.txt\ncut: {length: 5, bos: true, overlap: 4}", "overlap: 4 tokens are all of"),
         ("corpus: a.txt\ncut: {length: 5, bos: yes}", "cut: bos: wants true or false, has 'yes'"),
         ("corpus: a.txt\ncut: {length: 5, bos: true, special: true}", "cut: bos: special tokens h"),
@@ -384,6 +385,27 @@ def test_what_a_file_cannot_mean_is_refused_in_one_line(tmp_path, text, message)
         read_set(save(tmp_path, f"source: x\n{text}\n"))
     assert str(caught.value).startswith(f"{tmp_path / 'mine.yaml'}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("leads", ["", "/nowhere.txt"])
+def test_a_link_that_would_be_left_out_of_a_folder_is_refused(tmp_path, leads):
+    """To a folder, or to nothing."""
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a")
+    (tmp_path / "texts" / "b.txt").symlink_to(f"{tmp_path}{leads}")
+    with pytest.raises(MicrotomeError, match=r"corpus: /.*/texts/b\.txt is a link that leads"):
+        read_set(save(tmp_path, "source: x\ncorpus: texts\n"))
+    (tmp_path / "c.txt").write_text("c")
+    (tmp_path / "texts" / "b.txt").unlink()
+    (tmp_path / "texts" / "b.txt").symlink_to(tmp_path / "c.txt")
+    found = read_set(save(tmp_path, "source: x\ncorpus: texts\n"))
+    assert [text.text for text in documents(found)] == ["a", "c"]
+
+
+def test_a_name_that_snakemake_takes_for_a_pattern_is_refused(tmp_path):
+    (tmp_path / "{model}.txt").write_text("a")
+    with pytest.raises(MicrotomeError, match=r"{model}\.txt: a name with words in braces "):
+        read_set(save(tmp_path, "source: x\ncorpus: '{model}.txt'\n"))
 
 
 @pytest.fixture

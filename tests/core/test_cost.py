@@ -3,6 +3,7 @@
 import fcntl
 import subprocess
 import sys
+import tracemalloc
 from collections import namedtuple
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -19,7 +20,9 @@ from microtome.models.anatomy import find_sites
 from microtome.models.checkpoint import sizes
 from microtome.models.fetch import manifest
 from microtome.models.skeleton import skeleton
-from microtome.store.datasets import write_dataset
+from microtome.statistics.grouped import TokenMeans
+from microtome.store.datasets import read_dataset, write_dataset
+from microtome.store.layers import Section
 from microtome.sweeps import cost
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import token_table
@@ -213,6 +216,43 @@ def test_what_streamed_statistics_hold_is_counted_by_name(checkpoints):
         given = {"rows": 9, "batch_tokens": 32, "threads": 1}
         found = cost.streams(model, [5, 4], swept, [one | {"lens": False}], **given)
         assert found.disk == 8 * 2 * numbers
+
+
+def test_the_merged_whole_is_larger_than_any_shard_but_no_larger_than_all():
+    """Of ten shards of 40 MiB and one of 60: as much as the largest, all together, or something
+    between, beside the largest; three times, with a quarter more."""
+    states = [40 * MIB] * 10 + [60 * MIB]
+    for most, whole in ((0, 60), (100 * MIB, 100), (sys.maxsize, 460)):
+        found = cost.merge(states, most)
+        assert found.memory == cost.ANALYSIS + 1.25 * 3 * (whole + 60) * MIB
+        assert found.seconds == cost.START + 460 * MIB / cost.READ + whole * MIB / cost.WRITE
+
+
+def test_merging_means_per_token_as_measured(tmp_path):
+    """Twenty shards, of other tokens each."""
+    sites, width, layers, each = ["resid_post"], 200, (0, 1, 2), 500
+    files, random = [], np.random.default_rng(0)
+    for number in range(20):
+        ids = np.arange(number * each, (number + 1) * each)
+        own = TokenMeans(sites, xr.Dataset(coords={"token_id": ("token", ids)}))
+        for layer in layers:
+            values = random.standard_normal((each, width)).astype(np.float32)
+            own.add(Section(layer, np.arange(each), {"resid_post": values}))
+        files.append(tmp_path / f"{number:05d}.h5")
+        write_dataset(own.state(), files[-1])
+    states = [file.stat().st_size for file in files]
+    about = {"sites": sites, "n_layers": 3, "held": ("token_id", "width"), "options": {}}
+    most = cost.held(about, {"d_model": width, "token_id": 50_000})
+    tracemalloc.start()
+    whole = TokenMeans(sites, xr.Dataset())
+    for file in files:
+        whole.merge(whole.from_state(read_dataset(file)))
+    write_dataset(whole.finish(), tmp_path / "whole.h5")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    asked = cost.merge(states, most).memory - cost.ANALYSIS
+    assert (tmp_path / "whole.h5").stat().st_size > 10 * max(states)
+    assert peak < asked < 3 * peak
 
 
 @pytest.mark.parametrize(("dtype", "peak"), [("F32", 663), ("BF16", 690)])

@@ -187,7 +187,7 @@ def test_the_tokenizer_is_the_models_own(gpt2_tokenizer, tmp_path):
 
 
 class Sums(Summed):
-    """A statistic that knows the token table and a dataset."""
+    """A statistic that knows the token table and a dataset, and which row came first."""
 
     def __init__(self, tokens, scale, sites):
         super().__init__(sites)
@@ -195,12 +195,17 @@ class Sums(Summed):
 
     def measured(self, section):
         for site, values in section.values.items():
-            yield site, {"sum": values.astype(float).sum(0)}
+            yield site, {"sum": values.astype(float).sum(0), "first": values[0].astype(float)}
+
+    def joined(self, first, second):
+        return {"sum": first["sum"] + second["sum"], "first": first["first"]}
 
     def finish(self):
         sums = {site: [own[site]["sum"] for own in self.kept.values()] for site in self.sites}
         n = self.tokens.sizes["token"]
         found = {s: (("layer", "d_model"), np.array(v) * self.scale / n) for s, v in sums.items()}
+        first = [own["resid_post"]["first"] for own in self.kept.values()]
+        found["first"] = ("layer", "d_model"), first
         return xr.Dataset(found, {"layer": list(self.kept)})
 
 
@@ -230,6 +235,8 @@ def test_shards_of_a_streamed_statistic_are_merged(files, tmp_path):
     for layer in LAYERS:
         expected = 2 * values(layer, "resid_post").astype(float).mean(0)
         np.testing.assert_allclose(found["resid_post"].sel(layer=layer), expected, rtol=1e-12)
+        first = values(layer, "resid_post")[0]
+        np.testing.assert_array_equal(found["first"].sel(layer=layer), first)
 
 
 def write_function(folder, value):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from base64 import b64decode
 
 from workflows import Clone
 
@@ -10,21 +11,36 @@ from microtome.sweeps.schedule import schedule
 
 FILES = re.compile(r"^([\d,]+) jobs write ([\d,]+) files, which take about ([\d,]+) inodes", re.M)
 
+#: Whose files have checksums.
+FOLDERS = ("activations", "statistics/corpus", "tokens/tiny/words")
+
 
 def test_files_are_counted_as_a_run_makes_them(tmp_path, model):
+    """Of a sweep in parts and of streamed statistics, in shards, with all that lies beside them."""
     clone = Clone(tmp_path, model)
-    clone.change("studies", to={"category_selectivity": {"models": ["tiny"]}})
+    clone.save_study("corpus", {"statistics": {"moments": {"sites": ["q"]}, "entropies": {}}})
+    studies = {"category_selectivity": {"models": ["tiny"]}}
+    clone.change("studies", to=studies | {"corpus": {"models": ["tiny"], "stimuli": "words"}})
     clone.change("sweep", "sequences_per_job", to=2)
     clone.change("sweep", "layers_per_job", to=1)
     clone.change("plan", to={"nodes": 2})
     said = clone.snakemake("plan", "--quiet", "all").stdout
     jobs, files, inodes = (int(n.replace(",", "")) for n in FILES.search(said).groups())
-    assert jobs == 3 * 2  # six words, two layers
-    assert inodes == 3 * files + jobs
-    assert re.search(r"^On 2 nodes 6 jobs take .* The nodes' time: .*% starting, ", said, re.M)
-    clone.run("activations")
-    made = [file for file in clone.product("activations").rglob("*") if file.is_file()]
+    assert jobs == 3 * 2 + 3  # six words, two layers; and the streams
+    assert re.search(r"^On 2 nodes 9 jobs take .* The nodes' time: .*% starting, ", said, re.M)
+    clone.run("statistics")
+
+    def below(*folders):
+        found = (file for folder in folders for file in clone.product(folder).rglob("*"))
+        return {str(file.relative_to(clone.folder)) for file in found if file.is_file()}
+
+    made = below("activations", "statistics/corpus")
     assert len(made) == files, made
+    beside = below("tokens/tiny/words", *(f"checksums/{folder}" for folder in FOLDERS))
+    beside |= below("logs/activations", "logs/join", "logs/streams", "logs/merge")
+    records = (clone.folder / ".snakemake" / "metadata").iterdir()
+    recorded = {b64decode(file.name).decode() for file in records} & made
+    assert len(made) + len(beside) + len(recorded) == inodes
 
 
 def test_a_cluster_is_taken_as_it_is_described():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from microtome.errors import MicrotomeError
 from microtome.sweeps.schedule import Cluster, Job, simulate
 
 
@@ -59,6 +60,14 @@ def test_what_is_submitted_late_runs_late():
     assert simulate(jobs, Cluster(2, submitted=3, submission=20)).seconds == 60 + 15
 
 
+def test_long_jobs_are_looked_for_as_often_as_short_ones():
+    """Looks are at 0, 10, 30, 60, …, 1530, and then every 180 s; of a thousand years, too."""
+    jobs = [[Job(start=2000)]] * 2
+    assert simulate(jobs, Cluster(1, submitted=1)).seconds == 1530 + 3 * 180 + 2000
+    years = 1000 * 365 * 86400
+    assert simulate([[Job(start=years)]] * 2, Cluster(1, submitted=1)).seconds > 2 * years
+
+
 def test_parts_of_a_shard_follow_each_other():
     """Two shards of two parts on two nodes: the second parts are submitted at the look at 30."""
     chains = [[Job(start=15), Job(start=20)]] * 2
@@ -83,6 +92,12 @@ def test_failures_cost_what_is_to_be_expected():
     assert found.failed / n_jobs == pytest.approx(math.e - 1, rel=0.05)
     assert found.spent["start"] == pytest.approx(n_jobs * seconds)
     assert found.spent["lost"] + found.spent["start"] == pytest.approx(found.seconds)
+
+
+def test_jobs_that_never_end_are_told_and_not_waited_for():
+    """Of 100,000 s on nodes that fail every 1,000 s: one attempt in exp(100) would end."""
+    with pytest.raises(MicrotomeError, match="days_between_failures: nodes fail before their jobs"):
+        simulate([[Job(start=100_000)]] * 3, Cluster(2, failures=1 / 1000))
 
 
 def test_a_failure_costs_no_job_and_a_node_comes_back():

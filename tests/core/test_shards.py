@@ -1,16 +1,22 @@
 """A sweep in shards, of some sequences each: the bytes and the products of one job."""
 
 import io
+import json
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 from conftest import build
 from hooked import columns, taps_at
-from workflows import SCALED, Clone
+from workflows import SCALED, Clone, wait_until
 
 import microtome as mt
 from microtome.errors import MicrotomeError
@@ -22,6 +28,7 @@ from microtome.store.checksums import sha256
 from microtome.store.datasets import open_layer, read_dataset
 from microtome.store.layers import read_section, write_layers
 from microtome.store.virtual import join
+from microtome.sweeps import cost
 from microtome.sweeps.sweep import sweep_table
 from microtome.texts.rows import row_columns
 
@@ -191,6 +198,20 @@ def test_tables_and_layers_read_as_without_shards(whole, cut):
         assert file["q"].id.get_type().get_size() == 2
 
 
+def test_a_job_asks_for_what_its_own_shard_takes(cut, tmp_path):
+    clone = cut.copy(tmp_path / "asked")
+    shutil.rmtree(clone.product("activations/tiny/texts"))
+    said = clone.snakemake("--dry-run", "activations").stdout
+    job = r"output: results/activations/tiny/texts/(\d+)/layer-01.*?mem_mb=(\d+)"
+    asked = {shard: int(mem_mb) for shard, mem_mb in re.findall(job, said, re.S)}
+    model = cost.model(json.loads(clone.product("models/tiny/manifest.json").read_text()))
+    for shard, lengths in (("00000", [8, 9]), ("00001", [1, 3])):
+        assert cost.lengths(clone.product(f"tokens/tiny/texts/{shard}.h5")) == lengths
+        needed = cost.sweep(model, lengths, ["ln2_out", "mlp_out"], [1], batch_tokens=32, threads=1)
+        assert asked.pop(shard) == needed.mem_mb()
+    assert asked == {}
+
+
 def test_show_tells_shards(cut, tmp_path, monkeypatch):
     clone = cut.copy(tmp_path / "shown")
     monkeypatch.chdir(clone.folder)
@@ -261,6 +282,56 @@ def test_a_text_at_the_end_makes_a_new_shard_alone(cut, tmp_path):
     assert clone.verify() == []
 
 
+#: A process that would flush what it has written of one shard says so, and never does.
+STANDING = """
+import os, time
+flush = os.fsync
+
+def stand(descriptor):
+    name = os.readlink(f"/proc/self/fd/{descriptor}")
+    if "/activations/tiny/words/00001/.layer-01.h5" in name:
+        with open("writing", "w") as told:
+            told.write(str(os.getpid()))
+        os.rename("writing", "standing")
+        while True:
+            time.sleep(1)
+    flush(descriptor)
+
+os.fsync = stand
+"""
+
+
+def test_a_job_that_is_killed_while_it_writes_costs_the_jobs_of_its_shard(cut, tmp_path):
+    """The second layer of the second shard is written and not flushed, the first one is there."""
+    clone = cut.copy(tmp_path / "killed")
+    for kind in ("activations", "checksums/activations"):
+        shutil.rmtree(clone.product(f"{kind}/tiny/words"))
+    (tmp_path / "standing").mkdir()
+    (tmp_path / "standing" / "sitecustomize.py").write_text(STANDING)
+    path = f"{clone.environment['PYTHONPATH']}{os.pathsep}{tmp_path / 'standing'}"
+    main = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "activations", "--keep-going"],
+        cwd=clone.folder,
+        env=clone.environment | {"PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    standing = clone.folder / "standing"
+    wait_until(standing.exists, main)
+    shard = clone.product("activations/tiny/words/00001")
+    assert {".layer-01.h5.partial", "layer-00.h5"} <= {file.name for file in shard.iterdir()}
+    os.kill(int(standing.read_text()), signal.SIGKILL)
+    assert main.wait() != 0
+    assert list(shard.glob("[!.]*")) == []
+    assert clone.verify() == []
+    assert clone.run("activations") == {JOINED, f"{JOINED}/00001"}
+    assert clone.contents() == cut.contents()
+    names = {file.name for file in shard.iterdir()}
+    assert names == {file.name for file in cut.product("activations/tiny/words/00001").iterdir()}
+    assert clone.verify() == []
+    assert clone.planned() == set()
+
+
 def test_a_damaged_shard_is_named_by_the_job_that_reads_it_and_by_verify(cut, tmp_path):
     clone = cut.copy(tmp_path / "damaged")
     shard = clone.product("activations/tiny/words/00001/layer-02.h5")
@@ -304,3 +375,23 @@ def test_without_the_key_the_sweep_is_one_job_again(cut, whole, tmp_path):
     for name in ("tokens/tiny/words.h5", "activations/tiny/words/layer-02.h5"):
         assert clone.product(name).read_bytes() == whole.product(name).read_bytes()
     assert clone.planned() == set()
+
+
+def test_jobs_write_the_same_rows_in_any_shards(tmp_path, model):
+    """Texts of few tokens, which are alone or in a batch; in float32, since bfloat16 has fewer
+    digits. Streamed statistics, of the same rows, are the same but for their own rounding."""
+    texts = {"source": "made up", "texts": ["Yes", "No", *TEXTS, "Never", "A yes.", "Yes"]}
+    rows, moments = [], []
+    for n_sequences in (1, 9):
+        clone = clone_for(tmp_path / str(n_sequences), model, sequences_per_job=n_sequences)
+        clone.save(texts, "stimuli/texts.yaml")
+        clone.save_study("corpus", {"statistics": {"moments": {"sites": ["resid_post"]}}})
+        clone.config["studies"]["corpus"] = {"models": ["tiny"], "stimuli": "texts"}
+        clone.change("store", to={"dtype": "float32", "compression": "none"})
+        streamed = "statistics/corpus/tiny/moments.h5"
+        clone.run("activations", f"results/{streamed}")
+        opened = [mt.open(clone.product(f"activations/tiny/{name}")) for name in ("words", "texts")]
+        rows.append([(name, v.values.tobytes()) for o in opened for name, v in o.items()])
+        moments.append(read_dataset(clone.product(streamed)))
+    assert rows[0] == rows[1]
+    xr.testing.assert_allclose(*moments, rtol=1e-12, atol=1e-15)

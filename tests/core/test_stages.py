@@ -3,11 +3,14 @@
 import json
 import os
 import tempfile
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
+from microtome.workflow import run as stages_of_a_run
 from microtome.workflow.run import PLAN, leave_to_stages
+from snakemake_logger_plugin_microtome.progress import OTHERS, Progress
 
 
 class Graph:
@@ -52,3 +55,42 @@ def test_stages_are_for_what_they_may_spare(jobs, by_stages, monkeypatch):
         assert json.loads(file.read() or "null") == (
             {"statistic": 1, "figure": 1} if by_stages else None
         )
+
+
+def test_jobs_of_shards_that_a_stage_has_made_stay_counted(tmp_path, monkeypatch):
+    """They were not planned at first: how many there are is known when their tokens are made."""
+    (tmp_path / ".snakemake" / "metadata").mkdir(parents=True)
+    planned = {"token_table": 1, "join": 1, "statistic": 1, "figure": 2}
+    stages = {
+        "tokens": {"token_table": 1},
+        "activations": {"activations__m__s": 20, "join__m__s": 1},
+        "statistics": {},  # with the same bytes as before, nothing is stale
+        "all": {FIGURE: 2},
+    }
+    counted = []
+
+    def call(arguments, **options):
+        if file := os.environ.get(PLAN):
+            os.write(int(file), json.dumps(planned).encode())
+            return 0
+        progress, jobs = Progress(), stages[arguments[0]]
+        if jobs:
+            progress.begin(jobs)
+        for number, rule in enumerate(Counter(jobs).elements()):
+            progress.start(number, rule, rule, local=True)
+            progress.finish(number)
+        progress.hand_on()
+        counted.append((arguments[0], progress.done, progress.total))
+        return 0
+
+    monkeypatch.setattr(os, "getppid", os.getpid)  # each call is a fork
+    monkeypatch.setenv(OTHERS, "")  # what is set later is taken back at the end
+    monkeypatch.setattr(stages_of_a_run, "call", call)
+    monkeypatch.setattr(stages_of_a_run, "_start_servers", lambda *modules: None)
+    assert stages_of_a_run.run(tmp_path, []) == 0
+    assert counted == [
+        ("tokens", 1, 5),
+        ("activations", 22, 25),
+        ("statistics", 0, 0),
+        ("all", 24, 24),
+    ]

@@ -14,7 +14,7 @@ from microtome.store.checksums import sha256
 from microtome.store.datasets import open_layer, read_dataset
 from microtome.store.layers import Section, read_columns, write_layers
 from microtome.store.stacked import read_layers
-from microtome.store.virtual import join, shards_of
+from microtome.store.virtual import bytes_of, join, shards_of
 from microtome.sweeps.cost import lengths
 
 #: Of three shards, how many texts each has and how long they are.
@@ -139,3 +139,9 @@ def test_a_virtual_file_has_the_same_bytes_at_any_time(layer):
     time.sleep(1.1)  # HDF5 keeps times in seconds
     join(layer, {file: sha256(file) for file in shards_of(layer)})
     assert layer.read_bytes() == before
+
+
+def test_the_bytes_of_a_virtual_file_are_those_of_its_shards_too(layer):
+    files = [layer, *(layer.parent / f"{number:05d}" / layer.name for number in range(3))]
+    assert bytes_of(layer) == sum(len(file.read_bytes()) for file in files)
+    assert bytes_of(files[1]) == files[1].stat().st_size

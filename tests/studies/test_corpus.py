@@ -146,6 +146,11 @@ def test_shards_are_merged_to_the_same(tmp_path, model):
     study = {"models": ["tiny"], "stimuli": "words"}
     with_losses = {"corpus": study | {"statistics": statistics}, "corpus_losses": study}
     clone.change("studies", to=with_losses)
+    clone.change("sweep", "sequences_per_job", to=4)
+    planned = clone.planned("statistics")  # before it is known how many shards there are
+    assert {"tokens/tiny/words", "statistics/corpus/tiny/moments"} <= planned
+    del clone.config["sweep"]["sequences_per_job"]
+    clone.save(clone.config)
     ran = clone.run("statistics")
     of_study = "statistics/corpus/tiny"
     sweep = f"{of_study}/covariances"  # the first output of the one sweep
