@@ -1,13 +1,34 @@
 # The memory and time that jobs request, from the model's shape and the texts' lengths.
 import json
+from functools import lru_cache
 
 from microtome.interventions.extent import extent
 from microtome.sweeps import cost
 
 
-def read_model(manifest):
-    """A model's shape. As long as the manifest is missing, Snakemake says <TBD> and asks later."""
-    return cost.model(json.loads(Path(manifest).read_text(encoding="utf-8")))
+def read_once(read, n=8):
+    """A function of a file that reads it again only when it has changed.
+
+    As long as the file is missing, Snakemake says <TBD> and asks later.
+
+    Args:
+        read: what reads it.
+        n: of how many files what was read is kept; None for all.
+    """
+    kept = lru_cache(n)(lambda file, n_bytes, time: read(file))
+
+    def found(file):
+        status = os.stat(file)
+        return kept(file, status.st_size, status.st_mtime_ns)
+
+    return found
+
+
+#: A model's shape, from its manifest.
+read_model = read_once(lambda file: cost.model(json.loads(Path(file).read_text(encoding="utf-8"))))
+#: The tokens of each text of a token table, and the rows of its activation arrays. Each resource of
+#: each shard's job asks for them.
+read_tokens = read_once(cost.lengths_and_rows)
 
 
 def tokens_threads(wildcards):
@@ -34,11 +55,12 @@ def sweep_needs(resource, wanted_of):
     """
 
     def needed(wildcards, input):
+        lengths, rows = read_tokens(input.tokens)
         return cost.sweep(
             read_model(input.manifest),
-            cost.lengths(input.tokens),
+            lengths,
             **vars(wanted_of(wildcards)),
-            rows=cost.rows(input.tokens),
+            rows=rows,
             **sweep_settings(),
         )
 
@@ -49,10 +71,9 @@ def streams_need(resource, products, wanted):
     """A resource function: what the sweep of some streamed statistics of a model asks for."""
 
     def needed(wildcards, input):
-        model, tokens = read_model(input.manifest), cost.lengths(input.tokens)
+        model, (lengths, rows) = read_model(input.manifest), read_tokens(input.tokens)
         streams = [streamed_about(product, wanted) for product in products]
-        rows = cost.rows(input.tokens)
-        return cost.streams(model, tokens, vars(wanted), streams, rows=rows, **run_settings())
+        return cost.streams(model, lengths, vars(wanted), streams, rows=rows, **run_settings())
 
     return asked(resource, needed)
 
@@ -62,7 +83,8 @@ def merge_needs(resource):
 
     def needed(wildcards, input):
         # The whole and one shard are held at once.
-        return cost.statistic(2 * max(sizes(input.states)) + sum(sizes(input.datasets)))
+        largest = max(map(os.path.getsize, input.states))
+        return cost.statistic(2 * largest + sum(sizes(input.datasets)))
 
     return asked(resource, needed)
 
@@ -82,7 +104,7 @@ def intervention_needs(product, resource):
     """A resource function: what an intervention asks for."""
 
     def needed(wildcards, input):
-        model, lengths = read_model(input.manifest), cost.lengths(input.tokens)
+        model, (lengths, _) = read_model(input.manifest), read_tokens(input.tokens)
         found = extent(made(product, wildcards).intervention, model.sizes, lengths)
         return cost.intervention(model, lengths, **found, **run_settings())
 
@@ -126,12 +148,17 @@ def statistic_needs(product, resource):
 def sizes(files):
     """The bytes of one file or of several, with their shards."""
     files = [files] if isinstance(files, str) else files
-    n_bytes = [os.path.getsize(file) for file in files]
-    if SEQUENCES is None:
-        return n_bytes
+    return list(map(os.path.getsize if SEQUENCES is None else read_bytes, files))
+
+
+def bytes_with_shards(file):
+    """The bytes of a file, with those of its shards if it is virtual."""
     from microtome.store.virtual import bytes_of  # here, because a run without shards needs no HDF5
 
-    return list(map(bytes_of, files))
+    return bytes_of(file)
+
+
+read_bytes = read_once(bytes_with_shards, n=None)
 
 
 def planned(model, stimuli):

@@ -258,7 +258,23 @@ def test_a_text_at_the_end_makes_a_new_shard_alone(cut, tmp_path):
     clone.save({"source": "made up", "texts": TEXTS[:2]}, "stimuli/texts.yaml")
     clone.run("activations")
     assert [file.name for file in clone.product("tokens/tiny/texts").iterdir()] == ["00000.h5"]
+    assert sorted(f.name for f in clone.product(joined).iterdir() if f.is_dir()) == ["00000"]
     assert clone.verify() == []
+
+
+def test_of_shards_of_another_size_none_of_before_is_left(cut, tmp_path):
+    clone = cut.copy(tmp_path / "larger")
+    left = clone.product("tokens/tiny/words/.00007.h5")  # by a job that was killed
+    left.touch()
+    clone.change("sweep", "sequences_per_job", to=4)
+    clone.run()
+    assert products(clone) == products(cut)
+    shards = {path.split("/")[4] for path in clone.contents() if f"{JOINED}/0" in path}
+    assert shards == {"00000", "00001"}
+    assert not left.exists()
+    assert not clone.product("checksums/activations/tiny/words/00002").exists()
+    assert clone.verify() == []
+    assert clone.planned() == set()
 
 
 def test_a_damaged_shard_is_named_by_the_job_that_reads_it_and_by_verify(cut, tmp_path):
