@@ -1,14 +1,35 @@
 # The memory and time that jobs request, from the model's shape and the texts' lengths.
 import json
 import sys
+from functools import lru_cache
 
 from microtome.interventions.extent import extent
 from microtome.sweeps import cost
 
 
-def read_model(manifest):
-    """A model's shape. As long as the manifest is missing, Snakemake says <TBD> and asks later."""
-    return cost.model(json.loads(Path(manifest).read_text(encoding="utf-8")))
+def read_once(read, n=8):
+    """A function of a file that reads it again only when it has changed.
+
+    As long as the file is missing, Snakemake says <TBD> and asks later.
+
+    Args:
+        read: what reads it.
+        n: of how many files what was read is kept; None for all.
+    """
+    kept = lru_cache(n)(lambda file, n_bytes, time: read(file))
+
+    def found(file):
+        status = os.stat(file)
+        return kept(file, status.st_size, status.st_mtime_ns)
+
+    return found
+
+
+#: A model's shape, from its manifest.
+read_model = read_once(lambda file: cost.model(json.loads(Path(file).read_text(encoding="utf-8"))))
+#: The tokens of each text of a token table, and the rows of its activation arrays. Each resource of
+#: each shard's job asks for them.
+read_tokens = read_once(cost.lengths_and_rows)
 
 
 def tokens_threads(wildcards):
@@ -35,11 +56,12 @@ def sweep_needs(resource, wanted_of):
     """
 
     def needed(wildcards, input):
+        lengths, rows = read_tokens(input.tokens)
         return cost.sweep(
             read_model(input.manifest),
-            cost.lengths(input.tokens),
+            lengths,
             **vars(wanted_of(wildcards)),
-            rows=cost.rows(input.tokens),
+            rows=rows,
             **sweep_settings(),
         )
 
@@ -50,11 +72,11 @@ def streams_need(resource, model, products):
     """A resource function: what the sweep of some streamed statistics of a model asks for."""
 
     def needed(wildcards, input):
+        lengths, rows = read_tokens(input.tokens)
         swept = vars(studies.stream(products, model))
         streams = [streamed_about(product, model) for product in products]
-        tokens, rows = cost.lengths(input.tokens), cost.rows(input.tokens)
         shape = read_model(input.manifest)
-        return cost.streams(shape, tokens, swept, streams, rows=rows, **run_settings())
+        return cost.streams(shape, lengths, swept, streams, rows=rows, **run_settings())
 
     return asked(resource, needed)
 
@@ -69,7 +91,8 @@ def merge_needs(resource, product, model):
             shape = read_model(manifest).sizes
             any_texts = {"key": shape.get("n_context", most), "token_id": shape["d_vocab"]}
             most = cost.held(streamed_about(product, model), shape | any_texts)
-        return cost.merge(sizes(input.states), most, sum(sizes(input.datasets)))
+        states = list(map(os.path.getsize, listed(input.states)))
+        return cost.merge(states, most, sum(sizes(input.datasets)))
 
     return asked(resource, needed)
 
@@ -89,7 +112,7 @@ def intervention_needs(product, resource):
     """A resource function: what an intervention asks for."""
 
     def needed(wildcards, input):
-        model, lengths = read_model(input.manifest), cost.lengths(input.tokens)
+        model, (lengths, _) = read_model(input.manifest), read_tokens(input.tokens)
         found = extent(made(product, wildcards).intervention, model.sizes, lengths)
         return cost.intervention(model, lengths, **found, **run_settings())
 
@@ -132,13 +155,22 @@ def statistic_needs(product, resource):
 
 def sizes(files):
     """The bytes of one file or of several, with their shards."""
-    files = [files] if isinstance(files, str) else files
-    n_bytes = [os.path.getsize(file) for file in files]
-    if SEQUENCES is None:
-        return n_bytes
+    return list(map(os.path.getsize if SEQUENCES is None else read_bytes, listed(files)))
+
+
+def listed(files):
+    """One file or several, as a list."""
+    return [files] if isinstance(files, str) else files
+
+
+def bytes_with_shards(file):
+    """The bytes of a file, with those of its shards if it is virtual."""
     from microtome.store.virtual import bytes_of  # here, because a run without shards needs no HDF5
 
-    return list(map(bytes_of, files))
+    return bytes_of(file)
+
+
+read_bytes = read_once(bytes_with_shards, n=None)
 
 
 def planned(model, stimuli):

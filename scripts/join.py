@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from microtome.store.checksums import remove_other_shards
 from microtome.store.virtual import join
 from microtome.workflow.jobs import job
 
@@ -14,3 +15,5 @@ if __name__ == "__main__":
                 shards.setdefault(name, {})[file.with_name(name)] = sha256
         for path in map(Path, snakemake.output):
             join(path, shards[path.name])
+        folders = {Path(file).parent for file in snakemake.input}
+        remove_other_shards(Path(snakemake.output[0]).parent, folders)

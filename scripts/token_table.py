@@ -7,13 +7,15 @@ are written anew, so that no other sweep is stale.
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import xarray as xr
 
 from microtome.models.taps import Sites
-from microtome.store.checksums import forget, record, sha256
-from microtome.store.datasets import read_dataset, write_dataset
+from microtome.store.checksums import record, remove_other_shards, sha256
+from microtome.store.datasets import read_dataset, write_dataset, write_unflushed
+from microtome.store.files import replace
 from microtome.store.virtual import join
 from microtome.texts.fetched import with_fetched
 from microtome.texts.rows import token_columns
@@ -25,25 +27,26 @@ from microtome.workflow.requirements import judge, needs_columns
 
 def write_shards(tables: Iterator[xr.Dataset], whole: Path) -> None:
     """Write the shards of a table, and the file that reads as all of them."""
-    folder, shards = whole.with_suffix(""), {}
-    for number, table in enumerate(tables):
-        file = folder / f"{number:05d}.h5"
-        shards[file] = write_if_changed(table, file)
-    for file in set(folder.glob("*.h5")) - shards.keys():  # of longer texts
-        file.unlink()
-        forget(file)
+    folder, kept = whole.with_suffix(""), {}
+    folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as pool:  # which waits for the disk while the next one is written
+        for number, table in enumerate(tables):
+            file = folder / f"{number:05d}.h5"
+            fresh = file.with_name(f".{file.name}")
+            write_unflushed(table, fresh)
+            kept[file] = pool.submit(keep_if_changed, fresh, file)
+    shards = {file: digest.result() for file, digest in kept.items()}
+    remove_other_shards(folder, shards)
     join(whole, shards)
 
 
-def write_if_changed(table: xr.Dataset, file: Path) -> str:
-    """Write a shard, unless there is one with the same bytes; return its SHA-256."""
-    fresh = file.with_name(f".{file.name}")
-    write_dataset(table, fresh)
+def keep_if_changed(fresh: Path, file: Path) -> str:
+    """Put a shard in its place, unless there is one with the same bytes; return its SHA-256."""
     found = sha256(fresh)
     if file.exists() and sha256(file) == found:
         fresh.unlink()
     else:
-        fresh.replace(file)
+        replace(fresh, file)
     record(file, {file.name: found})
     return found
 

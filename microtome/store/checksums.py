@@ -7,7 +7,7 @@ format of `sha256sum`. Before a job reads an input from `results/`, it compares 
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from microtome.errors import MicrotomeError
@@ -44,13 +44,14 @@ def record(path: str | Path, known: Mapping[str, str] | None = None) -> None:
     for file in files_of(path) if _is_product(path) else []:
         if path.is_dir() and file.name not in known and untouched(file):
             continue
-        status = file.stat()
-        with replacing(_checksum_file(file)) as unfinished:
-            unfinished.write_text(
-                f"# {status.st_size} bytes, mtime {status.st_mtime_ns} ns\n"
-                f"{known.get(file.name) or sha256(file)}  {file.as_posix()}\n",
-                encoding="utf-8",
-            )
+        n_bytes, time = _size_and_time(file)
+        digest = known.get(file.name) or sha256(file)
+        text = f"# {n_bytes} bytes, mtime {time} ns\n{digest}  {file.as_posix()}\n"
+        recorded = _checksum_file(file)
+        if recorded.exists() and recorded.read_text(encoding="utf-8") == text:
+            continue
+        with replacing(recorded) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
 
 
 def forget(path: str | Path) -> None:
@@ -63,6 +64,22 @@ def forget(path: str | Path) -> None:
     if _is_product(path) and (path.is_dir() or fault(path)):
         _checksum_file(path).unlink(missing_ok=True)
         shutil.rmtree(_checksum_file(path).with_name(path.name), ignore_errors=True)
+
+
+def remove_other_shards(folder: Path, kept: Collection[Path]) -> None:
+    """Remove shards of an earlier set with their records, and what a killed job has left of one.
+
+    Args:
+        folder: where they lie, as numbered files or folders.
+        kept: the shards of the present set.
+    """
+    for shard in folder.glob("[.0-9]*"):
+        if shard not in kept:
+            if shard.is_dir():
+                shutil.rmtree(shard, ignore_errors=True)
+            else:
+                shard.unlink()
+            forget(shard)
 
 
 def verify(path: str | Path) -> None:

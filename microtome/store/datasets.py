@@ -24,11 +24,16 @@ from microtome.store.virtual import SHARDS, opened
 
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
     """Write a labelled dataset, such as a token table or a statistic."""
+    with replacing(path) as unfinished:
+        write_unflushed(dataset, unfinished)
+
+
+def write_unflushed(dataset: xr.Dataset, path: Path) -> None:
+    """Do as `write_dataset`, but in place: until it is flushed to disk, the file may get lost."""
     plain = dataset.copy()
     for variable in plain.variables.values():
         variable.encoding = {}
-    with replacing(path) as unfinished:
-        plain.to_netcdf(unfinished, engine="h5netcdf")
+    plain.to_netcdf(path, engine="h5netcdf")
 
 
 def read_dataset(path: str | Path) -> xr.Dataset:

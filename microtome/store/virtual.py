@@ -155,8 +155,9 @@ def bytes_of(path: str | Path) -> int:
     Raises:
         MicrotomeError: as `opened`.
     """
-    with opened(path):
-        return sum(file.stat().st_size for file in (Path(path), *shards_of(path)))
+    with opened(path) as file:
+        shards = _listed(Path(path), file.attrs.get(SHARDS, ""))
+        return Path(path).stat().st_size + sum(n_bytes for _, n_bytes in shards)
 
 
 def require_shards(path: str | Path, listed: str) -> None:

@@ -405,12 +405,13 @@ def word_matrices(n_words: int, n_sites: int) -> int:
 
 def lengths(tokens: str | Path) -> list[int]:
     """Tokens of each text of a token table or of a layer file."""
-    return list(Counter(_column(tokens, "sequence")).values())
+    return lengths_and_rows(tokens)[0]
 
 
 def words(tokens: str | Path) -> int:
     """How many words a token table or a layer file has; 0 if its stimuli are texts."""
-    return len(lengths(tokens)) if _column(tokens, "in_word") else 0
+    sequence, in_word = _columns(tokens, "sequence", "in_word")
+    return len(set(sequence)) if in_word else 0
 
 
 def kept(lengths: Sequence[int], tokens: str | Sequence[int]) -> int:
@@ -428,19 +429,19 @@ def kept(lengths: Sequence[int], tokens: str | Sequence[int]) -> int:
     return sum(len({position % length for position in tokens}) for length in lengths)
 
 
-def rows(tokens: str | Path) -> int:
-    """Rows of the activation arrays of a token table."""
-    kept = _column(tokens, "row")
-    return max(kept) + 1 if kept else len(_column(tokens, "sequence"))
+def lengths_and_rows(tokens: str | Path) -> tuple[list[int], int]:
+    """Tokens of each text of a token table, and rows of its activation arrays."""
+    sequence, row = _columns(tokens, "sequence", "row")
+    return list(Counter(sequence).values()), max(row) + 1 if row else len(sequence)
 
 
-def _column(tokens: str | Path, name: str) -> list[int]:
+def _columns(tokens: str | Path, *names: str) -> list[list[int]]:
     # Here, because a run that finds nothing to do does without HDF5.
     from microtome.store.virtual import opened
 
     Path(tokens).stat()  # whose error names the file that Snakemake is to wait for
     with opened(tokens) as table:
-        return table[name][...].tolist() if name in table else []
+        return [table[name][...].tolist() if name in table else [] for name in names]
 
 
 def batch_texts(length: int, batch_tokens: int) -> int:

@@ -279,6 +279,7 @@ def test_a_text_at_the_end_makes_a_new_shard_alone(cut, tmp_path):
     clone.save({"source": "made up", "texts": TEXTS[:2]}, "stimuli/texts.yaml")
     clone.run("activations")
     assert [file.name for file in clone.product("tokens/tiny/texts").iterdir()] == ["00000.h5"]
+    assert sorted(f.name for f in clone.product(joined).iterdir() if f.is_dir()) == ["00000"]
     assert clone.verify() == []
 
 
@@ -328,6 +329,21 @@ def test_a_job_that_is_killed_while_it_writes_costs_the_jobs_of_its_shard(cut, t
     assert clone.contents() == cut.contents()
     names = {file.name for file in shard.iterdir()}
     assert names == {file.name for file in cut.product("activations/tiny/words/00001").iterdir()}
+    assert clone.verify() == []
+    assert clone.planned() == set()
+
+
+def test_of_shards_of_another_size_none_of_before_is_left(cut, tmp_path):
+    clone = cut.copy(tmp_path / "larger")
+    left = clone.product("tokens/tiny/words/.00007.h5")  # by a job that was killed
+    left.touch()
+    clone.change("sweep", "sequences_per_job", to=4)
+    clone.run()
+    assert products(clone) == products(cut)
+    shards = {path.split("/")[4] for path in clone.contents() if f"{JOINED}/0" in path}
+    assert shards == {"00000", "00001"}
+    assert not left.exists()
+    assert not clone.product("checksums/activations/tiny/words/00002").exists()
     assert clone.verify() == []
     assert clone.planned() == set()
 

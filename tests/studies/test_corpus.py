@@ -192,6 +192,11 @@ def test_shards_are_merged_to_the_same(tmp_path, model):
     assert clone.run("statistics") == {"tokens/tiny/words", f"{sweep}/00001"} | merged
     grown = read_dataset(folder / "moments.h5")["n"] / whole[folder / "moments.h5"]["n"]
     assert (grown == 7 / 6).all()  # of as many tokens each
+    # Of larger shards, none of before is left.
+    clone.change("sweep", "sequences_per_job", to=8)
+    clone.run("statistics")
+    assert [file.name for file in (folder / "moments").iterdir()] == ["00000.h5"]
+    assert clone.verify() == []
 
 
 SEQUENCES = [np.random.default_rng(n).integers(0, 60, n) for n in (7, 3, 1, 7, 12, 3)]
