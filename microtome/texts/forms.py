@@ -340,7 +340,7 @@ def read_hub_files(path: Path, dataset: Any, sha256: Any) -> HubFiles:
             f"{path}: dataset: labels: names the values of no column; add `label:`"
         )
     rows = dataset.get("rows")
-    if rows is not None and not re.fullmatch(r"(100|[1-9]?[0-9])%", rows):
+    if rows is not None and not re.fullmatch(r"(100|[1-9][0-9]?)%", rows):
         rows = whole(path, "dataset: rows", rows, least=1)
     found = HubFiles(
         *(dataset["repository"], dataset["revision"], tuple(files), dataset["text"]),

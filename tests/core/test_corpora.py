@@ -496,6 +496,8 @@ def test_a_run_follows_the_files_of_a_corpus(tmp_path, model):
     plan = clone.snakemake("plan", "--quiet", "all")
     assert "≈112" in plan.stdout, plan.stdout + plan.stderr  # 441 characters
     target = "results/tokens/tiny/texts.h5"
+    asked = clone.snakemake("--dry-run", "--cores", "3", target).stdout
+    assert "    threads: 3\n" in asked  # the tokenizer's
     assert "tokens/tiny/texts" in clone.run(target)
     table = xr.open_dataset(clone.folder / target, engine="h5netcdf").load()
     assert len(sequences(table)) == 8  # 109 tokens

@@ -219,6 +219,11 @@ def test_a_table_comes_in_parts(tmp_path, reader, tokens, n_sequences):
             "rows: 5.5%}",
             "dataset: rows: wants a whole number from 1 on, has '5.5%'",
         ),
+        (
+            f"dataset: {{repository: a/b, revision: '{COMMIT}', file: c.parquet, text: d, "
+            "rows: 0%}",
+            "dataset: rows: wants a whole number from 1 on, has '0%'",
+        ),
     ],
 )
 def test_what_a_file_cannot_mean_is_refused_in_one_line(tmp_path, text, message):

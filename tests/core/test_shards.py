@@ -27,7 +27,7 @@ from microtome.show.lines import size
 from microtome.store.checksums import sha256
 from microtome.store.datasets import open_layer, read_dataset
 from microtome.store.layers import read_section, write_layers
-from microtome.store.virtual import join
+from microtome.store.virtual import join, shards_of
 from microtome.sweeps import cost
 from microtome.sweeps.sweep import sweep_table
 from microtome.texts.rows import row_columns
@@ -196,6 +196,11 @@ def test_tables_and_layers_read_as_without_shards(whole, cut):
         assert mt.open(cut.product(name)).identical(mt.open(whole.product(name)))
     with h5py.File(cut.product("activations/tiny/words/layer-02.h5")) as file:
         assert file["q"].id.get_type().get_size() == 2
+    for name in ("activations/tiny/words/layer-02.h5", "tokens/tiny/words.h5"):
+        file = cut.product(name)  # whose bytes change when those of a shard do
+        with h5py.File(file) as opened:
+            listed = [line.split() for line in opened.attrs["shards"].splitlines()]
+        assert [sum_ for sum_, _, _ in listed] == [sha256(shard) for shard in shards_of(file)]
 
 
 def test_a_job_asks_for_what_its_own_shard_takes(cut, tmp_path):
