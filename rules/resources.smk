@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from microtome.interventions.extent import extent
 from microtome.sweeps import cost
+from microtome.texts.lengths import count_words, read_lengths_and_rows
 
 
 def read_once(read, n=8):
@@ -29,7 +30,7 @@ def read_once(read, n=8):
 read_model = read_once(lambda file: cost.model(json.loads(Path(file).read_text(encoding="utf-8"))))
 #: The tokens of each text of a token table, and the rows of its activation arrays. Each resource of
 #: each shard's job asks for them.
-read_tokens = read_once(cost.lengths_and_rows)
+read_tokens = read_once(read_lengths_and_rows)
 
 
 def tokens_threads(wildcards):
@@ -142,7 +143,7 @@ def statistic_needs(product, resource):
         stacked = not product.chosen_sites  # all layers at once
         held = sum(sections) if stacked else max(sections, default=0)
         held += sum(sum(sizes(input.get(name, []))) for name in ("final", "tokens", "datasets"))
-        n_words = cost.words(input.layers[0]) if sections and not stacked else 0
+        n_words = count_words(input.layers[0]) if sections and not stacked else 0
         return cost.statistic(
             held,
             block=read_model(input.manifest).block if "stored" in product.inputs else 0,

@@ -29,6 +29,7 @@ from microtome.texts.corpora import characters, documents
 from microtome.texts.encoded import length_of
 from microtome.texts.fetched import with_fetched
 from microtome.texts.forms import CONTEXT, Lengths, Starts
+from microtome.texts.lengths import n_kept, read_lengths
 from microtome.texts.stimuli import StimulusSet, read_set
 
 CHARACTERS_PER_TOKEN = 4
@@ -86,7 +87,7 @@ def lengths(about: Mapping[str, Any], model: cost.Model) -> tuple[list[int], boo
     """
     table = RESULTS / "tokens" / about["model"] / f"{about['stimuli']}.h5"
     if table.exists():
-        return cost.lengths(table), True
+        return read_lengths(table), True
     found = texts(about)
     if isinstance(found.cut, Starts):
         context = model.sizes.get("n_context", 0)
@@ -179,7 +180,7 @@ def of_sweep(
 
     @cache
     def needed(shard: tuple[int, ...]) -> list[cost.Cost]:
-        rows = cost.kept(shard, sweep["tokens"])
+        rows = n_kept(shard, sweep["tokens"])
         return [cost.sweep(model, shard, **job, **settings, rows=rows) for job in sweep["jobs"]]
 
     jobs = [needed(shard) for shard in shards(tokens, sequences)]
@@ -219,7 +220,7 @@ def of_dataset(
 
         @cache
         def needed(shard: tuple[int, ...]) -> list[cost.Cost]:
-            rows = cost.kept(shard, dataset["tokens"])
+            rows = n_kept(shard, dataset["tokens"])
             return [cost.streams(model, shard, sweep, streams, rows=rows, **own)]
 
         jobs = [needed(shard) for shard in shards(tokens, sequences)]

@@ -21,10 +21,11 @@ from microtome.models.calls import Call, SharedTensors
 from microtome.models.mapped import MappedModel
 from microtome.models.memory import trim_heap
 from microtome.models.taps import Tap
-from microtome.sweeps.cost import INSIDE, WITH_SHARED, batch_texts
+from microtome.sweeps.cost import INSIDE, WITH_SHARED
 from microtome.sweeps.prefixes import Distinct, Sharing, prefix_classes
 from microtome.sweeps.reading import part, put, visiting
 from microtome.sweeps.sweep import TRIM_AFTER
+from microtome.texts.lengths import batch_texts
 
 #: Sites whose layers treat each token on its own, after attention.
 LATE = ("z", "pre", "pre_linear", "post")

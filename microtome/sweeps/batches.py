@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from microtome.sweeps.cost import batch_texts
+from microtome.texts.lengths import batch_texts
 from microtome.texts.rows import sequences
 
 

@@ -11,10 +11,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from microtome.sites import KEYED_SITES, shape
+from microtome.texts.lengths import largest_batch
 
 #: Bytes per number, by the names that configs use and by those of safetensors.
 BYTES = {
@@ -401,59 +401,6 @@ def statistic(read: int, *, block: int = 0, matrices: int = 0, n_layers: int = 0
 def word_matrices(n_words: int, n_sites: int) -> int:
     """Bytes of (`site`, `word`, `other`) in float64, such as the cosine similarities of words."""
     return 8 * n_sites * n_words**2
-
-
-def lengths(tokens: str | Path) -> list[int]:
-    """Tokens of each text of a token table or of a layer file."""
-    return lengths_and_rows(tokens)[0]
-
-
-def words(tokens: str | Path) -> int:
-    """How many words a token table or a layer file has; 0 if its stimuli are texts."""
-    sequence, in_word = _columns(tokens, "sequence", "in_word")
-    return len(set(sequence)) if in_word else 0
-
-
-def kept(lengths: Sequence[int], tokens: str | Sequence[int]) -> int:
-    """How many rows activation arrays have.
-
-    Args:
-        lengths: tokens of each text.
-        tokens: what the stimulus set keeps: `all`, `last`, `mean`, or positions, negative from the
-            end.
-    """
-    if tokens == "all":
-        return sum(lengths)
-    if tokens in ("last", "mean"):
-        return len(lengths)
-    return sum(len({position % length for position in tokens}) for length in lengths)
-
-
-def lengths_and_rows(tokens: str | Path) -> tuple[list[int], int]:
-    """Tokens of each text of a token table, and rows of its activation arrays."""
-    sequence, row = _columns(tokens, "sequence", "row")
-    return list(Counter(sequence).values()), max(row) + 1 if row else len(sequence)
-
-
-def _columns(tokens: str | Path, *names: str) -> list[list[int]]:
-    # Here, because a run that finds nothing to do does without HDF5.
-    from microtome.store.virtual import opened
-
-    Path(tokens).stat()  # whose error names the file that Snakemake is to wait for
-    with opened(tokens) as table:
-        return [table[name][...].tolist() if name in table else [] for name in names]
-
-
-def batch_texts(length: int, batch_tokens: int) -> int:
-    """How many texts of so many tokens make a batch, at most: one at least."""
-    return max(1, batch_tokens // length)
-
-
-def largest_batch(lengths: Sequence[int], batch_tokens: int) -> tuple[int, int]:
-    """Tokens of the largest batch, and of the longest text; texts of a batch are equally long."""
-    texts = Counter(lengths)
-    largest = max(n * min(k, batch_texts(n, batch_tokens)) for n, k in texts.items())
-    return largest, max(texts)
 
 
 def _memory(

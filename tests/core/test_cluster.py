@@ -9,6 +9,7 @@ from cluster import PROFILE, clone_in, ended_well, start, sweep_held, unswept, w
 from workflows import SCALED, TEXTS, Clone
 
 from microtome.sweeps import cost
+from microtome.texts.lengths import read_lengths
 
 pytestmark = pytest.mark.cluster
 
@@ -79,12 +80,12 @@ def test_jobs_ask_for_what_their_model_needs(submitted):
         assert job["TimeLimit"] == "00:10:00"
         assert "TresPerJob" not in job, name
     manifest = json.loads(clone.product("models/tiny/manifest.json").read_text())
-    lengths = cost.lengths(clone.product("tokens/tiny/words.h5"))
+    lengths = read_lengths(clone.product("tokens/tiny/words.h5"))
     needed = cost.sweep(
         cost.model(manifest), lengths, ["q", "k", "v"], [0, 1], batch_tokens=32, threads=1
     )
     assert asked[WORDS_SWEEP]["MinMemoryNode"] == f"{needed.mem_mb()}M"
-    lengths = cost.lengths(clone.product("tokens/tiny/texts.h5"))
+    lengths = read_lengths(clone.product("tokens/tiny/texts.h5"))
     needed = cost.sweep(
         cost.model(manifest), lengths, ["ln2_out", "mlp_out"], [1], batch_tokens=32, threads=1
     )

@@ -24,6 +24,7 @@ from microtome.statistics.grouped import TokenMeans
 from microtome.store.datasets import read_dataset, write_dataset
 from microtome.store.layers import Section
 from microtome.sweeps import cost
+from microtome.texts.lengths import count_words, n_kept, read_lengths
 from microtome.texts.stimuli import Stimulus
 from microtome.texts.tokens import token_table
 
@@ -153,7 +154,7 @@ def test_smollm2_as_measured(smollm2, tmp_path, sites, final, texts):
     described = manifest(smollm2, name="", source="", revision="")
     wanted = sites.split(), range(30), final.split()
     needed = cost.sweep(
-        cost.model(described), cost.lengths(tokens), *wanted, batch_tokens=1024, threads=2
+        cost.model(described), read_lengths(tokens), *wanted, batch_tokens=1024, threads=2
     )
     assert fits(int(done.stdout) / 1024, needed), (int(done.stdout) // 1024, needed)
     stored = sum(file.stat().st_size for file in tmp_path.glob("[lf]*.h5"))
@@ -337,11 +338,11 @@ def test_a_sweep_in_parts_costs_what_the_whole_does_and_what_is_handed_on():
 
 def test_rows_follow_from_what_a_set_keeps():
     lengths = [3, 1, 4]
-    assert cost.kept(lengths, "all") == 8
-    assert cost.kept(lengths, "last") == cost.kept(lengths, "mean") == 3
-    assert cost.kept(lengths, [0]) == 3
-    assert cost.kept(lengths, [0, -1]) == 2 + 1 + 2  # of a text of one token, both are the same
-    assert cost.kept([4, 4], [1, -1, -3]) == 4
+    assert n_kept(lengths, "all") == 8
+    assert n_kept(lengths, "last") == n_kept(lengths, "mean") == 3
+    assert n_kept(lengths, [0]) == 3
+    assert n_kept(lengths, [0, -1]) == 2 + 1 + 2  # of a text of one token, both are the same
+    assert n_kept([4, 4], [1, -1, -3]) == 4
 
 
 SIZES = {"n_layers": 3, "d_model": 16, "n_heads": 4, "n_kv_heads": 2, "d_head": 4, "d_mlp": 64}
@@ -414,8 +415,8 @@ def test_words_are_counted_and_texts_are_none(smollm2, tmp_path):
     words = [Stimulus("a pear", "pear", "fruit", (2, 6)), Stimulus("a plum", "plum", "x", (2, 6))]
     write_dataset(token_table(words, smollm2), tmp_path / "words.h5")
     write_dataset(token_table([Stimulus("a pear")], smollm2), tmp_path / "texts.h5")
-    assert cost.words(tmp_path / "words.h5") == 2
-    assert cost.words(tmp_path / "texts.h5") == 0
+    assert count_words(tmp_path / "words.h5") == 2
+    assert count_words(tmp_path / "texts.h5") == 0
 
 
 def test_requests_grow_with_the_attempt():

@@ -9,6 +9,7 @@ from cluster import PROFILE, clone_in, ended_well, start, sweep_held, unswept, w
 from slurm import NODES
 
 from microtome.sweeps import cost
+from microtome.texts.lengths import read_lengths
 
 pytestmark = pytest.mark.cluster
 
@@ -45,7 +46,7 @@ def all_held(clone) -> ExitStack:
 def asked(clone, shard) -> int:
     """The memory that a shard's job requests, from its own token table."""
     model = cost.model(json.loads(clone.product("models/tiny/manifest.json").read_text()))
-    lengths = cost.lengths(clone.product(f"tokens/tiny/words/{shard}.h5"))
+    lengths = read_lengths(clone.product(f"tokens/tiny/words/{shard}.h5"))
     settings = {key: clone.config["sweep"][key] for key in ("batch_tokens", "threads")}
     return cost.sweep(model, lengths, ["q"], [0, 1], **settings).mem_mb()
 

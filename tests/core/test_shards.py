@@ -30,6 +30,7 @@ from microtome.store.layers import read_section, write_layers
 from microtome.store.virtual import join, shards_of
 from microtome.sweeps import cost
 from microtome.sweeps.sweep import sweep_table
+from microtome.texts.lengths import read_lengths
 from microtome.texts.rows import row_columns
 
 RANDOM = np.random.default_rng(0)
@@ -211,7 +212,7 @@ def test_a_job_asks_for_what_its_own_shard_takes(cut, tmp_path):
     asked = {shard: int(mem_mb) for shard, mem_mb in re.findall(job, said, re.S)}
     model = cost.model(json.loads(clone.product("models/tiny/manifest.json").read_text()))
     for shard, lengths in (("00000", [8, 9]), ("00001", [1, 3])):
-        assert cost.lengths(clone.product(f"tokens/tiny/texts/{shard}.h5")) == lengths
+        assert read_lengths(clone.product(f"tokens/tiny/texts/{shard}.h5")) == lengths
         needed = cost.sweep(model, lengths, ["ln2_out", "mlp_out"], [1], batch_tokens=32, threads=1)
         assert asked.pop(shard) == needed.mem_mb()
     assert asked == {}

@@ -15,7 +15,7 @@ from microtome.store.datasets import open_layer, read_dataset
 from microtome.store.layers import Section, read_columns, write_layers
 from microtome.store.stacked import read_layers
 from microtome.store.virtual import bytes_of, join, shards_of
-from microtome.sweeps.cost import lengths
+from microtome.texts.lengths import read_lengths
 
 #: Of three shards, how many texts each has and how long they are.
 SHARDS = [(2, 3), (1, 4), (3, 1)]
@@ -75,7 +75,7 @@ READERS = {
     "read_dataset": read_dataset,
     "read_layers": lambda layer: read_layers([layer.with_name("layer-01.h5"), layer], "q"),
     "read_columns": read_columns,
-    "lengths": lengths,
+    "lengths": read_lengths,
 }
 
 
