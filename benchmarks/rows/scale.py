@@ -264,6 +264,8 @@ ROWS = (
                 lambda p: p["100 thousand, 2 jobs of 1 thread"]["rate"] / p["100 thousand"]["rate"],
             ),
         ),
+        remark="Two jobs of one thread, as the default config has it, make more of two cores than "
+        "one job of two threads.",
     ),
     Row(
         name="all-layers",
@@ -271,8 +273,8 @@ ROWS = (
         text=f"`resid_post` of 30 layers for {ALL_LAYERS.n_texts} sequences of {LENGTH} tokens of "
         "the manual that comes with Python, in batches of 8, to a file per layer, flushed to disk. "
         "*Hooks* is a plain loop over batches; at each block a hook writes to an HDF5 file. "
-        "*Accelerate* is the same loop with `device_map` and a `max_memory` that no block fits in: "
-        "the blocks' weights are on disk, and each batch reads all of them again.",
+        "*Accelerate* is the same loop with `device_map` and a `max_memory` that nothing fits in: "
+        "all weights are on disk, and each batch reads them again.",
         ways={
             "sweep": Way("sweep", ALL_LAYERS),
             "hooks": Way("hooks_to_h5py", ALL_LAYERS),
@@ -290,8 +292,7 @@ ROWS = (
         name="one-layer",
         title="SmolLM2-135M's hidden states of layer 9, to disk",
         text="The same of layer 9 alone. *SAELens* is its `CacheActivationsRunner`, which writes "
-        "one site of one layer to a data set of Arrow files, and runs the whole model for it; the "
-        "sweep and the loop with hooks stop behind the layer.",
+        "one site of one layer to a data set of Arrow files. All ways stop behind the layer.",
         ways={
             "sweep": Way("sweep", ONE_LAYER),
             "hooks": Way("hooks_to_h5py", ONE_LAYER),

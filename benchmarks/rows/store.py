@@ -71,7 +71,5 @@ ROWS = (
             ),
         ),
         same=(Same("float32", "float32, zstd"), Same("bfloat16", "bfloat16, zstd")),
-        remark="Other processes kept both cores busy meanwhile: seconds of the clock say little "
-        "here, those of the processor do. About 4 of these go into imports.",
     ),
 )
