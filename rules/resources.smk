@@ -69,15 +69,13 @@ def sweep_needs(resource, wanted_of):
     return asked(resource, needed)
 
 
-def streams_need(resource, model, products):
+def streams_need(resource, model, products, wanted):
     """A resource function: what the sweep of some streamed statistics of a model asks for."""
+    streams = [streamed_about(product, model) for product in products]
 
     def needed(wildcards, input):
-        lengths, rows = read_tokens(input.tokens)
-        swept = vars(studies.stream(products, model))
-        streams = [streamed_about(product, model) for product in products]
-        shape = read_model(input.manifest)
-        return cost.streams(shape, lengths, swept, streams, rows=rows, **run_settings())
+        shape, (lengths, rows) = read_model(input.manifest), read_tokens(input.tokens)
+        return cost.streams(shape, lengths, vars(wanted), streams, rows=rows, **run_settings())
 
     return asked(resource, needed)
 

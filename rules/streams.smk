@@ -26,8 +26,8 @@ for (model, stimuli, turn), products in studies.streams().items():
             in_shard(f"results/logs/streams/{model}/{label}", SHARD) + ".log",
         threads: config["sweep"]["threads"]
         resources:
-            mem_mb=streams_need("mem_mb", model, products),
-            runtime=streams_need("runtime", model, products),
+            mem_mb=streams_need("mem_mb", model, products, wanted),
+            runtime=streams_need("runtime", model, products, wanted),
             gpu=1 if config["sweep"]["device"] == "cuda" else 0,
         params:
             code=code("streams.py"),

@@ -15,7 +15,7 @@ import xarray as xr
 from microtome.models.taps import Sites
 from microtome.store.checksums import record, remove_other_shards, sha256
 from microtome.store.datasets import read_dataset, write_dataset, write_unflushed
-from microtome.store.files import replace
+from microtome.store.files import flush_and_rename
 from microtome.store.virtual import join
 from microtome.texts.fetched import with_fetched
 from microtome.texts.rows import token_columns
@@ -46,7 +46,7 @@ def keep_if_changed(fresh: Path, file: Path) -> str:
     if file.exists() and sha256(file) == found:
         fresh.unlink()
     else:
-        replace(fresh, file)
+        flush_and_rename(fresh, file)
     record(file, {file.name: found})
     return found
 

@@ -35,13 +35,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.partial")
     try:
         yield unfinished
-        replace(unfinished, path)
+        flush_and_rename(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
 
 
-def replace(unfinished: Path, path: Path) -> None:
+def flush_and_rename(unfinished: Path, path: Path) -> None:
     """Flush a file that is written to disk, and give it its final name."""
     with unfinished.open("rb+") as stream:
         os.fsync(stream.fileno())

@@ -1,4 +1,4 @@
-"""A corpus of ten thousand, a hundred thousand, a million tokens, in shards; and other ways."""
+"""The workflow on a corpus of ten thousand, a hundred thousand and a million tokens, in shards."""
 
 import json
 import os
@@ -9,14 +9,13 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.process import REPOSITORY, mebibytes
-from benchmarks.row import Bar, Pair, Row, Run, Same, Way, in_turn
+from benchmarks.row import Bar, Pair, Row, Run, in_turn
 from benchmarks.scratch import CORPUS, REAL, checkpoint
-from benchmarks.to_disk import Task
 
 LENGTH = 128
 #: Sequences of a shard: 10,240 tokens.
@@ -177,9 +176,8 @@ class Flat(Row):
         """Run each from an empty folder that the model is already in."""
         ready, place = folder / "corpus" / "ready", folder / "corpus" / "run"
         shutil.rmtree(folder / "corpus", ignore_errors=True)
-        first = Corpus(1, cores=2, threads=2)
-        first.write(ready, folder)
-        first.run(ready)
+        RUNS["10 thousand"].write(ready, folder)
+        RUNS["10 thousand"].run(ready)
         pairs: list[Pair] = [{} for _ in range(n_pairs)]
         for turn, pair in enumerate(pairs):
             for name in in_turn(list(RUNS), turn):
@@ -207,23 +205,6 @@ def growth(pair: Pair, measure: str) -> float:
         for less, more in pairwise(SIZES)
     )
     return many / few
-
-
-ONE_LAYER = Task(
-    *(REAL, "manual-128", 128, LENGTH),
-    batch=8,
-    sites=("resid_post",),
-    layers=(9,),
-)
-ALL_LAYERS = replace(ONE_LAYER, layers=tuple(range(30)))
-
-
-def beside(measure: str, peer: str) -> Bar:
-    """The sweep's share of what a peer takes."""
-    names = {"work": "after imports", "resident": "peak resident"}
-    return Bar(
-        f"{names[measure]}: sweep ÷ {peer}", lambda p: p["sweep"][measure] / p[peer][measure]
-    )
 
 
 ROWS = (
@@ -266,44 +247,5 @@ ROWS = (
         ),
         remark="Two jobs of one thread, as the default config has it, make more of two cores than "
         "one job of two threads.",
-    ),
-    Row(
-        name="all-layers",
-        title="SmolLM2-135M's hidden states of all layers, to disk",
-        text=f"`resid_post` of 30 layers for {ALL_LAYERS.n_texts} sequences of {LENGTH} tokens of "
-        "the manual that comes with Python, in batches of 8, to a file per layer, flushed to disk. "
-        "*Hooks* is a plain loop over batches; at each block a hook writes to an HDF5 file. "
-        "*Accelerate* is the same loop with `device_map` and a `max_memory` that nothing fits in: "
-        "all weights are on disk, and each batch reads them again.",
-        ways={
-            "sweep": Way("sweep", ALL_LAYERS),
-            "hooks": Way("hooks_to_h5py", ALL_LAYERS),
-            "accelerate": Way("accelerate_to_h5py", ALL_LAYERS),
-        },
-        bars=(
-            beside("work", "hooks"),
-            beside("work", "accelerate"),
-            beside("resident", "hooks"),
-            beside("resident", "accelerate"),
-        ),
-        same=(Same("sweep", "hooks"), Same("sweep", "accelerate")),
-    ),
-    Row(
-        name="one-layer",
-        title="SmolLM2-135M's hidden states of layer 9, to disk",
-        text="The same of layer 9 alone. *SAELens* is its `CacheActivationsRunner`, which writes "
-        "one site of one layer to a data set of Arrow files. All ways stop behind the layer.",
-        ways={
-            "sweep": Way("sweep", ONE_LAYER),
-            "hooks": Way("hooks_to_h5py", ONE_LAYER),
-            "SAELens": Way("saelens", ONE_LAYER, "saelens"),
-        },
-        bars=(
-            beside("work", "hooks"),
-            beside("work", "SAELens"),
-            beside("resident", "hooks"),
-            beside("resident", "SAELens"),
-        ),
-        same=(Same("sweep", "hooks"), Same("sweep", "SAELens")),
     ),
 )
